@@ -1,0 +1,1 @@
+"""Ray-based emulation testbed for multi-zone, cell-based service platforms."""

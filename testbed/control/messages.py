@@ -1,0 +1,127 @@
+"""What goes in and out of the control plane and the kubelet: events (past tense) and commands (imperative)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.control.objects import Pod, PodAddress, SocketAddress
+
+# --- events: what a node or a proxy reports to the control plane -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRegistered:
+    """A kubelet came up, at first or after a reboot. None of its pods run until PodStarted says so."""
+
+    node: str
+    relays: tuple[tuple[str, SocketAddress], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodStarted:
+    """All processes of the pod run; it may not be ready yet."""
+
+    node: str
+    pod: str
+    address: PodAddress
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodReadinessChanged:
+    node: str
+    pod: str
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodStopped:
+    """The pod and everything it held are gone from the node, after StopPod."""
+
+    node: str
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConnected:
+    """The proxy of a pod opened its configuration stream and knows nothing yet."""
+
+    proxy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigAcked:
+    proxy: str
+    type_url: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRejected:
+    """A NACK: the proxy keeps its previous version."""
+
+    proxy: str
+    type_url: str
+    version: str
+    error: str
+
+
+Event = (
+    NodeRegistered
+    | LeaseRenewed
+    | PodStarted
+    | PodReadinessChanged
+    | PodStopped
+    | ProxyConnected
+    | ConfigAcked
+    | ConfigRejected
+)
+
+# --- commands: what the control plane wants done ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartPod:
+    node: str
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class StopPod:
+    node: str
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushConfig:
+    """All resources of one type for one proxy (state of the world), as the JSON form of their protobuf messages.
+
+    Every resource is a dict with `@type`; `version` grows by one a push and type.
+    """
+
+    node: str
+    proxy: str
+    type_url: str
+    version: str
+    resources: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvent:
+    """A line for the `events` table: Kubernetes' kind, object name and CamelCase reason."""
+
+    kind: str
+    object: str
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Command = StartPod | StopPod | PushConfig | RecordEvent

@@ -1,0 +1,280 @@
+"""The objects of the emulated cluster: frozen values under the names that Kubernetes and Istio give them.
+
+Times are seconds, durations carry `_s`. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.control.topology import Locality
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAddress:
+    """A TCP address, `127.20.1.3:15006`."""
+
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodAddress:
+    """Where one pod listens. The application and its sidecar share one IP, as in a real pod."""
+
+    app: SocketAddress
+    inbound: SocketAddress
+    outbound: SocketAddress
+
+
+# --- workloads -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTime:
+    """How long the built-in workload works on a request before it answers."""
+
+    distribution: Literal["constant", "uniform", "exponential", "lognormal"] = "constant"
+    mean_s: float = 0.0
+    spread_s: float = 0.0
+    """Half width of `uniform`, standard deviation of `lognormal`; unused by the others."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinWorkload:
+    """A node of a call graph: works, then calls other services in stages, then answers.
+
+    `stages`: the services of one stage are called in parallel, the stages one after the other.
+    """
+
+    work: WorkTime = WorkTime()
+    stages: tuple[tuple[str, ...], ...] = ()
+    response_bytes: int = 0
+    error_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommandWorkload:
+    """Any real program as the container. `$(NAME)` in an argument or value is replaced from its environment."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A readiness or liveness probe with Kubernetes' fields and defaults."""
+
+    kind: Literal["httpGet", "tcpSocket", "exec"] = "httpGet"
+    path: str = "/"
+    command: tuple[str, ...] = ()
+    initial_delay_s: float = 0.0
+    period_s: float = 10.0
+    timeout_s: float = 1.0
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PodTemplate:
+    """What every pod of a Deployment has in common. A gateway is a pod whose only container is its proxy."""
+
+    service: str
+    workload: BuiltinWorkload | CommandWorkload | None
+    port: int = 8080
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    role: Literal["service", "gateway"] = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    name: str
+    replicas: int
+    template: PodTemplate
+    max_skew: int | None = 1
+    """topologySpreadConstraints over zones (whenUnsatisfiable: DoNotSchedule); None spreads by preference only."""
+    zones: tuple[str, ...] = ()
+    """Restricts its pods to these zones (nodeSelector); empty for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name that clients call, in front of the ready pods whose template names it."""
+
+    name: str
+    port: int = 80
+    traffic_distribution: Literal["PreferSameZone", "PreferSameNode"] | None = None
+
+
+# --- cluster state ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`ready` is the Ready condition: True, False, or Unknown once the Lease has expired."""
+
+    name: str
+    locality: Locality
+    capacity_pods: int = 110
+    ready: Literal["True", "False", "Unknown"] = "False"
+    lease_renewed_s: float | None = None
+    unreachable_since_s: float | None = None
+    """When the NoExecute taint `node.kubernetes.io/unreachable` was put on; None while it is not there."""
+    relays: tuple[tuple[str, SocketAddress], ...] = ()
+    """For each other node, the listener of this node's link relay that leads there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """`phase` follows Kubernetes, with Terminating for a pod that is being deleted."""
+
+    name: str
+    deployment: str
+    template: PodTemplate
+    node: str | None = None
+    phase: Literal["Pending", "Running", "Terminating"] = "Pending"
+    ready: bool = False
+    address: PodAddress | None = None
+    reason: str = ""
+    """Why it is not what it should be, in one line: `0/6 nodes are available: ...`, `CrashLoopBackOff: ...`."""
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    pod: str
+    node: str
+    locality: Locality
+    address: SocketAddress
+    """Where callers connect: the sidecar's inbound listener."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """The ready endpoints of one Service, ordered by pod name."""
+
+    service: str
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+# --- traffic policy: Istio's DestinationRule and VirtualService, as far as a scenario can ask --------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """DestinationRule.trafficPolicy.outlierDetection with Istio's defaults."""
+
+    consecutive_5xx_errors: int = 5
+    consecutive_gateway_errors: int | None = None
+    interval_s: float = 10.0
+    base_ejection_time_s: float = 30.0
+    max_ejection_percent: int = 10
+    min_health_percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityDistribution:
+    """localityLbSetting.distribute: calls from one locality, shared out by percentage. `region/zone/subzone`, `*` ends."""
+
+    source: str
+    to: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityLoadBalancing:
+    """localityLbSetting. `failover` maps a region to the region that takes over."""
+
+    enabled: bool = True
+    distribute: tuple[LocalityDistribution, ...] = ()
+    failover: tuple[tuple[str, str], ...] = ()
+    failover_priority: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPool:
+    connect_timeout_s: float = 10.0
+    max_connections: int | None = None
+    http1_max_pending_requests: int | None = None
+    http2_max_requests: int | None = None
+    max_retries: int | None = None
+    max_requests_per_connection: int | None = None
+    idle_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """VirtualService retries with Istio's defaults; `attempts` 0 disables them."""
+
+    attempts: int = 2
+    per_try_timeout_s: float | None = None
+    retry_on: str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+    retriable_status_codes: tuple[int, ...] = (503,)
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPolicy:
+    """All rules for calls to one service. `timeout_s` None leaves HTTP time-outs off, as Istio does."""
+
+    load_balancer: Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] = "LEAST_REQUEST"
+    locality: LocalityLoadBalancing = LocalityLoadBalancing()
+    connection_pool: ConnectionPool = ConnectionPool()
+    outlier_detection: OutlierDetection | None = None
+    retries: Retries = Retries()
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRoute:
+    """First match wins. `path` is a prefix."""
+
+    path: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """One gateway pod a zone; `routes` hold for all of them."""
+
+    routes: tuple[GatewayRoute, ...]
+
+
+# --- timings ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Every timing of the control plane. The defaults are Kubernetes' and Istio's own (the `kubernetes` profile)."""
+
+    lease_renew_s: float = 10.0
+    lease_grace_s: float = 40.0
+    node_monitor_s: float = 5.0
+    unreachable_toleration_s: float = 300.0
+    eviction_rate_per_s: float = 0.1
+    restart_backoff_initial_s: float = 10.0
+    restart_backoff_max_s: float = 300.0
+    restart_backoff_reset_s: float = 600.0
+    push_debounce_s: float = 0.1
+    push_debounce_max_s: float = 10.0
+    entry_check_interval_s: float = 10.0
+    entry_check_timeout_s: float = 4.0
+    entry_failure_threshold: int = 3
+    entry_ttl_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """All that the control plane is told before it starts."""
+
+    nodes: tuple[Node, ...]
+    deployments: tuple[Deployment, ...]
+    services: tuple[Service, ...]
+    gateway: GatewayConfig
+    policies: tuple[tuple[str, TrafficPolicy], ...]
+    """One policy for every service, in the order of `services`."""
+    timings: Timings = Timings()

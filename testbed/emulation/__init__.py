@@ -1,0 +1,1 @@
+"""Real processes in real time: the only code that imports Ray."""
