@@ -140,6 +140,9 @@ class Pod:
     node: str | None = None
     phase: Literal["Pending", "Running", "Terminating"] = "Pending"
     ready: bool = False
+    """The Ready condition: the kubelet says so, the pod is Running and its node is Ready."""
+    containers_ready: bool = False
+    """The ContainersReady condition: what the kubelet said last, true or not by now."""
     address: PodAddress | None = None
     reason: str = ""
     """Why it is not what it should be, in one line: `0/6 nodes are available: ...`, `CrashLoopBackOff: ...`."""

@@ -96,3 +96,19 @@ class Topology:
             if name not in known:
                 raise KeyError(name)
         return tuple(place.name for place in self.nodes if place.name in names or place.locality.zone in names)
+
+    def places_of(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The places that the given zone and place names stand for, in topology order. Raises KeyError for a stranger.
+
+        A zone stands for its nodes and for a control plane that lies in it, not for its clients: they are end users
+        outside, and are meant only where they are named (`clients/east-a`).
+        """
+        zones = {place.locality.zone for place in self.nodes}
+        for name in names:
+            if name not in self._by_name and name not in zones:
+                raise KeyError(name)
+        return tuple(
+            place.name
+            for place in self.places
+            if place.name in names or (place.kind != "clients" and place.locality.zone in names)
+        )

@@ -1,0 +1,1 @@
+"""Side-by-side measurements, printed as ratios and medians: `python -m benchmarks [NAME ...]`."""

@@ -1,0 +1,36 @@
+"""Runs the benchmarks, all or those that are named, and prints one table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import bring_up, link_latency, push, throughput
+from benchmarks.row import Row
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
+    "throughput": throughput.measure,
+    "bring-up": bring_up.measure,
+    "link-latency": link_latency.measure,
+    "push": push.measure,
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    table = Table("benchmark", "measured", "against", "ratio or error", "bound")
+    for name in names:
+        print(f"measuring {name} ...", file=sys.stderr)
+        for row in BENCHMARKS[name]():
+            table.add_row(row.benchmark, row.measured, row.against, row.result, row.bound)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

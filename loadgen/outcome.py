@@ -1,0 +1,50 @@
+"""What a finished request proves: ok, failed or unknown.
+
+    ok       Locust counted a success: HTTP below 400, or the locustfile said so
+    unknown  the server may have done it: any time-out (to connect, to read, of the whole request), HTTP 504, or the
+             connection was lost after the request had been handed to it
+    failed   everything else: refused or reset while connecting, HTTP 4xx and 5xx, or the locustfile said so
+
+So Locust's failures are the failed and the unknown together.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Literal
+
+import gevent
+import requests
+import urllib3
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
+from geventhttpclient.useragent import RetriesExceeded
+
+Outcome = Literal["ok", "failed", "unknown"]
+
+_TIMEOUTS = (TimeoutError, gevent.Timeout, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError)
+_LOST = (
+    OSError,  # also every error of requests but the status ones
+    HTTPConnectionClosed,
+    HTTPParseError,
+    urllib3.exceptions.HTTPError,
+    gevent.GreenletExit,  # the run ended before the answer came
+)
+_GATEWAY_TIMEOUT = 504
+# The functions of geventhttpclient and urllib3 that connect. Nothing was sent if the error was raised in one of them;
+# the type alone does not tell, ECONNRESET comes from both sides of that line.
+_CONNECTING = ("_create_socket", "create_connection")
+
+
+def outcome_of(status: int | None, error: BaseException | None) -> Outcome:
+    """`status` is None where no answer came; `error` is what Locust's request event carries."""
+    if error is None:
+        return "ok"
+    cause = error
+    if isinstance(error, RetriesExceeded):
+        cause = getattr(error, "original", None) or error
+    if isinstance(cause, _TIMEOUTS) or status == _GATEWAY_TIMEOUT:
+        return "unknown"
+    if isinstance(cause, requests.exceptions.HTTPError) or not isinstance(cause, _LOST):
+        return "failed"
+    connecting = any(frame.f_code.co_name in _CONNECTING for frame, _ in traceback.walk_tb(cause.__traceback__))
+    return "failed" if connecting else "unknown"

@@ -1,0 +1,69 @@
+"""The file that Locust loads first (`-f plugin.py[,locustfile.py]`): puts the process together.
+
+Locust loads it by its path, outside of its package, and runs the user classes that it finds here: the built-in ones,
+unless the settings name a locustfile of the user's own.
+"""
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # Locust was given a file: its package may not be installed
+
+import gevent
+from locust import events
+from locust.env import Environment
+
+from loadgen.conductor import Conductor
+from loadgen.entry import Resolver
+from loadgen.recorder import Recorder
+from loadgen.settings import ENVIRONMENT_VARIABLE, load
+from loadgen.users import ClosedUser, OpenUser, recorded
+
+_settings = load(Path(os.environ[ENVIRONMENT_VARIABLE]))
+_resolver = Resolver(_settings.entry_file, _settings.entry_ttl_s, time.monotonic())
+_recorder = Recorder(
+    _settings.records_file,
+    _resolver,
+    events.request,
+    Random(f"{_settings.seed}/{_settings.origin_zone}/request ids"),
+)
+_conductor = Conductor(_settings, _recorder)
+
+# A hanging entry keeps rate x time-out connections open.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+
+if _settings.locustfile is None:
+    gevent.config.resolver = "block"  # entries are addresses: nothing to look up, so no thread is needed for it
+
+    if _settings.open_sources:
+
+        class Open(OpenUser):
+            fixed_count = 1
+            settings = _settings
+            conductor = _conductor
+
+    if _settings.closed_users:
+
+        class Closed(ClosedUser):
+            fixed_count = _settings.closed_users
+            settings = _settings
+            conductor = _conductor
+
+
+def _on_init(environment: Environment, **_: Any) -> None:
+    environment.user_classes[:] = [recorded(user_class, _recorder) for user_class in environment.user_classes]
+    environment.host = _resolver.resolve(time.monotonic()).url
+    _conductor.wait_for_start(environment)
+
+
+def _on_quitting(environment: Environment, **_: Any) -> None:
+    _conductor.finish(environment)
+
+
+events.init.add_listener(_on_init)
+events.quitting.add_listener(_on_quitting)

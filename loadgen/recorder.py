@@ -1,0 +1,178 @@
+"""Records every request of a Locust process, whatever user class or client sent it, as JSON lines.
+
+At send, before the first byte leaves:
+    {"e": "s", "id": request id, "n": name, "p": null, "i": intended, "s": sent, "z": entry zone}
+at finish:
+    {"e": "f", "id": request id, "f": finished, "c": status or null, "o": outcome, "m": error or null}
+Times are monotonic seconds. Lines are written without a buffer: a killed process loses nothing that it sent.
+
+There are exactly as many "s" lines as requests in Locust's own statistics: a request that Locust would not report
+(killed at the end, or given up inside a `with`) is reported to it here, through its own request event.
+`p`, the partition, is for clients that know one: none does yet.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+from locust.event import EventHook
+
+from loadgen.entry import Resolver
+from loadgen.outcome import outcome_of
+
+REQUEST_ID = "x-request-id"
+INTENDED_S = "testbed_intended_s"
+_RECORD = "testbed_record"
+_NOT_FINISHED = "not finished when the load ended"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    id: str
+    method: str
+    name: str
+    intended_s: float
+    sent_s: float
+
+
+class NotFinished(Exception):
+    """What Locust is told about a request without an answer at the end of the load."""
+
+
+class Recorder:
+    """Wraps clients, listens to Locust's request event, and counts.
+
+    `latencies_s` and `lags_s` (sent - intended) hold what came since the reader last took them with `take`.
+    """
+
+    def __init__(self, path: Path, resolver: Resolver, request_event: EventHook, random: Random) -> None:
+        self.sent = 0
+        self.outcomes: Counter[str] = Counter()
+        self.unfinished = 0
+        self._latencies_s: list[float] = []
+        self._lags_s: list[float] = []
+        self._under_way: dict[str, _Sent] = {}
+        self._resolver = resolver
+        self._request_event = request_event
+        self._random = random
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        request_event.add_listener(self._on_request)
+
+    def attach(self, client: Any) -> None:
+        """Record what this client sends, give it a request id, and point it at the current entry.
+
+        `client` is Locust's HttpSession or FastHttpSession: all their methods send through `request`. An intended
+        time may come in the request's context under INTENDED_S; otherwise it is the time of sending.
+        """
+        client.request = self._recorded(client, client.request)
+
+    def _recorded(self, client: Any, send: Callable[..., Any]) -> Callable[..., Any]:
+        def request(
+            method: str,
+            url: str,
+            name: str | None = None,
+            *args: Any,
+            headers: dict[str, str] | None = None,
+            context: dict[str, Any] | None = None,
+            **options: Any,
+        ) -> Any:
+            now = time.monotonic()
+            entry = self._resolver.resolve(now)
+            client.base_url = entry.url
+            elsewhere = url.startswith(("http://", "https://"))
+            request_id = self._request_id()
+            context = dict(context) if context else {}
+            record = context[_RECORD] = self._write_sent(
+                request_id,
+                method,
+                name or client.request_name or url,
+                context.get(INTENDED_S, now),
+                now,
+                None if elsewhere else entry.zone,
+            )
+            headers = {**headers, REQUEST_ID: request_id} if headers else {REQUEST_ID: request_id}
+            try:
+                return send(method, url, name, *args, headers=headers, context=context, **options)
+            except BaseException as error:
+                # Locust reports what its clients raise, but not what ends a user's greenlet from outside.
+                self._give_up(record, error)
+                raise
+
+        return request
+
+    def finish_under_way(self) -> None:
+        """Finish as unknown what has no answer, at the end."""
+        for record in list(self._under_way.values()):
+            self._give_up(record, NotFinished(_NOT_FINISHED))
+
+    def take(self) -> tuple[list[float], list[float]]:
+        """Latencies from the intended time, and send lags, in seconds, since the last call."""
+        taken = self._latencies_s, self._lags_s
+        self._latencies_s, self._lags_s = [], []
+        return taken
+
+    def _give_up(self, record: _Sent, error: BaseException) -> None:
+        if record.id not in self._under_way:
+            return
+        self.unfinished += 1
+        self._request_event.fire(
+            request_type=record.method,
+            name=record.name,
+            response_time=(time.monotonic() - record.sent_s) * 1e3,
+            response_length=0,
+            exception=error,
+            context={_RECORD: record},
+            response=None,
+            start_time=time.time() - (time.monotonic() - record.sent_s),
+            url=None,
+        )
+
+    def _on_request(
+        self,
+        request_type: str,
+        name: str,
+        response_time: float | None,
+        context: dict[str, Any] | None = None,
+        response: Any = None,
+        exception: BaseException | None = None,
+        **_: Any,
+    ) -> None:
+        finished_s = time.monotonic()
+        record = context.get(_RECORD) if context else None
+        if record is None:
+            # A client of the locustfile's own that fires the event itself.
+            sent_s = finished_s - (response_time or 0.0) / 1e3
+            record = self._write_sent(self._request_id(), request_type, name, sent_s, sent_s, None)
+        status = getattr(response, "status_code", None) or None
+        outcome = "unknown" if isinstance(exception, NotFinished) else outcome_of(status, exception)
+        del self._under_way[record.id]
+        self.outcomes[outcome] += 1
+        self._latencies_s.append(finished_s - record.intended_s)
+        message = None if exception is None else str(exception) or type(exception).__name__
+        self._write({"e": "f", "id": record.id, "f": finished_s, "c": status, "o": outcome, "m": message})
+
+    def _write_sent(
+        self, request_id: str, method: str, name: str, intended_s: float, sent_s: float, zone: str | None
+    ) -> _Sent:
+        self._write({"e": "s", "id": request_id, "n": name, "p": None, "i": intended_s, "s": sent_s, "z": zone})
+        record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s)
+        self.sent += 1
+        self._lags_s.append(sent_s - intended_s)
+        return record
+
+    def _write(self, line: dict[str, Any]) -> None:
+        os.write(self._fd, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+    def _request_id(self) -> str:
+        """In the form of a UUID version 4: Envoy replaces anything else."""
+        digits = f"{self._random.getrandbits(128):032x}"
+        variant = "89ab"[int(digits[16], 16) & 3]
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

@@ -1,0 +1,125 @@
+"""What the supervisor asks of one load process: the JSON file named by the environment variable `TESTBED_LOAD`.
+
+Owns the form of that file. It imports neither Locust nor gevent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+ENVIRONMENT_VARIABLE = "TESTBED_LOAD"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """Requests arrive by the clock, whether or not earlier ones came back."""
+
+    rate_per_s: float
+    arrival: Literal["poisson", "constant"] = "poisson"
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSource:
+    """Users who wait for an answer, think, and ask again."""
+
+    users: int
+    think_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTemplate:
+    """One kind of request; `weight` is its share against the others', `name` what records and statistics call it."""
+
+    name: str
+    method: str
+    path: str
+    weight: float
+    headers: dict[str, str]
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`duration_s` is all of the sending, warm-up included: who reads the records decides which part of it counts."""
+
+    origin_zone: str
+    seed: int
+    sources: tuple[OpenSource | ClosedSource, ...]
+    duration_s: float
+    requests: tuple[RequestTemplate, ...]
+    timeout_s: float
+    connect_timeout_s: float
+    entry_file: Path
+    entry_ttl_s: float
+    records_file: Path
+    locustfile: Path | None
+
+    @property
+    def open_sources(self) -> tuple[OpenSource, ...]:
+        return tuple(source for source in self.sources if isinstance(source, OpenSource))
+
+    @property
+    def closed_sources(self) -> tuple[ClosedSource, ...]:
+        return tuple(source for source in self.sources if isinstance(source, ClosedSource))
+
+    @property
+    def closed_users(self) -> int:
+        return sum(source.users for source in self.closed_sources)
+
+    @property
+    def locust_users(self) -> int:
+        """How many Locust users carry the load: one for all open sources together, one for each closed user."""
+        return self.closed_users + bool(self.open_sources)
+
+
+def load(path: Path) -> Settings:
+    """Read the settings file; ValueError tells what is wrong with it."""
+    document = orjson.loads(path.read_bytes())
+    try:
+        settings = Settings(
+            origin_zone=document["origin_zone"],
+            seed=document["seed"],
+            sources=tuple(_source(source) for source in document["sources"]),
+            duration_s=document["duration_s"],
+            requests=tuple(
+                RequestTemplate(
+                    name=request["name"],
+                    method=request["method"],
+                    path=request["path"],
+                    weight=request.get("weight", 1.0),
+                    headers=request.get("headers") or {},
+                    body=request.get("body"),
+                )
+                for request in document["requests"]
+            ),
+            timeout_s=document["timeout_s"],
+            connect_timeout_s=document["connect_timeout_s"],
+            entry_file=Path(document["entry_file"]),
+            entry_ttl_s=document["entry_ttl_s"],
+            records_file=Path(document["records_file"]),
+            locustfile=Path(document["locustfile"]) if document.get("locustfile") else None,
+        )
+    except KeyError as error:
+        raise ValueError(f"{path}: field {error} is missing") from None
+    if settings.locustfile is not None and (settings.open_sources or not settings.closed_users):
+        raise ValueError(f"{path}: a locustfile of one's own needs sources with users, its users decide the rate")
+    if settings.locustfile is None and not settings.requests:
+        raise ValueError(f"{path}: no requests to send: name at least one, or a locustfile")
+    if settings.locust_users == 0:
+        raise ValueError(f"{path}: no load: a source needs a rate or at least one user")
+    return settings
+
+
+def _source(source: dict[str, Any]) -> OpenSource | ClosedSource:
+    if "rate_per_s" not in source:
+        return ClosedSource(source["users"], source.get("think_time_s", 0.0))
+    if source["rate_per_s"] <= 0:
+        raise ValueError(f"a source's rate is {source['rate_per_s']}/s, it must be above 0")
+    arrival = source.get("arrival", "poisson")
+    if arrival not in ("poisson", "constant"):
+        raise ValueError(f"a source's arrival is {arrival!r}, it must be 'poisson' or 'constant'")
+    return OpenSource(source["rate_per_s"], arrival)

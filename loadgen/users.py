@@ -1,0 +1,156 @@
+"""The Locust users: the two built-in ones (open and closed load), and the recording that every user class gets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from typing import ClassVar
+
+import gevent
+from gevent.pool import Group
+from geventhttpclient.client import HTTPClient, HTTPClientPool
+from geventhttpclient.url import URL
+from locust import FastHttpUser, HttpUser, User, task
+from locust.env import Environment
+from locust.exception import StopUser
+from locust.user.users import UserMeta
+
+from loadgen.alarm import Alarm
+from loadgen.conductor import Conductor
+from loadgen.recorder import INTENDED_S, Recorder
+from loadgen.schedule import schedule
+from loadgen.settings import ClosedSource, RequestTemplate, Settings
+
+_UNLIMITED = 1_000_000
+_ALARM_WITHIN_S = 0.05
+
+
+class _OneAttemptPool(HTTPClientPool):  # type: ignore[misc]
+    """Connections as many as needed, and every request sent once.
+
+    HTTPClient.request silently sends an idempotent request again, up to its pool's size + 1 times, when a connection
+    breaks: that would hide exactly what is measured here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            concurrency=_UNLIMITED,
+            connection_timeout=settings.connect_timeout_s,
+            network_timeout=settings.timeout_s,
+        )
+
+    def get_client(self, url: str | URL) -> HTTPClient:
+        client = super().get_client(url)
+        client._connection_pool.size = -1
+        return client
+
+
+class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
+    """Sends requests of the settings, each with a time-out over all of it, and follows no redirects."""
+
+    abstract = True
+    max_redirects = 0
+    settings: ClassVar[Settings]
+    conductor: ClassVar[Conductor]
+
+    def __init__(self, environment: Environment) -> None:
+        self.client_pool = _OneAttemptPool(self.settings)
+        super().__init__(environment)
+
+    def send(self, request: RequestTemplate, intended_s: float) -> None:
+        with gevent.Timeout(self.settings.timeout_s):
+            self.client.request(
+                request.method,
+                request.path,
+                request.name,
+                data=request.body,
+                headers=request.headers,
+                context={INTENDED_S: intended_s},
+            )
+
+
+class OpenUser(_BuiltInUser):
+    """All open sources of the process: each arrival gets a greenlet of its own, so that none waits for another."""
+
+    abstract = True
+
+    def on_start(self) -> None:
+        # Arrivals are independent clients: they must not share cookies.
+        self.client.client.cookiejar = None
+        self._requests = Group()
+
+    @task  # type: ignore[untyped-decorator]
+    def send_the_schedule(self) -> None:
+        alarm = Alarm()
+        stopping = self.conductor.stopping
+        for offset_s, request in schedule(self.settings):
+            due_s = self.conductor.t0_s + offset_s
+            early_s = due_s - time.monotonic() - _ALARM_WITHIN_S
+            if early_s > 0:
+                stopping.wait(early_s)
+            if stopping.is_set():
+                break
+            alarm.sleep_until(due_s)
+            self._requests.spawn(self.send, request, due_s)
+        self._requests.join()
+        raise StopUser
+
+    def on_stop(self) -> None:
+        self._requests.kill()
+
+
+class ClosedUser(_BuiltInUser):
+    """One user of a closed source: ask, wait for the answer, think, ask again."""
+
+    abstract = True
+    numbers: ClassVar[Iterator[int]] = count()
+
+    def on_start(self) -> None:
+        number = next(self.numbers)
+        sources = [source for source in self.settings.closed_sources for _ in range(source.users)]
+        self._source: ClosedSource = sources[number]
+        self._random = Random(f"{self.settings.seed}/{self.settings.origin_zone}/user {number}")
+        self._weights = [request.weight for request in self.settings.requests]
+        # Staggered over the first second, so that they do not march in step.
+        self._due_s = self.conductor.t0_s + number / len(sources)
+        if self.conductor.stopping.wait(max(0.0, self._due_s - time.monotonic())):
+            raise StopUser
+
+    def wait_time(self) -> float:
+        self._due_s = time.monotonic() + self._source.think_time_s
+        return self._source.think_time_s
+
+    @task  # type: ignore[untyped-decorator]
+    def send_one(self) -> None:
+        if self.conductor.stopping.is_set():  # Locust kills a user whose wait it saw, even if the wait has just ended
+            raise StopUser
+        (request,) = self._random.choices(self.settings.requests, self._weights)
+        self.send(request, self._due_s)
+
+
+class _RecordedUser(User):  # type: ignore[misc]
+    abstract = True
+    recorder: ClassVar[Recorder]
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        client = getattr(self, "client", None)
+        if isinstance(self, (HttpUser, FastHttpUser)):
+            self.recorder.attach(client)
+
+    def stop(self, force: bool = False) -> bool:
+        """Locust kills a user that it sees waiting, and so in the middle of a request if that wait is just over: let
+        such a user begin its task first, which makes Locust wait for the end of it."""
+        if not force:
+            gevent.sleep(0.001)
+        stopped: bool = super().stop(force)
+        return stopped
+
+
+def recorded(user_class: type[User], recorder: Recorder) -> type[User]:
+    """A subclass under the same name whose HTTP client is recorded from its first request on."""
+    attributes = {"recorder": recorder, "__module__": user_class.__module__}
+    subclass: type[User] = UserMeta(user_class.__name__, (_RecordedUser, user_class), attributes)
+    return subclass

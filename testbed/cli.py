@@ -1,0 +1,168 @@
+"""The command line: `testbed run | check | schema | render | report`.
+
+Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
+run or none at all, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import orjson
+import typer
+import yaml
+from rich.console import Console
+
+from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
+
+EXIT_BAD_INPUT = 2
+EXIT_INVALID = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Break an emulated multi-zone platform on purpose and measure how its users fare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a key: spec.load.duration=20s. Repeatable.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="In place of the scenario's own seed.")]
+
+
+@app.command()
+def run(
+    file: ScenarioFile,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
+    seed: Seed = None,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    address: Annotated[str | None, typer.Option("--address", help="An existing Ray cluster (default: start one).")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
+) -> None:
+    """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
+    scenario = _load(file, overrides, seed)
+    # Imported late: Ray costs a second that no other command needs.
+    from testbed.emulation.cluster import BringUpFailed
+    from testbed.emulation.load_generator import LoadGeneratorFailed
+    from testbed.emulation.ray_session import RayUnreachable
+    from testbed.emulation.run import RunInterrupted
+    from testbed.emulation.run import run as carry_out
+    from testbed.network.backend import AddressesExhausted
+    from testbed.progress import LiveProgress, NoProgress
+    from testbed.results.report import render as render_report
+    from testbed.results.verdict import EXIT_CODES
+
+    run_dir = _new_run_dir(out, scenario.name)
+    console = Console(highlight=False)
+    try:
+        if quiet or as_json:
+            summary = carry_out(scenario, run_dir, address, NoProgress())
+        else:
+            with LiveProgress(console) as progress:
+                summary = carry_out(scenario, run_dir, address, progress)
+    except RunInterrupted as interrupted:
+        _fail(str(interrupted), EXIT_INTERRUPTED)
+    except (BringUpFailed, LoadGeneratorFailed, RayUnreachable, AddressesExhausted) as failure:
+        _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        console.print(render_report(summary, run_dir))
+    raise typer.Exit(EXIT_CODES[summary["verdict"]])
+
+
+@app.command()
+def check(file: ScenarioFile, overrides: Overrides = [], seed: Seed = None) -> None:  # noqa: B006
+    """Check a scenario file and tell everything that is wrong with it."""
+    scenario = _load(file, overrides, seed)
+    nodes, services = len(scenario.topology.nodes), len(scenario.cluster.services)
+    print(f"{file}: ok: {scenario.name}, {nodes} nodes, {services} services, {len(scenario.faults)} faults")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    sys.stdout.buffer.write(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+@app.command()
+def render(
+    file: ScenarioFile,
+    overrides: Overrides = [],  # noqa: B006
+    seed: Seed = None,
+    proxy: Annotated[
+        str | None, typer.Option("--proxy", metavar="POD", help="Show this pod's Envoy configuration instead.")
+    ] = None,
+) -> None:
+    """Print the Kubernetes and Istio objects that a scenario becomes, without starting anything."""
+    from testbed.control.dry_run import DryRun, UnknownPod
+    from testbed.network.backend import AddressesExhausted
+    from testbed.network.loopback import LoopbackNetwork
+
+    scenario = _load(file, overrides, seed)
+    try:
+        network = LoopbackNetwork(1, [place.name for place in scenario.topology.places])
+        cluster = DryRun(scenario.cluster, network.allocate_pod, network.relay_listener)
+        documents = cluster.manifests() if proxy is None else cluster.proxy_resources(proxy)
+    except (UnknownPod, AddressesExhausted) as error:
+        _fail(str(error), EXIT_BAD_INPUT)
+    print(yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
+) -> None:
+    """Analyse a result folder again and print its summary."""
+    from testbed.results.report import render as render_report
+    from testbed.results.summary import summarize
+    from testbed.results.verdict import EXIT_CODES
+
+    try:
+        summary = summarize(run_dir)
+    except FileNotFoundError as error:
+        _fail(f"{run_dir} is not the folder of a finished run: {error.filename} is missing", EXIT_BAD_INPUT)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        Console(highlight=False).print(render_report(summary, run_dir))
+    raise typer.Exit(EXIT_CODES[summary["verdict"]])
+
+
+def _load(file: Path, overrides: list[str], seed: int | None) -> Scenario:
+    try:
+        return load_scenario(file, overrides, seed)
+    except ScenarioError as error:
+        _fail("\n".join(str(problem) for problem in error.problems), EXIT_BAD_INPUT)
+
+
+def _new_run_dir(out: Path, name: str) -> Path:
+    """A folder of its own for a run; two runs in one second get two folders."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        run_dir = (out / f"{name}-{stamp}{suffix}").resolve()
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            _fail(f"--out {out}: cannot make a result folder there: {error.strerror}", EXIT_BAD_INPUT)
+        return run_dir
+    _fail(f"--out {out}: too many runs of {name} in one second", EXIT_BAD_INPUT)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    app()

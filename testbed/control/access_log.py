@@ -1,0 +1,95 @@
+"""The lines that a proxy writes about calls: formats for Envoy, and the names of their fields for whoever reads them.
+
+Owns field names, kinds and the Envoy access log configuration. Reading the lines and turning them into the `hops`
+table is `results`; where standard output goes is `emulation`.
+
+A line is one JSON object. Every *call* through a proxy is one line of kind `outbound`, `inbound` or `gateway`. Every
+upstream *try* that failed is one more line of kind `attempt`: a retry that succeeds would hide it otherwise. All lines
+of one request share its `x-request-id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+OUTBOUND: Final = "outbound"
+INBOUND: Final = "inbound"
+GATEWAY: Final = "gateway"
+ATTEMPT: Final = "attempt"
+
+CallKind = Literal["outbound", "inbound", "gateway"]
+
+KIND: Final = "kind"
+REQUEST_ID: Final = "request_id"
+START: Final = "start"
+"""Seconds since the epoch with microseconds, as a string: a double in JSON would be rounded by some readers."""
+DURATION_US: Final = "duration_us"
+"""Calls: from the first byte received from the caller to the last byte sent to it, in microseconds."""
+DURATION_MS: Final = "duration_ms"
+"""Attempts: from the start of the try to its end, in milliseconds; about the connect time-out for a silent host."""
+PEER: Final = "peer"
+"""The pod whose proxy sent the call; null when no proxy did (clients, probes)."""
+UPSTREAM_HOST: Final = "upstream_host"
+UPSTREAM_CLUSTER: Final = "upstream_cluster"
+STATUS: Final = "status"
+FLAGS: Final = "flags"
+"""Envoy's response flags, comma separated; `-` or null when there are none."""
+ATTEMPTS: Final = "attempts"
+BYTES_RECEIVED: Final = "bytes_received"
+BYTES_SENT: Final = "bytes_sent"
+
+PEER_HEADER: Final = "x-envoy-peer-metadata-id"
+REQUEST_ID_HEADER: Final = "x-request-id"
+
+CALL_FORMAT: Final[Mapping[str, str]] = {
+    REQUEST_ID: f"%REQ({REQUEST_ID_HEADER})%",
+    START: "%START_TIME(%s.%6f)%",
+    DURATION_US: "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    PEER: f"%REQ({PEER_HEADER})%",
+    UPSTREAM_HOST: "%UPSTREAM_HOST%",
+    UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
+    STATUS: "%RESPONSE_CODE%",
+    FLAGS: "%RESPONSE_FLAGS%",
+    ATTEMPTS: "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    BYTES_RECEIVED: "%BYTES_RECEIVED%",
+    BYTES_SENT: "%BYTES_SENT%",
+}
+"""The same fields for every kind of call."""
+
+ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
+    REQUEST_ID: f"%REQ({REQUEST_ID_HEADER})%",
+    START: "%START_TIME(%s.%6f)%",
+    DURATION_MS: "%DURATION%",
+    UPSTREAM_HOST: "%UPSTREAM_HOST%",
+    UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
+    FLAGS: "%RESPONSE_FLAGS%",
+}
+
+
+def call_log(kind: CallKind, *, unlogged_path: str | None = None) -> dict[str, Any]:
+    """`access_log` entry of a connection manager: a line for each call, except calls of exactly `unlogged_path`."""
+    entry = _stdout_log({KIND: kind, **CALL_FORMAT})
+    if unlogged_path is not None:
+        entry["filter"] = {
+            "header_filter": {
+                "header": {"name": ":path", "string_match": {"exact": unlogged_path}, "invert_match": True}
+            }
+        }
+    return entry
+
+
+def attempt_log() -> dict[str, Any]:
+    """`upstream_log` entry of a router filter: a line for each upstream try that ended with any response flag."""
+    return {**_stdout_log({KIND: ATTEMPT, **ATTEMPT_FORMAT}), "filter": {"response_flag_filter": {}}}
+
+
+def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": "/dev/stdout",
+            "log_format": {"json_format": dict(json_format)},
+        },
+    }

@@ -1,0 +1,67 @@
+"""A cluster in which everything comes up at once: what the control plane decides when nothing goes wrong.
+
+Owns playing the nodes' part, without processes and without time. For `testbed render`, and for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from testbed.control.manifests import manifests
+from testbed.control.messages import Command, Event, NodeRegistered, PodReadinessChanged, PodStarted, StartPod
+from testbed.control.objects import ClusterSpec, Pod, PodAddress, SocketAddress
+from testbed.control.plane import ControlPlane
+from testbed.control.xds import proxy_resources
+
+AllocatePod = Callable[[str, int], PodAddress]
+"""Node and application port -> addresses of one more pod there."""
+RelayListener = Callable[[str, str], SocketAddress]
+"""Source and destination node -> where the relay between them listens."""
+
+
+class UnknownPod(Exception):
+    """There is no pod of that name with a proxy."""
+
+
+class DryRun:
+    """The control plane's state once every pod that found a node is ready. Pods without a node stay Pending."""
+
+    def __init__(self, cluster: ClusterSpec, allocate_pod: AllocatePod, relay_listener: RelayListener) -> None:
+        self._cluster = cluster
+        self._plane = ControlPlane(cluster)
+        names = [node.name for node in cluster.nodes]
+        waiting: list[Event] = [
+            NodeRegistered(name, tuple((peer, relay_listener(name, peer)) for peer in names if peer != name))
+            for name in names
+        ]
+        while waiting:
+            for command in self._plane.handle(waiting.pop(0), now=0.0):
+                waiting += _answers(command, allocate_pod)
+
+    def pods(self) -> tuple[Pod, ...]:
+        return self._plane.pods()
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """Every object, in Kubernetes' and Istio's form."""
+        plane = self._plane
+        return manifests(self._cluster, plane.pods(), plane.nodes(), plane.endpoint_slices())
+
+    def proxy_resources(self, pod_name: str) -> list[Mapping[str, Any]]:
+        """What the Envoy of one pod is told, in push order. Raises UnknownPod."""
+        pods = {pod.name: pod for pod in self.pods() if pod.address is not None}
+        if pod_name not in pods:
+            raise UnknownPod(f"there is no pod {pod_name!r} with a proxy; there are {', '.join(pods) or 'none'}")
+        nodes = {node.name: node for node in self._plane.nodes()}
+        slices = {each.service: each for each in self._plane.endpoint_slices()}
+        by_type = proxy_resources(self._cluster, pods[pod_name], nodes, slices)
+        return [resource for resources in by_type.values() for resource in resources]
+
+
+def _answers(command: Command, allocate_pod: AllocatePod) -> list[Event]:
+    match command:
+        case StartPod(node, pod):
+            address = allocate_pod(node, pod.template.port)
+            return [PodStarted(node, pod.name, address), PodReadinessChanged(node, pod.name, True)]
+        case _:
+            return []

@@ -1,0 +1,358 @@
+"""The cluster as Kubernetes and Istio manifests, for reading: what a scenario would be on a real cluster.
+
+Owns the form only; writing YAML is the command line's. What an object has beyond Kubernetes and Istio becomes an
+annotation under `testbed/`; timings of the control plane are settings of its programs, not objects, and not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+from typing import Any, Final
+
+from testbed.control.locality import HOSTNAME, REGION, SUBZONE, ZONE
+from testbed.control.objects import (
+    BuiltinWorkload,
+    ClusterSpec,
+    CommandWorkload,
+    ConnectionPool,
+    Deployment,
+    Endpoint,
+    EndpointSlice,
+    GatewayConfig,
+    LocalityLoadBalancing,
+    Node,
+    OutlierDetection,
+    Pod,
+    PodTemplate,
+    Probe,
+    Service,
+    TrafficPolicy,
+    WorkTime,
+)
+
+Manifest = dict[str, Any]
+
+_ISTIO: Final = "networking.istio.io/v1"
+_GATEWAY_NAME: Final = "testbed-gateway"
+_GATEWAY_LABEL: Final = {"istio": _GATEWAY_NAME}
+
+
+def manifests(
+    cluster: ClusterSpec, pods: Iterable[Pod], nodes: Iterable[Node], slices: Iterable[EndpointSlice]
+) -> list[Manifest]:
+    """Plain dicts with apiVersion, kind, metadata and spec, in the order in which one would apply them.
+
+    `cluster` is what is wanted; `pods`, `nodes` and `slices` are the present state.
+    """
+    services = {service.name: service for service in cluster.services}
+    ports = {d.template.service: d.template.port for d in cluster.deployments}
+    return [
+        *(_node(node) for node in nodes),
+        *(_service(service, ports.get(service.name, service.port)) for service in cluster.services),
+        *(_deployment(deployment) for deployment in cluster.deployments),
+        *(_pod(pod) for pod in pods),
+        *(_endpoint_slice(slice_) for slice_ in slices),
+        *(_destination_rule(name, policy) for name, policy in cluster.policies),
+        *(_virtual_service(services[name], policy) for name, policy in cluster.policies),
+        *_gateway(cluster.gateway, services, dict(cluster.policies)),
+    ]
+
+
+# --- Kubernetes --------------------------------------------------------------------------------------------------
+
+
+def _node(node: Node) -> Manifest:
+    locality = node.locality
+    labels = {HOSTNAME: node.name, REGION: locality.region, ZONE: locality.zone}
+    if locality.subzone:
+        labels[SUBZONE] = locality.subzone
+    annotations = {f"testbed/relay.{destination}": str(address) for destination, address in node.relays}
+    if node.lease_renewed_s is not None:
+        annotations["testbed/lease-renewed"] = _seconds(node.lease_renewed_s)
+    spec: dict[str, Any] = {}
+    if node.unreachable_since_s is not None:
+        spec["taints"] = [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]
+        annotations["testbed/unreachable-since"] = _seconds(node.unreachable_since_s)
+    status = {
+        "capacity": {"pods": str(node.capacity_pods)},
+        "conditions": [{"type": "Ready", "status": node.ready}],
+    }
+    return {**_head("v1", "Node", node.name, labels, annotations), "spec": spec, "status": status}
+
+
+def _service(service: Service, target_port: int) -> Manifest:
+    spec: dict[str, Any] = {
+        "selector": {"app": service.name},
+        "ports": [{"name": "http", "port": service.port, "targetPort": target_port}],
+    }
+    if service.traffic_distribution is not None:
+        spec["trafficDistribution"] = service.traffic_distribution
+    return {**_head("v1", "Service", service.name), "spec": spec}
+
+
+def _deployment(deployment: Deployment) -> Manifest:
+    template = deployment.template
+    spread: dict[str, Any] = {
+        "maxSkew": deployment.max_skew or 1,
+        "topologyKey": ZONE,
+        "whenUnsatisfiable": "ScheduleAnyway" if deployment.max_skew is None else "DoNotSchedule",
+        "labelSelector": {"matchLabels": _labels(template)},
+    }
+    pod_spec: dict[str, Any] = {"topologySpreadConstraints": [spread], **_pod_spec(template)}
+    if deployment.zones:
+        expression = {"key": ZONE, "operator": "In", "values": list(deployment.zones)}
+        pod_spec["affinity"] = {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [expression]}]
+                }
+            }
+        }
+    metadata = {"labels": _labels(template), "annotations": _template_annotations(template)}
+    return {
+        **_head("apps/v1", "Deployment", deployment.name, _labels(template)),
+        "spec": {
+            "replicas": deployment.replicas,
+            "selector": {"matchLabels": _labels(template)},
+            "template": {"metadata": _without_empty(metadata), "spec": pod_spec},
+        },
+    }
+
+
+def _pod(pod: Pod) -> Manifest:
+    annotations = _template_annotations(pod.template) | {"testbed/deployment": pod.deployment}
+    status: dict[str, Any] = {
+        "phase": "Running" if pod.phase == "Terminating" else pod.phase,
+        "conditions": [{"type": "Ready", "status": str(pod.ready)}],
+    }
+    if pod.phase == "Terminating":
+        annotations["testbed/phase"] = pod.phase
+    if pod.reason:
+        status["reason"] = pod.reason
+    if pod.address is not None:
+        status["podIP"] = pod.address.app.ip
+        annotations["testbed/app"] = str(pod.address.app)
+        annotations["testbed/inbound"] = str(pod.address.inbound)
+        annotations["testbed/outbound"] = str(pod.address.outbound)
+    status["containerStatuses"] = [
+        {"name": container["name"], "ready": pod.ready, "restartCount": pod.restarts}
+        for container in _pod_spec(pod.template)["containers"]
+    ]
+    spec = _pod_spec(pod.template)
+    if pod.node is not None:
+        spec["nodeName"] = pod.node
+    head = _head("v1", "Pod", pod.name, _labels(pod.template), annotations)
+    return {**head, "spec": spec, "status": status}
+
+
+def _labels(template: PodTemplate) -> dict[str, str]:
+    return {"app": template.service, **(_GATEWAY_LABEL if template.role == "gateway" else {})}
+
+
+def _pod_spec(template: PodTemplate) -> dict[str, Any]:
+    """The containers of a pod; its proxy is not among them, as an injector would add it."""
+    container: dict[str, Any] = {
+        "name": template.service,
+        "image": "istio/proxyv2" if template.role == "gateway" else "testbed/workload",
+        "ports": [{"name": "http", "containerPort": template.port}],
+    }
+    if isinstance(template.workload, CommandWorkload):
+        container["image"] = "testbed/command"
+        container["command"] = list(template.workload.command)
+        container["env"] = [{"name": name, "value": value} for name, value in template.workload.env]
+    if template.readiness is not None:
+        container["readinessProbe"] = _probe(template.readiness, template.port)
+    if template.liveness is not None:
+        container["livenessProbe"] = _probe(template.liveness, template.port)
+    return {"containers": [container]}
+
+
+def _probe(probe: Probe, port: int) -> dict[str, Any]:
+    action: dict[str, Any] = {"port": port}
+    if probe.kind == "httpGet":
+        action["path"] = probe.path
+    elif probe.kind == "exec":
+        action = {"command": list(probe.command)}
+    # Kubernetes takes whole seconds here; shorter ones are in the annotations.
+    return {
+        probe.kind: action,
+        "initialDelaySeconds": ceil(probe.initial_delay_s),
+        "periodSeconds": ceil(probe.period_s),
+        "timeoutSeconds": ceil(probe.timeout_s),
+        "successThreshold": probe.success_threshold,
+        "failureThreshold": probe.failure_threshold,
+    }
+
+
+def _template_annotations(template: PodTemplate) -> dict[str, str]:
+    annotations: dict[str, str] = {}
+    for name, probe in (("readiness", template.readiness), ("liveness", template.liveness)):
+        if probe is not None:
+            times = {"initial-delay": probe.initial_delay_s, "period": probe.period_s, "timeout": probe.timeout_s}
+            fractions = {key: seconds for key, seconds in times.items() if seconds != int(seconds)}
+            annotations |= {f"testbed/{name}-{key}": _seconds(seconds) for key, seconds in fractions.items()}
+    workload = template.workload
+    if isinstance(workload, BuiltinWorkload):
+        annotations["testbed/work"] = _work(workload.work)
+        annotations["testbed/response-bytes"] = str(workload.response_bytes)
+        annotations["testbed/error-rate"] = str(workload.error_rate)
+        if workload.stages:
+            annotations["testbed/calls"] = "; ".join(",".join(stage) for stage in workload.stages)
+    return annotations
+
+
+def _work(work: WorkTime) -> str:
+    parameters = [f"mean={_seconds(work.mean_s)}"]
+    if work.distribution in ("uniform", "lognormal"):
+        parameters.append(f"spread={_seconds(work.spread_s)}")
+    if work.distribution != "constant":
+        parameters.append(f"seed={work.seed}")
+    return f"{work.distribution}({', '.join(parameters)})"
+
+
+def _endpoint_slice(slice_: EndpointSlice) -> Manifest:
+    """Kubernetes has one port for all endpoints of a slice; where they differ, each is in an annotation."""
+    ports = sorted({endpoint.address.port for endpoint in slice_.endpoints})
+    annotations = (
+        {f"testbed/port.{endpoint.pod}": str(endpoint.address.port) for endpoint in slice_.endpoints}
+        if len(ports) > 1
+        else {}
+    )
+    labels = {"kubernetes.io/service-name": slice_.service}
+    return {
+        **_head("discovery.k8s.io/v1", "EndpointSlice", slice_.service, labels, annotations),
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "protocol": "TCP", "port": port} for port in ports[:1]],
+        "endpoints": [_endpoint(endpoint) for endpoint in slice_.endpoints],
+    }
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "addresses": [endpoint.address.ip],
+        "conditions": {"ready": True},
+        "nodeName": endpoint.node,
+        "zone": endpoint.locality.zone,
+        "targetRef": {"kind": "Pod", "name": endpoint.pod},
+    }
+
+
+# --- Istio -------------------------------------------------------------------------------------------------------
+
+
+def _destination_rule(service: str, policy: TrafficPolicy) -> Manifest:
+    balancer: dict[str, Any] = {"simple": policy.load_balancer}
+    if policy.locality != LocalityLoadBalancing():
+        balancer["localityLbSetting"] = _locality(policy.locality)
+    traffic_policy: dict[str, Any] = {
+        "loadBalancer": balancer,
+        "connectionPool": _connection_pool(policy.connection_pool),
+    }
+    if policy.outlier_detection is not None:
+        traffic_policy["outlierDetection"] = _outlier_detection(policy.outlier_detection)
+    spec = {"host": service, "trafficPolicy": traffic_policy}
+    return {**_head(_ISTIO, "DestinationRule", service), "spec": spec}
+
+
+def _locality(locality: LocalityLoadBalancing) -> dict[str, Any]:
+    setting = {
+        "distribute": [{"from": rule.source, "to": dict(rule.to)} for rule in locality.distribute],
+        "failover": [{"from": source, "to": to} for source, to in locality.failover],
+        "failoverPriority": list(locality.failover_priority),
+    }
+    return {"enabled": locality.enabled, **_without_empty(setting)}
+
+
+def _connection_pool(pool: ConnectionPool) -> dict[str, Any]:
+    tcp = {"connectTimeout": _seconds(pool.connect_timeout_s), "maxConnections": pool.max_connections}
+    http = {
+        "http1MaxPendingRequests": pool.http1_max_pending_requests,
+        "http2MaxRequests": pool.http2_max_requests,
+        "maxRetries": pool.max_retries,
+        "maxRequestsPerConnection": pool.max_requests_per_connection,
+        "idleTimeout": None if pool.idle_timeout_s is None else _seconds(pool.idle_timeout_s),
+    }
+    return _without_empty({"tcp": _without_empty(tcp), "http": _without_empty(http)})
+
+
+def _outlier_detection(outliers: OutlierDetection) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "consecutive5xxErrors": outliers.consecutive_5xx_errors,
+            "consecutiveGatewayErrors": outliers.consecutive_gateway_errors,
+            "interval": _seconds(outliers.interval_s),
+            "baseEjectionTime": _seconds(outliers.base_ejection_time_s),
+            "maxEjectionPercent": outliers.max_ejection_percent,
+            "minHealthPercent": outliers.min_health_percent,
+        }
+    )
+
+
+def _virtual_service(service: Service, policy: TrafficPolicy) -> Manifest:
+    return {
+        **_head(_ISTIO, "VirtualService", service.name),
+        "spec": {"hosts": [service.name], "http": [_http_route(service, policy)]},
+    }
+
+
+def _http_route(service: Service, policy: TrafficPolicy) -> dict[str, Any]:
+    retries = policy.retries
+    retry: dict[str, Any] = {"attempts": retries.attempts}
+    if retries.attempts > 0:
+        # VirtualService has no field for the status codes: they stand among the conditions.
+        retry["retryOn"] = ",".join([retries.retry_on, *map(str, retries.retriable_status_codes)])
+        if retries.per_try_timeout_s is not None:
+            retry["perTryTimeout"] = _seconds(retries.per_try_timeout_s)
+    route: dict[str, Any] = {
+        "route": [{"destination": {"host": service.name, "port": {"number": service.port}}}],
+        "retries": retry,
+    }
+    if policy.timeout_s is not None:
+        route["timeout"] = _seconds(policy.timeout_s)
+    return route
+
+
+def _gateway(config: GatewayConfig, services: dict[str, Service], policies: dict[str, TrafficPolicy]) -> list[Manifest]:
+    if not config.routes:
+        return []
+    server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    routes = [
+        {
+            "match": [{"uri": {"prefix": route.path}}],
+            **_http_route(services[route.service], policies.get(route.service, TrafficPolicy())),
+        }
+        for route in config.routes
+    ]
+    return [
+        {
+            **_head(_ISTIO, "Gateway", _GATEWAY_NAME),
+            "spec": {"selector": _GATEWAY_LABEL, "servers": [server]},
+        },
+        {
+            **_head(_ISTIO, "VirtualService", _GATEWAY_NAME),
+            "spec": {"hosts": ["*"], "gateways": [_GATEWAY_NAME], "http": routes},
+        },
+    ]
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+def _head(
+    api_version: str,
+    kind: str,
+    name: str,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+) -> Manifest:
+    metadata = {"name": name, "labels": labels or {}, "annotations": annotations or {}}
+    return {"apiVersion": api_version, "kind": kind, "metadata": _without_empty(metadata)}
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None and value != [] and value != {}}
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"

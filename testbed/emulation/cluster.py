@@ -1,0 +1,170 @@
+"""The emulated cluster as a set of actors: brings it up, does to it what faults say, collects what it recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from testbed.control.objects import Pod as PodObject
+from testbed.emulation.load_generator import LoadGenerator, LoadProgress
+from testbed.emulation.master import Master, Push, Readiness, Recorded
+from testbed.emulation.node_agent import NodeAgent
+from testbed.faults.actions import Action, BootNode, CrashNode, ImposeOnLinks, KillPod, LiftFromLinks
+from testbed.network.links import LinkSample
+from testbed.network.loopback import LoopbackNetwork
+from testbed.scenario import Scenario
+
+READINESS_POLL_S = 0.1
+
+
+class BringUpFailed(Exception):
+    """The cluster did not become ready in time; the message names what did not, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRecords:
+    """What the cluster knows about itself at the end. Times in monotonic seconds."""
+
+    events: list[Recorded]
+    pushes: list[Push]
+    links: list[LinkSample]
+    pods: tuple[tuple[PodObject, float], ...]
+    """Every pod that ever ran, and when it first was started."""
+
+
+class EmulatedCluster:
+    """Handles of all actors of a run. Every method that acts returns when the effect is there."""
+
+    def __init__(self, scenario: Scenario, network: LoopbackNetwork, log_dir: Path, socket_dir: Path) -> None:
+        # The loopback backend is one machine: every actor goes to the machine of the command.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._scenario = scenario
+        self._master: ActorHandle[Any] = Master.options(scheduling_strategy=here).remote(
+            scenario.cluster, scenario.topology, scenario.control_plane_place
+        )
+        self._agents: dict[str, ActorHandle[Any]] = {
+            place.name: NodeAgent.options(scheduling_strategy=here).remote(
+                place.name,
+                scenario.topology,
+                scenario.control_plane_place,
+                scenario.cluster.timings,
+                network,
+                self._master,
+                log_dir,
+                socket_dir,
+                scenario.seed,
+            )
+            for place in scenario.topology.nodes
+        }
+        self._load_generators: dict[str, ActorHandle[Any]] = {
+            zone: LoadGenerator.options(scheduling_strategy=here).remote(
+                zone, scenario.topology, scenario.cluster.timings, network, scenario.load, log_dir, scenario.seed
+            )
+            for zone in dict.fromkeys(source.zone for source in scenario.load.sources)
+        }
+
+    async def bring_up(self, show: Callable[[Readiness], None]) -> None:
+        """Boot everything and wait until every pod is ready. Raises BringUpFailed after the scenario's deadline."""
+        deadline_s = time.monotonic() + self._scenario.ready_timeout_s
+        await self._master.connect.remote(self._agents, list(self._load_generators.values()))
+        await self._all("boot", [*self._agents.values(), *self._load_generators.values()])
+        while True:
+            readiness: Readiness = await self._master.readiness.remote()
+            show(readiness)
+            if readiness.ready >= readiness.total and not readiness.waiting_for:
+                return
+            if time.monotonic() > deadline_s:
+                raise BringUpFailed(
+                    f"{readiness.ready} of {readiness.total} pods were ready after {self._scenario.ready_timeout_s:g} s "
+                    "(spec.controlPlane.readyTimeout). Still waiting for:\n  " + "\n  ".join(readiness.waiting_for)
+                )
+            await asyncio.sleep(READINESS_POLL_S)
+
+    async def carry_out(self, actions: Iterable[Action]) -> tuple[float, list[str]]:
+        """Do what a fault asks, kinds of action in the given order, victims of one kind at once.
+
+        Returns when the last of it took effect, in monotonic seconds, and the pods whose proxies it killed.
+        """
+        in_effect_s, killed = time.monotonic(), list[str]()
+        for _, group in groupby(actions, key=type):
+            for at_s, pods in await asyncio.gather(*(self._carry_out(action) for action in group)):
+                in_effect_s = max(in_effect_s, at_s)
+                killed += pods
+        return in_effect_s, killed
+
+    async def prepare_load(self) -> None:
+        await self._all("prepare", self._load_generators.values())
+
+    async def start_load(self, t0_s: float) -> None:
+        await self._all("start", self._load_generators.values(), t0_s)
+
+    async def load_progress(self) -> dict[str, LoadProgress]:
+        """The newest figures of every origin zone."""
+        progress = await self._all("progress", self._load_generators.values())
+        return dict(zip(self._load_generators, progress, strict=True))
+
+    async def stop_load(self) -> None:
+        await self._all("stop", self._load_generators.values())
+
+    async def records(self) -> ClusterRecords:
+        events, pushes = await self._master.records.remote()
+        parts = await self._all("records", [*self._agents.values(), *self._load_generators.values()])
+        for more_events, _ in parts:
+            events.extend(more_events)
+        events.sort(key=lambda event: event.t_s)
+        return ClusterRecords(
+            events=events,
+            pushes=pushes,
+            links=[sample for _, samples in parts for sample in samples],
+            pods=await self._master.pods_ever.remote(),
+        )
+
+    async def shut_down(self) -> None:
+        """End every process in good order, so that their logs are whole."""
+        await self._all("shut_down", [*self._agents.values(), *self._load_generators.values()])
+
+    async def _carry_out(self, action: Action) -> tuple[float, list[str]]:
+        match action:
+            case ImposeOnLinks():
+                return await self._everywhere("impose", action), []
+            case LiftFromLinks():
+                return await self._everywhere("lift", action), []
+            case CrashNode(node):
+                return await self._agents[node].crash.remote()
+            case BootNode(node):
+                return await self._agents[node].power_on.remote(), []
+            case KillPod():
+                victims = await self._victims(action)
+                times = await asyncio.gather(*(self._agents[node].kill_pod.remote(pod) for pod, node in victims))
+                return max(times, default=time.monotonic()), [pod for pod, _ in victims]
+
+    async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks) -> float:
+        actors = [self._master, *self._agents.values(), *self._load_generators.values()]
+        return max(await self._all(method, actors, action))
+
+    async def _victims(self, action: KillPod) -> list[tuple[str, str]]:
+        """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
+        running = await self._all("running_pods", self._agents.values())
+        found = [
+            (pod.name, node)
+            for node, pods in zip(self._agents, running, strict=True)
+            for pod in pods
+            if (action.pod is None or pod.name == action.pod)
+            and (action.service is None or pod.template.service == action.service)
+            and (action.zone is None or self._scenario.topology.place(node).locality.zone == action.zone)
+        ]
+        return sorted(found)[: action.count]
+
+    @staticmethod
+    async def _all(method: str, actors: Iterable[ActorHandle[Any]], *arguments: object) -> list[Any]:
+        calls: list[Awaitable[Any]] = [getattr(actor, method).remote(*arguments) for actor in actors]
+        return list(await asyncio.gather(*calls))

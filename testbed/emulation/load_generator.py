@@ -1,0 +1,259 @@
+"""The clients of one origin zone: a Locust process, the relay it reaches the gateways through, and its entry table.
+
+Supervises and checks; which gateway is healthy enough to be entered is `control.entry`, sending and recording is
+`loadgen` in the process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import ray
+
+from loadgen.command import command
+from loadgen.settings import ENVIRONMENT_VARIABLE
+from testbed.control.entry import EntryTable
+from testbed.control.objects import SocketAddress, Timings
+from testbed.control.topology import Topology
+from testbed.control.xds import READY_PATH
+from testbed.emulation.master import Recorded
+from testbed.emulation.probes import http_status
+from testbed.emulation.process import ChildProcess, last_lines
+from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.network.backend import NetworkBackend
+from testbed.network.links import LinkSample, LinkTable
+from testbed.network.relay import LinkRelay
+from testbed.scenario import LoadSource, LoadSpec
+
+STARTUP_DEADLINE_S = 30.0
+DRAIN_MARGIN_S = 5.0
+
+
+class LoadGeneratorFailed(Exception):
+    """The Locust process did not start or did not end as agreed; the message says what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocustCount:
+    """Locust's own count of what it sent, to be held against the rows of the `requests` table."""
+
+    requests: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """The newest second of one origin zone, and totals since the start."""
+
+    t_s: float = 0.0
+    sent_per_s: float = 0.0
+    p99_ms: float = 0.0
+    failed: int = 0
+    unknown: int = 0
+    done: LocustCount | None = None
+    error: str | None = None
+
+
+@ray.remote(num_cpus=0, max_concurrency=100)
+class LoadGenerator:
+    def __init__(
+        self,
+        zone: str,
+        topology: Topology,
+        timings: Timings,
+        network: NetworkBackend,
+        load: LoadSpec,
+        log_dir: Path,
+        seed: int,
+    ) -> None:
+        self._zone = zone
+        self._place = f"clients/{zone}"
+        self._topology = topology
+        self._timings = timings
+        self._network = network
+        self._load = load
+        self._seed = seed
+        self._records_file = log_dir / f"{zone}.requests.jsonl"
+        self._entry_file = log_dir / f"{zone}.entry.json"
+        self._settings_file = log_dir / f"{zone}.load.json"
+        self._log = log_dir / f"{zone}.locust.log"
+        self._zones = list(dict.fromkeys(node.locality.zone for node in topology.nodes))
+        self._relay = LinkRelay(self._place, LinkTable(topology), seed=seed)
+        self._entry = EntryTable(
+            topology, zone, tuple((each, f"gateway-{each}") for each in self._zones), timings, time.monotonic()
+        )
+        self._targets: dict[str, tuple[str, SocketAddress]] = {}
+        self._process: ChildProcess | None = None
+        self._progress = LoadProgress()
+        self._ready = asyncio.Event()
+        self._done = asyncio.Event()
+        self._checks: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._events: list[Recorded] = []
+
+    async def boot(self) -> None:
+        self._relay.start()
+
+    async def gateways_changed(self, gateways: dict[str, tuple[str, SocketAddress]]) -> None:
+        """Where each zone's gateway is now: zone -> node and address."""
+        for zone, (node, target) in gateways.items():
+            if self._targets.get(zone) != (node, target):
+                listener = self._entry_listener(zone)
+                if zone in self._targets:
+                    self._relay.close_forward(listener)
+                self._relay.open_forward(node, listener, target)
+                self._targets[zone] = (node, target)
+
+    async def impose(self, action: ImposeOnLinks) -> float:
+        return self._relay.impose(action.fault, action.pairs, action.effect)
+
+    async def lift(self, action: LiftFromLinks) -> float:
+        return self._relay.lift(action.fault)
+
+    async def prepare(self) -> None:
+        """Start Locust and wait until it could send. Raises LoadGeneratorFailed."""
+        self._write_entries(self._entry.answer())
+        self._checks = asyncio.create_task(self._check_entries())
+        self._settings_file.write_bytes(orjson.dumps(self._settings(), option=orjson.OPT_INDENT_2))
+        self._process = ChildProcess(
+            command(self._settings_file),
+            env={**os.environ, ENVIRONMENT_VARIABLE: str(self._settings_file)},
+            output=self._log,
+            errors=self._log,
+            on_exit=self._exited,
+            pipes=True,
+        )
+        self._reader = asyncio.create_task(self._read(self._process))
+        try:
+            await asyncio.wait_for(self._ready.wait(), STARTUP_DEADLINE_S)
+        except TimeoutError:
+            self._fail("did not become ready")
+        if self._progress.error is not None:
+            raise LoadGeneratorFailed(self._progress.error)
+
+    async def start(self, t0_s: float) -> None:
+        """Send from `t0_s`, monotonic seconds."""
+        self._tell(f"start {t0_s!r}")
+
+    async def progress(self) -> LoadProgress:
+        return self._progress
+
+    async def stop(self) -> None:
+        """Send no more, and return when all that was sent is answered or timed out."""
+        if self._process is not None and self._process.running:
+            self._tell("stop")
+            try:
+                await asyncio.wait_for(self._done.wait(), self._load.timeout_s + DRAIN_MARGIN_S)
+            except TimeoutError:
+                self._fail("did not stop")
+
+    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+        return self._events, self._relay.drain_samples()
+
+    async def shut_down(self) -> None:
+        if self._checks is not None:
+            self._checks.cancel()
+        if self._process is not None:
+            await self._process.terminate(grace_s=1.0)
+        self._relay.stop()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "origin_zone": self._zone,
+            "seed": self._seed,
+            "sources": [_source(source) for source in self._load.sources if source.zone == self._zone],
+            "duration_s": self._load.duration_s,
+            "requests": [{**asdict(request), "headers": dict(request.headers)} for request in self._load.requests],
+            "timeout_s": self._load.timeout_s,
+            "connect_timeout_s": self._load.connect_timeout_s,
+            "entry_file": str(self._entry_file),
+            "entry_ttl_s": self._timings.entry_ttl_s,
+            "records_file": str(self._records_file),
+            "locustfile": None if self._load.locustfile is None else str(self._load.locustfile),
+        }
+
+    def _entry_listener(self, zone: str) -> SocketAddress:
+        return self._network.client_entry(self._place, self._zones.index(zone))
+
+    def _write_entries(self, zones: Iterable[str]) -> None:
+        entries = [{"zone": zone, "url": f"http://{self._entry_listener(zone)}"} for zone in zones]
+        # Replaced as a whole: a reader sees the old table or the new one.
+        temporary = self._entry_file.with_suffix(".tmp")
+        temporary.write_bytes(orjson.dumps({"entries": entries}))
+        temporary.replace(self._entry_file)
+
+    async def _check_entries(self) -> None:
+        """Health checks of all gateways from where these clients are, as an outside checker of a GSLB does."""
+        while True:
+            due = self._entry.due_checks(time.monotonic())
+            for zone, _ in due:
+                asyncio.create_task(self._check_entry(zone))  # noqa: RUF006 - ends by its own time-out
+            deadline_s = self._entry.next_deadline()
+            await asyncio.sleep(max(0.001, (deadline_s or time.monotonic() + 1.0) - time.monotonic()))
+
+    async def _check_entry(self, zone: str) -> None:
+        timeout_s = self._timings.entry_check_timeout_s
+        try:
+            status = await asyncio.to_thread(http_status, self._entry_listener(zone), READY_PATH, timeout_s)
+            healthy = status == 200
+        except (OSError, http.client.HTTPException):
+            healthy = False
+        answer = self._entry.handle_check(zone, healthy, time.monotonic())
+        if answer is not None:
+            self._write_entries(answer)
+            self._events.append(
+                Recorded(time.monotonic(), self._place, "Entry", self._zone, "EntryChanged", {"answer": list(answer)})
+            )
+
+    def _tell(self, line: str) -> None:
+        assert self._process is not None, "prepare() comes first"
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+    async def _read(self, process: ChildProcess) -> None:
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), process.stdout
+        )
+        async for line in reader:
+            match orjson.loads(line):
+                case {"ready": True}:
+                    self._ready.set()
+                case {"stats": stats}:
+                    self._progress = LoadProgress(
+                        t_s=stats["t"],
+                        sent_per_s=stats["sent"],
+                        p99_ms=stats["p99_ms"] or 0.0,
+                        failed=stats["total"]["failed"],
+                        unknown=stats["total"]["unknown"],
+                    )
+                case {"done": done}:
+                    count = LocustCount(done["requests"], done["failures"])
+                    self._progress = LoadProgress(
+                        failed=self._progress.failed, unknown=self._progress.unknown, done=count
+                    )
+                    self._done.set()
+
+    def _exited(self, code: int) -> None:
+        if not self._done.is_set():
+            self._fail(f"ended with exit code {code}")
+
+    def _fail(self, how: str) -> None:
+        error = f"the load generator of {self._zone} {how}: {last_lines(self._log)} (log: {self._log})"
+        self._progress = LoadProgress(error=error)
+        self._ready.set()
+        self._done.set()
+
+
+def _source(source: LoadSource) -> dict[str, Any]:
+    if source.rate_per_s is not None:
+        return {"rate_per_s": source.rate_per_s, "arrival": source.arrival}
+    return {"users": source.users, "think_time_s": source.think_time_s}

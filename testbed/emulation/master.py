@@ -1,0 +1,229 @@
+"""The API server, controllers and istiod as one actor: feeds events to the control plane, carries out its commands.
+
+Decides nothing. The control path to every node obeys the emulated links, from the place that the scenario gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from testbed.control.messages import (
+    Command,
+    ConfigAcked,
+    ConfigRejected,
+    Event,
+    PodStarted,
+    PushConfig,
+    RecordEvent,
+    StartPod,
+    StopPod,
+)
+from testbed.control.objects import ClusterSpec, Pod, SocketAddress
+from testbed.control.plane import ControlPlane
+from testbed.control.topology import Topology
+from testbed.emulation import envoy
+from testbed.emulation.control_channel import ControlChannel
+from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.network.links import LinkTable
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An event and when it happened at its source, in monotonic seconds."""
+
+    event: Event
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPush:
+    """A PushConfig whose resources are serialised `google.protobuf.Any` messages."""
+
+    proxy: str
+    type_url: str
+    version: str
+    resources: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Push:
+    """A row of the `pushes` table; times in monotonic seconds."""
+
+    proxy: str
+    type_url: str
+    version: str
+    sent_s: float
+    acked_s: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A row of the `events` table; time in monotonic seconds."""
+
+    t_s: float
+    source: str
+    kind: str
+    object: str
+    reason: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far the bring-up is: pods ready of all, and for each that is not, why."""
+
+    ready: int
+    total: int
+    waiting_for: tuple[str, ...]
+
+
+NodeCommand = StartPod | StopPod | EncodedPush
+
+
+def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:
+    """Of several pushes of one type to one proxy, the last: xDS is state, not history."""
+    last = {
+        (command.proxy, command.type_url): index
+        for index, command in enumerate(commands)
+        if isinstance(command, EncodedPush)
+    }
+    return [
+        command
+        for index, command in enumerate(commands)
+        if not isinstance(command, EncodedPush) or last[command.proxy, command.type_url] == index
+    ]
+
+
+@ray.remote(num_cpus=0, max_concurrency=1000)
+class Master:
+    def __init__(self, cluster: ClusterSpec, topology: Topology, place: str) -> None:
+        self._plane = ControlPlane(cluster)
+        self._place = place
+        self._topology = topology
+        self._links = LinkTable(topology)
+        self._total_pods = sum(deployment.replicas for deployment in cluster.deployments)
+        self._channels: dict[str, ControlChannel[NodeCommand]] = {}
+        self._load_generators: list[ActorHandle[Any]] = []
+        self._gateways: dict[str, tuple[str, SocketAddress]] = {}
+        self._started: dict[str, tuple[Pod, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._events: list[Recorded] = []
+        self._pushes: dict[tuple[str, str, str], Push] = {}
+
+    async def connect(self, agents: dict[str, ActorHandle[Any]], load_generators: list[ActorHandle[Any]]) -> None:
+        """Open the control path to every node, and to those who look up where the gateways are."""
+        self._load_generators = load_generators
+        for node, agent in agents.items():
+            self._channels[node] = ControlChannel(
+                self._links, self._place, node, partial(_deliver, agent), supersede=latest_only
+            )
+
+    async def report(self, reports: list[Reported]) -> None:
+        """Take what a node has to say, in its order."""
+        for report in reports:
+            self._note_answer(report)
+            self._carry_out(self._plane.handle(report.event, time.monotonic()))
+            if isinstance(report.event, PodStarted):
+                self._note_start(report.event.pod, report.at_s)
+        self._look_ahead()
+
+    async def impose(self, action: ImposeOnLinks) -> float:
+        self._links.impose(action.fault, action.pairs, action.effect)
+        return self._links_changed()
+
+    async def lift(self, action: LiftFromLinks) -> float:
+        self._links.lift(action.fault)
+        return self._links_changed()
+
+    async def readiness(self) -> Readiness:
+        pods = self._plane.pods()
+        return Readiness(sum(pod.ready for pod in pods), self._total_pods, tuple(self._plane.not_ready()))
+
+    async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
+        """Every pod that was started during the run, also if it is gone, and when it first was, in monotonic seconds."""
+        return tuple(self._started.values())
+
+    async def records(self) -> tuple[list[Recorded], list[Push]]:
+        """All events and pushes so far."""
+        return self._events, list(self._pushes.values())
+
+    def _links_changed(self) -> float:
+        for channel in self._channels.values():
+            channel.links_changed()
+        return time.monotonic()
+
+    def _note_start(self, name: str, at_s: float) -> None:
+        for pod in self._plane.pods():
+            if pod.name == name:
+                self._started.setdefault(name, (pod, at_s))
+
+    def _note_answer(self, report: Reported) -> None:
+        match report.event:
+            case ConfigAcked(proxy, type_url, version):
+                push = self._pushes.get((proxy, type_url, version))
+                if push is not None and push.acked_s is None:
+                    push.acked_s = report.at_s
+            case ConfigRejected(proxy, type_url, version, error):
+                push = self._pushes.get((proxy, type_url, version))
+                if push is not None:
+                    push.error = error
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        now_s = time.monotonic()
+        for command in commands:
+            match command:
+                case PushConfig():
+                    self._push(command, now_s)
+                case StartPod() | StopPod():
+                    self._channels[command.node].send(command)
+                case RecordEvent(kind, name, reason, details):
+                    self._events.append(Recorded(now_s, "master", kind, name, reason, details))
+        self._announce_gateways()
+
+    def _push(self, command: PushConfig, now_s: float) -> None:
+        resources = tuple(envoy.to_any(resource) for resource in command.resources)
+        self._pushes[command.proxy, command.type_url, command.version] = Push(
+            command.proxy, command.type_url, command.version, now_s
+        )
+        self._channels[command.node].send(
+            EncodedPush(command.proxy, command.type_url, command.version, resources)
+        )
+
+    def _announce_gateways(self) -> None:
+        """Tell the clients' side where each zone's gateway is: what a load balancer's target registration does."""
+        gateways = {
+            self._topology.place(pod.node).locality.zone: (pod.node, pod.address.app)
+            for pod in self._plane.pods()
+            if pod.template.role == "gateway" and pod.node is not None and pod.address is not None
+        }
+        if gateways != self._gateways:
+            self._gateways = gateways
+            for load_generator in self._load_generators:
+                load_generator.gateways_changed.remote(gateways)
+
+    def _look_ahead(self) -> None:
+        """Wake up at the control plane's next deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline_s = self._plane.next_deadline()
+        if deadline_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), self._advance)
+
+    def _advance(self) -> None:
+        self._carry_out(self._plane.handle(None, time.monotonic()))
+        self._look_ahead()
+
+
+async def _deliver(agent: ActorHandle[Any], commands: list[NodeCommand]) -> None:
+    await agent.take_commands.remote(commands)

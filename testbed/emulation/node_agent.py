@@ -1,0 +1,348 @@
+"""A node: its kubelet, and its network card (the link relay, in a thread of its own).
+
+Carries out what `control.kubelet` decides for each pod and keeps the pods' actors, so that its death is theirs. The
+actor itself outlives a crash of the emulated node: a machine without power still has to stay silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from testbed.control.kubelet import (
+    KillProcesses,
+    KubeletCommand,
+    KubeletEvent,
+    PodLifecycle,
+    PowerLost,
+    PowerRestored,
+    ProbeFinished,
+    ProbeKind,
+    Process,
+    ProcessesStarted,
+    ProcessExited,
+    ProxyReady,
+    Report,
+    RunProbe,
+    StartProcesses,
+    StartRequested,
+    StopRequested,
+)
+from testbed.control.messages import (
+    ConfigAcked,
+    ConfigRejected,
+    Event,
+    LeaseRenewed,
+    NodeRegistered,
+    PodStopped,
+    ProxyConnected,
+    StartPod,
+    StopPod,
+)
+from testbed.control.objects import Pod as PodObject
+from testbed.control.objects import PodAddress, Timings
+from testbed.control.topology import Topology
+from testbed.emulation.control_channel import ControlChannel
+from testbed.emulation.master import EncodedPush, NodeCommand, Recorded, Reported
+from testbed.emulation.pod import Pod
+from testbed.emulation.probes import run_probe
+from testbed.emulation.sidecar import Sidecar
+from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.network.backend import NetworkBackend
+from testbed.network.links import LinkSample, LinkTable
+from testbed.network.relay import LinkRelay
+
+
+@dataclass(slots=True)
+class _HeldPod:
+    """A pod on this node. `lives` counts the starts of each process, so that a late exit is not taken for a new one's."""
+
+    pod: PodObject
+    address: PodAddress
+    lifecycle: PodLifecycle
+    actors: dict[Process, ActorHandle[Any]] = field(default_factory=dict)
+    lives: dict[Process, int] = field(default_factory=dict)
+    running: set[Process] = field(default_factory=set)
+
+
+def latest_lease_only(reports: list[Reported]) -> list[Reported]:
+    """Renewals that could not be sent are not made up for: only the newest counts."""
+    leases = [report for report in reports if isinstance(report.event, LeaseRenewed)]
+    return [report for report in reports if not isinstance(report.event, LeaseRenewed)] + leases[-1:]
+
+
+@ray.remote(num_cpus=0, max_concurrency=1000)
+class NodeAgent:
+    def __init__(
+        self,
+        name: str,
+        topology: Topology,
+        control_plane: str,
+        timings: Timings,
+        network: NetworkBackend,
+        master: ActorHandle[Any],
+        log_dir: Path,
+        socket_dir: Path,
+        seed: int,
+    ) -> None:
+        self._name = name
+        self._peers = [place.name for place in topology.nodes if place.name != name]
+        self._control_plane = control_plane
+        self._timings = timings
+        self._network = network
+        self._master = master
+        self._log_dir = log_dir
+        self._socket_dir = socket_dir
+        self._seed = seed
+        self._random = Random(f"{seed}/{name}")
+        self._links = LinkTable(topology)
+        self._relay = LinkRelay(name, LinkTable(topology), seed=seed)
+        self._pods: dict[str, _HeldPod] = {}
+        self._started_pods = 0
+        self._powered = False
+        self._closing = False
+        self._events: list[Recorded] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._to_master: ControlChannel[Reported] | None = None
+
+    # --- power ---------------------------------------------------------------------------------------------------
+
+    async def boot(self) -> None:
+        """Plug in the network card and power on for the first time."""
+        self._relay.start()
+        for peer in self._peers:
+            self._relay.open_path(peer, self._network.relay_listener(self._name, peer), self._network.node_network(peer))
+        self._to_master = ControlChannel(
+            self._links, self._name, self._control_plane, self._deliver, supersede=latest_lease_only
+        )
+        await self.power_on()
+
+    async def power_on(self) -> float:
+        """The kubelet comes up, registers, and starts what it still holds. Returns when, in monotonic seconds."""
+        self._powered = True
+        relays = tuple((peer, self._network.relay_listener(self._name, peer)) for peer in self._peers)
+        self._report(NodeRegistered(self._name, relays))
+        self._spawn(self._renew_lease())
+        for held in list(self._pods.values()):
+            self._step(held, PowerRestored())
+        return time.monotonic()
+
+    async def crash(self) -> tuple[float, list[str]]:
+        """Power off: every process of the node ends at once. The links were silenced before.
+
+        Returns when, in monotonic seconds, and the pods whose proxies ran.
+        """
+        self._powered = False
+        assert self._to_master is not None, "boot() comes first"
+        self._to_master.drop_waiting()
+        killed = [held.pod.name for held in self._pods.values() if "proxy" in held.running]
+        for held in self._pods.values():
+            self._step(held, PowerLost())
+            held.running.clear()
+        await asyncio.gather(*(actor.kill.remote() for held in self._pods.values() for actor in held.actors.values()))
+        return time.monotonic(), killed
+
+    # --- the world does something to it --------------------------------------------------------------------------
+
+    async def impose(self, action: ImposeOnLinks) -> float:
+        self._links.impose(action.fault, action.pairs, action.effect)
+        return self._links_changed(self._relay.impose(action.fault, action.pairs, action.effect))
+
+    async def lift(self, action: LiftFromLinks) -> float:
+        self._links.lift(action.fault)
+        return self._links_changed(self._relay.lift(action.fault))
+
+    async def kill_pod(self, pod: str) -> float:
+        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds."""
+        held = self._pods[pod]
+        await asyncio.gather(*(actor.kill.remote() for actor in held.actors.values()))
+        return time.monotonic()
+
+    # --- the control plane wants something -----------------------------------------------------------------------
+
+    async def take_commands(self, commands: list[NodeCommand]) -> None:
+        for command in commands:
+            match command:
+                case StartPod(_, pod):
+                    self._step(self._hold(pod), StartRequested())
+                case StopPod(_, name) if name in self._pods:
+                    self._step(self._pods[name], StopRequested())
+                case StopPod(_, name):
+                    self._report(PodStopped(self._name, name))
+                case EncodedPush(proxy, type_url, version, resources) if proxy in self._pods:
+                    self._pods[proxy].actors["proxy"].publish.remote(type_url, version, resources)
+
+    # --- its pods report -----------------------------------------------------------------------------------------
+
+    async def process_exited(self, pod: str, process: Process, life: int, code: int, last_words: str) -> None:
+        """A process of a pod ended; `life` is the number that it was started with."""
+        held = self._pods.get(pod)
+        if held is None or held.lives.get(process) != life:
+            return
+        held.running.discard(process)
+        if self._powered and not self._closing:
+            self._record("Pod", pod, "ProcessExited", {"process": process, "code": code, "last_lines": last_words})
+        self._step(held, ProcessExited(process, code))
+
+    async def proxy_reported(self, pod: str, what: str, at_s: float, details: tuple[str, ...]) -> None:
+        """The proxy connected, acknowledged or rejected configuration, or serves; `at_s` in monotonic seconds."""
+        held = self._pods.get(pod)
+        if held is None or not self._powered or self._closing:
+            return
+        match what, details:
+            case "connected", ():
+                self._report(ProxyConnected(pod), at_s)
+            case "acked", (type_url, version):
+                self._report(ConfigAcked(pod, type_url, version), at_s)
+            case "rejected", (type_url, version, error):
+                self._report(ConfigRejected(pod, type_url, version, error), at_s)
+            case "ready", ():
+                self._step(held, ProxyReady(True))
+            case _:
+                raise AssertionError(f"proxy of {pod} reported {what} {details}")
+
+    # --- the run asks --------------------------------------------------------------------------------------------
+
+    async def running_pods(self) -> list[PodObject]:
+        """Pods of which every process runs."""
+        return [held.pod for held in self._pods.values() if held.running and held.running == set(held.actors)]
+
+    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+        return self._events, self._relay.drain_samples()
+
+    async def shut_down(self) -> None:
+        """End everything in good order."""
+        self._closing = True
+        await asyncio.gather(*(actor.stop.remote() for held in self._pods.values() for actor in held.actors.values()))
+        self._relay.stop()
+
+    # --- carrying out what the kubelet decides ---------------------------------------------------------------------
+
+    def _hold(self, pod: PodObject) -> _HeldPod:
+        held = self._pods.get(pod.name)
+        if held is None:
+            address = self._network.allocate_pod(self._name, pod.template.port)
+            held = self._pods[pod.name] = _HeldPod(pod, address, PodLifecycle(pod, self._timings, self._random))
+        return held
+
+    def _step(self, held: _HeldPod, event: KubeletEvent | None) -> None:
+        if self._closing:
+            return
+        for command in held.lifecycle.handle(event, time.monotonic()):
+            self._carry_out(held, command)
+        self._look_ahead()
+
+    def _carry_out(self, held: _HeldPod, command: KubeletCommand) -> None:
+        match command:
+            case StartProcesses(processes):
+                self._spawn(self._start(held, processes))
+            case KillProcesses(processes):
+                for process in processes:
+                    self._spawn(self._stop(held, process))
+            case RunProbe(kind, _):
+                self._spawn(self._probe(held, kind))
+            case Report(PodStopped() as stopped):
+                del self._pods[held.pod.name]  # the last handles of its actors go with it, and so the actors
+                self._report(stopped)
+            case Report(event):
+                self._report(event)
+
+    async def _start(self, held: _HeldPod, processes: tuple[Process, ...]) -> None:
+        for process in processes:
+            held.lives[process] = held.lives.get(process, 0) + 1
+            if process not in held.actors:
+                held.actors[process] = self._actor(held, process)
+        lives = dict(held.lives)
+        results = await asyncio.gather(
+            *(held.actors[process].start.remote(lives[process]) for process in processes), return_exceptions=True
+        )
+        if lives != held.lives or not self._powered:
+            return
+        failed = {process: result for process, result in zip(processes, results, strict=True) if result is not None}
+        started = tuple(process for process in processes if process not in failed)
+        held.running.update(started)
+        self._step(held, ProcessesStarted(started, held.address))
+        for process, error in failed.items():
+            reason = error.cause if isinstance(error, RayError) and hasattr(error, "cause") else error
+            self._record("Pod", held.pod.name, "ProcessExited", {"process": process, "last_lines": str(reason)})
+            self._step(held, ProcessExited(process, 127))
+
+    async def _stop(self, held: _HeldPod, process: Process) -> None:
+        if process in held.actors:
+            await held.actors[process].stop.remote()
+        if process not in held.running:
+            self._step(held, ProcessExited(process, 0))
+
+    async def _probe(self, held: _HeldPod, kind: ProbeKind) -> None:
+        template = held.pod.template
+        probe = template.readiness if kind == "readiness" else template.liveness
+        assert probe is not None, f"{held.pod.name} has no {kind} probe"
+        ok, message = await run_probe(probe, held.address.app, {})
+        self._step(held, ProbeFinished(kind, ok, message))
+
+    def _actor(self, held: _HeldPod, process: Process) -> ActorHandle[Any]:
+        me = ray.get_runtime_context().current_actor
+        if process == "proxy":
+            return Sidecar.options(scheduling_strategy=self._here).remote(
+                held.pod.name, me, self._log_dir, self._socket_dir
+            )
+        # Every pod draws numbers of its own from the run's seed.
+        self._started_pods += 1
+        seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
+        return Pod.options(scheduling_strategy=self._here).remote(held.pod, held.address, me, self._log_dir, seed)
+
+    # --- time and messages -----------------------------------------------------------------------------------------
+
+    def _look_ahead(self) -> None:
+        """Wake up at the next deadline of any pod."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadlines = [held.lifecycle.next_deadline() for held in self._pods.values()] if self._powered else []
+        due_s = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        if due_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due_s - time.monotonic()), self._advance)
+
+    def _advance(self) -> None:
+        now_s = time.monotonic()
+        for held in list(self._pods.values()):
+            due_s = held.lifecycle.next_deadline()
+            if due_s is not None and due_s <= now_s:
+                self._step(held, None)
+        self._look_ahead()
+
+    async def _renew_lease(self) -> None:
+        while self._powered and not self._closing:
+            self._report(LeaseRenewed(self._name))
+            await asyncio.sleep(self._timings.lease_renew_s)
+
+    def _links_changed(self, in_effect_s: float) -> float:
+        if self._to_master is not None:
+            self._to_master.links_changed()
+        return in_effect_s
+
+    def _report(self, event: Event, at_s: float | None = None) -> None:
+        if self._powered and not self._closing and self._to_master is not None:
+            self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s))
+
+    async def _deliver(self, reports: list[Reported]) -> None:
+        await self._master.report.remote(reports)
+
+    def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
+        self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,51 @@
+"""The container of one pod as a real process: the built-in workload or any user command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from testbed.control.objects import Pod as PodObject
+from testbed.control.objects import PodAddress
+from testbed.emulation.container import command_line
+from testbed.emulation.process import ChildProcess, last_lines
+
+STOP_GRACE_S = 2.0
+
+
+@ray.remote(num_cpus=0)
+class Pod:
+    """Supervises one container process; tells its node agent when it exits."""
+
+    def __init__(self, pod: PodObject, address: PodAddress, agent: ActorHandle[Any], log_dir: Path, seed: int) -> None:
+        self._name = pod.name
+        self._agent = agent
+        self._log = log_dir / f"{pod.name}.log"
+        self._arguments, self._env = command_line(pod, address, seed)
+        self._process: ChildProcess | None = None
+
+    async def start(self, life: int) -> None:
+        """Start the container for the `life`-th time. Raises OSError when the program cannot be started."""
+        self._process = ChildProcess(
+            self._arguments,
+            env={**os.environ, **self._env},
+            output=self._log,
+            on_exit=lambda code: self._exited(life, code),
+        )
+
+    async def kill(self) -> None:
+        """End it as `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL after a short grace."""
+        if self._process is not None:
+            await self._process.terminate(STOP_GRACE_S)
+
+    def _exited(self, life: int, code: int) -> None:
+        self._agent.process_exited.remote(self._name, "app", life, code, last_lines(self._log))

@@ -1,0 +1,115 @@
+"""What the actors and processes recorded -> the tables in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from testbed.control.objects import Pod
+from testbed.control.topology import Topology
+from testbed.emulation.cluster import ClusterRecords
+from testbed.emulation.machine import MachineSample
+from testbed.emulation.master import Push, Recorded
+from testbed.network.links import LinkSample
+from testbed.results.ingest import PodIdentity, Pods, ingest_access_log, ingest_outlier_log, ingest_requests
+from testbed.results.tables import Clock
+from testbed.results.writer import TableWriter
+
+REQUESTS_SUFFIX = ".requests.jsonl"
+ACCESS_SUFFIX = ".access.jsonl"
+OUTLIER_SUFFIX = ".outlier.jsonl"
+
+
+def record(
+    run_dir: Path, clock: Clock, topology: Topology, records: ClusterRecords, machines: Iterable[MachineSample]
+) -> None:
+    """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`."""
+    pods = Pods(identity(pod, started_s, topology, clock) for pod, started_s in records.pods)
+    _write_pods(run_dir, pods)
+    _write_pushes(run_dir, clock, records.pushes)
+    _write_links(run_dir, clock, records.links)
+    _write_machines(run_dir, clock, machines)
+    logs = run_dir / "logs"
+    with TableWriter(run_dir, "events", "cluster") as events:
+        for event in records.events:
+            events.append(_event(event, clock))
+    for path in sorted(logs.glob(f"*{OUTLIER_SUFFIX}")):
+        pod = path.name.removesuffix(OUTLIER_SUFFIX)
+        if path.stat().st_size:
+            with TableWriter(run_dir, "events", pod) as events:
+                ingest_outlier_log(path, pod, pods, clock, events)
+    for path in sorted(logs.glob(f"*{REQUESTS_SUFFIX}")):
+        zone = path.name.removesuffix(REQUESTS_SUFFIX)
+        with TableWriter(run_dir, "requests", zone) as requests:
+            ingest_requests(path, requests, clock, zone)
+    for path in sorted(logs.glob(f"*{ACCESS_SUFFIX}")):
+        pod = path.name.removesuffix(ACCESS_SUFFIX)
+        with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
+            ingest_access_log(path, pod, pods, clock, hops, attempts)
+
+
+def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:
+    assert pod.node is not None
+    assert pod.address is not None
+    locality = topology.place(pod.node).locality
+    return PodIdentity(
+        pod=pod.name,
+        service=pod.template.service,
+        node=pod.node,
+        zone=locality.zone,
+        region=locality.region,
+        cell=locality.subzone,
+        ip=pod.address.app.ip,
+        started_s=clock.from_monotonic(started_s),
+    )
+
+
+def _write_pods(run_dir: Path, pods: Pods) -> None:
+    with TableWriter(run_dir, "pods", "cluster") as table:
+        for pod in pods.identities:
+            table.append(pod.row())
+
+
+def _event(event: Recorded, clock: Clock) -> dict[str, object]:
+    return {
+        "t_s": clock.from_monotonic(event.t_s),
+        "source": event.source,
+        "kind": event.kind,
+        "object": event.object,
+        "reason": event.reason,
+        "details": orjson.dumps(event.details).decode(),
+    }
+
+
+def _write_pushes(run_dir: Path, clock: Clock, pushes: Iterable[Push]) -> None:
+    with TableWriter(run_dir, "pushes", "master") as table:
+        for push in pushes:
+            table.append(
+                {
+                    "proxy": push.proxy,
+                    "type": push.type_url.rpartition(".")[2],
+                    "version": push.version,
+                    "sent_s": clock.from_monotonic(push.sent_s),
+                    "acked_s": None if push.acked_s is None else clock.from_monotonic(push.acked_s),
+                    "error": push.error,
+                }
+            )
+
+
+def _write_links(run_dir: Path, clock: Clock, links: Iterable[LinkSample]) -> None:
+    with TableWriter(run_dir, "links", "relays") as table:
+        for sample in links:
+            row = asdict(sample)
+            row["second_s"] = clock.from_monotonic(row.pop("second"))
+            table.append(row)
+
+
+def _write_machines(run_dir: Path, clock: Clock, machines: Iterable[MachineSample]) -> None:
+    with TableWriter(run_dir, "machines", "sampler") as table:
+        for sample in machines:
+            row = asdict(sample)
+            row["t_s"] = clock.from_monotonic(row.pop("t_monotonic_s"))
+            table.append(row)

@@ -1,0 +1,251 @@
+"""One run from nothing to a result folder: Ray, cluster, load, faults on time, records, summary.
+
+Drives; the cluster's actors act, `results` remembers and judges. What was measured is kept however the run ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from testbed.emulation.cluster import EmulatedCluster
+from testbed.emulation.janitor import Janitor
+from testbed.emulation.load_generator import LoadProgress
+from testbed.emulation.machine import MachineSampler
+from testbed.emulation.master import Readiness
+from testbed.emulation.ray_session import ray_session
+from testbed.emulation.recording import record
+from testbed.faults.schedule import Step, steps
+from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.summary import Summary, summarize
+from testbed.results.tables import Clock
+from testbed.scenario import Scenario
+
+START_LEAD_S = 0.5
+"""From the order to start until the first request: long enough for every load generator to have heard it."""
+FLUSH_S = 0.3
+"""Envoy writes its access log out every 200 ms."""
+RUN_PREFIX = "testbed-"
+
+
+class Observer(Protocol):
+    """Whoever watches a run. Times in seconds since the load began."""
+
+    def stage(self, text: str) -> None: ...
+
+    def readiness(self, readiness: Readiness) -> None: ...
+
+    def fault(self, t_s: float, name: str, what: str) -> None: ...
+
+    def load(self, t_s: float, duration_s: float, zones: dict[str, LoadProgress]) -> None: ...
+
+
+class RunInterrupted(Exception):
+    """The user ended the run before there was anything to measure."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """What happened in this run so far. Monotonic seconds."""
+
+    ready_s: float = 0.0
+    t0_s: float | None = None
+    end_s: float | None = None
+    epoch_offset_start_s: float = 0.0
+    applied: dict[str, float] = field(default_factory=dict)
+    healed: dict[str, float] = field(default_factory=dict)
+    killed_proxies: list[tuple[str, float]] = field(default_factory=list)
+    locust: dict[str, LocustCount] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def epoch_offset_s() -> float:
+    """Epoch minus monotonic clock, from the pair of readings that lay closest together."""
+    pairs = [(time.monotonic(), time.time(), time.monotonic()) for _ in range(9)]
+    before, epoch, after = min(pairs, key=lambda reading: reading[2] - reading[0])
+    return epoch - (before + after) / 2
+
+
+def run(scenario: Scenario, run_dir: Path, address: str | None, observer: Observer) -> Summary:
+    """Carry out the scenario and leave everything in `run_dir`, which must exist; returns the summary.
+
+    Raises BringUpFailed, RayUnreachable, AddressesExhausted, LoadGeneratorFailed or RunInterrupted where there was
+    nothing to measure.
+    """
+    started_s = time.monotonic()
+    (run_dir / "scenario.yaml").write_text(scenario.resolved_yaml())
+    log_dir = run_dir / "logs"
+    log_dir.mkdir()
+    # Unix sockets have short paths; the run folder may have a long one.
+    socket_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
+    janitor = Janitor(socket_dir.name, socket_dir)
+    try:
+        with LoopbackBlock.reserve() as block, ray_session(address, socket_dir.name, expected_actors(scenario)):
+            network = LoopbackNetwork(block.second_octet, [place.name for place in scenario.topology.places])
+            return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(network, log_dir, socket_dir))
+    finally:
+        janitor.dismiss()
+
+
+def expected_actors(scenario: Scenario) -> int:
+    """How many actors the run will have: the master, one a node, one an origin zone, one or two a pod."""
+    pods = sum(
+        deployment.replicas * (1 if deployment.template.workload is None else 2)
+        for deployment in scenario.cluster.deployments
+    )
+    return 1 + len(scenario.topology.nodes) + len({source.zone for source in scenario.load.sources}) + pods
+
+
+class _Run:
+    def __init__(self, scenario: Scenario, run_dir: Path, observer: Observer, started_s: float) -> None:
+        self._scenario = scenario
+        self._run_dir = run_dir
+        self._observer = observer
+        self._course = _Course()
+        self._started_s = started_s
+        self._interrupt = asyncio.Event()
+
+    async def carry_out(self, network: LoopbackNetwork, log_dir: Path, socket_dir: Path) -> Summary:
+        course, scenario = self._course, self._scenario
+        nodes, pods = len(scenario.topology.nodes), sum(d.replicas for d in scenario.cluster.deployments)
+        self._observer.stage(
+            f"{scenario.name}: bringing up {nodes} nodes and {pods} pods ({scenario.profile} profile, seed {scenario.seed})"
+        )
+        async with self._interruptible():
+            cluster = EmulatedCluster(scenario, network, log_dir, socket_dir)
+            await self._unless_interrupted(cluster.bring_up(self._observer.readiness))
+            course.ready_s = time.monotonic() - self._started_s
+            self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")
+            await self._unless_interrupted(cluster.prepare_load())
+            sampler = MachineSampler()
+            sampler.start()
+            course.epoch_offset_start_s = epoch_offset_s()
+            try:
+                await self._load(cluster)
+            finally:
+                course.end_s = time.monotonic()
+                await cluster.stop_load()
+                course.locust = {
+                    zone: LocustCount(progress.done.requests, progress.done.failures)
+                    for zone, progress in (await cluster.load_progress()).items()
+                    if progress.done is not None
+                }
+                samples = sampler.stop()
+        self._observer.stage("load has ended; collecting what was recorded")
+        await asyncio.sleep(FLUSH_S)
+        records = await cluster.records()
+        await cluster.shut_down()
+        assert course.t0_s is not None
+        clock = Clock(course.t0_s, course.epoch_offset_start_s)
+        record(self._run_dir, clock, scenario.topology, records, samples)
+        self._facts(epoch_offset_s()).save(self._run_dir)
+        return summarize(self._run_dir)
+
+    async def _load(self, cluster: EmulatedCluster) -> None:
+        """Send load and carry out the faults until the end, an interrupt, or a broken load generator."""
+        course, load = self._course, self._scenario.load
+        course.t0_s = t0_s = time.monotonic() + START_LEAD_S
+        await cluster.start_load(t0_s)
+        self._observer.stage(f"sending load for {load.duration_s:g} s")
+        faults = asyncio.create_task(self._faults(cluster, t0_s))
+        try:
+            while not self._interrupt.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._interrupt.wait(), 1.0)
+                progress = await cluster.load_progress()
+                self._observer.load(time.monotonic() - t0_s, load.duration_s, progress)
+                if errors := [each.error for each in progress.values() if each.error is not None]:
+                    # Its zone has no count of Locust's own then, which makes the run invalid.
+                    self._observer.stage("; ".join(errors))
+                    break
+                if all(each.done is not None for each in progress.values()):
+                    break
+            if faults.done():
+                faults.result()
+        finally:
+            faults.cancel()
+        course.interrupted = self._interrupt.is_set()
+        if course.interrupted:
+            self._observer.stage("interrupted: keeping what was measured")
+
+    async def _faults(self, cluster: EmulatedCluster, t0_s: float) -> None:
+        for step in steps(self._scenario.faults, self._scenario.topology):
+            await asyncio.sleep(t0_s + step.at_s - time.monotonic())
+            in_effect_s, killed = await cluster.carry_out(step.actions)
+            times = self._course.applied if step.phase == "start" else self._course.healed
+            times[step.fault] = in_effect_s
+            self._course.killed_proxies += [(pod, in_effect_s) for pod in killed]
+            self._observer.fault(in_effect_s - t0_s, step.fault, _describe(step))
+
+    def _facts(self, epoch_offset_end_s: float) -> RunFacts:
+        course, scenario = self._course, self._scenario
+        t0_s, end_s = course.t0_s, course.end_s
+        assert t0_s is not None
+        assert end_s is not None
+        return RunFacts(
+            name=scenario.name,
+            seed=scenario.seed,
+            profile=scenario.profile,
+            warmup_s=scenario.load.warmup_s,
+            end_s=max(0.0, min(end_s - t0_s, scenario.load.duration_s)),
+            ready_s=course.ready_s,
+            sources=scenario.load.sources,
+            faults=tuple(
+                AppliedFault(
+                    fault.name,
+                    fault.at_s,
+                    course.applied[fault.name] - t0_s,
+                    course.healed[fault.name] - t0_s if fault.name in course.healed else None,
+                )
+                for fault in scenario.faults
+                if fault.name in course.applied
+            ),
+            expectations=scenario.expectations,
+            locust=course.locust,
+            killed_proxies=tuple((pod, at_s - t0_s) for pod, at_s in course.killed_proxies),
+            epoch_offset_start_s=course.epoch_offset_start_s,
+            epoch_offset_end_s=epoch_offset_end_s,
+            interrupted=course.interrupted,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _interruptible(self) -> AsyncIterator[None]:
+        """The first Ctrl-C or SIGTERM ends the run in good order, the second at once."""
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            if self._interrupt.is_set():
+                os._exit(130)  # the janitor ends what is left
+            self._interrupt.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    async def _unless_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        interrupt = asyncio.create_task(self._interrupt.wait())
+        await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+        interrupt.cancel()
+        if not task.done():
+            task.cancel()
+            raise RunInterrupted("interrupted before the load began: nothing was measured")
+        task.result()
+
+
+def _describe(step: Step) -> str:
+    return "applied" if step.phase == "start" else "healed"
+

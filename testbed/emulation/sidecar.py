@@ -1,0 +1,150 @@
+"""The pilot-agent of one pod: supervises one real Envoy process and serves it configuration over ADS."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import ray
+from ray.actor import ActorHandle
+from tenacity import retry, retry_if_exception_type, wait_fixed
+
+from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE
+from testbed.emulation import envoy
+from testbed.emulation.ads import AdsServer
+from testbed.emulation.process import ChildProcess, last_lines
+
+STOP_GRACE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarPaths:
+    """Files of one sidecar: logs are kept in the run folder, sockets live in a short path of their own."""
+
+    access_log: Path
+    outlier_log: Path
+    error_log: Path
+    bootstrap: Path
+    admin_socket: Path
+    ads_socket: Path
+
+    @classmethod
+    def of(cls, pod: str, log_dir: Path, socket_dir: Path) -> SidecarPaths:
+        return cls(
+            access_log=log_dir / f"{pod}.access.jsonl",
+            outlier_log=log_dir / f"{pod}.outlier.jsonl",
+            error_log=log_dir / f"{pod}.envoy.log",
+            bootstrap=log_dir / f"{pod}.bootstrap.json",
+            admin_socket=socket_dir / f"{pod}.admin",
+            ads_socket=socket_dir / f"{pod}.ads",
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("envoy-admin", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def admin_get(socket_path: Path, path: str, timeout_s: float = 1.0) -> str:
+    """Answer of Envoy's admin interface on its Unix socket. Raises OSError or http.client.HTTPException."""
+    connection = _UnixConnection(socket_path, timeout_s)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+class NotLiveYet(Exception):
+    """Envoy answers, but has not taken in all of its first configuration."""
+
+
+@retry(retry=retry_if_exception_type((OSError, http.client.HTTPException, NotLiveYet)), wait=wait_fixed(0.05))
+async def envoy_is_live(admin_socket: Path) -> None:
+    """Return once Envoy serves: /ready says LIVE when all of its first configuration is in place."""
+    state = await asyncio.to_thread(admin_get, admin_socket, "/ready")
+    if not state.startswith("LIVE"):
+        raise NotLiveYet(state.strip())
+
+
+@ray.remote(num_cpus=0, max_concurrency=100)
+class Sidecar:
+    """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
+
+    def __init__(self, pod: str, agent: ActorHandle[Any], log_dir: Path, socket_dir: Path) -> None:
+        self._pod = pod
+        self._agent = agent
+        self._paths = SidecarPaths.of(pod, log_dir, socket_dir)
+        self._process: ChildProcess | None = None
+        self._ads = AdsServer(
+            self._paths.ads_socket,
+            PUSH_ORDER,
+            {CLUSTER_TYPE: ENDPOINT_TYPE, LISTENER_TYPE: ROUTE_TYPE},
+            connected=lambda: self._tell("connected"),
+            acked=lambda type_url, version: self._tell("acked", type_url, version),
+            rejected=lambda type_url, version, error: self._tell("rejected", type_url, version, error),
+        )
+        self._serving = False
+        self._readiness: asyncio.Task[None] | None = None
+
+    async def start(self, life: int) -> None:
+        """Start Envoy for the `life`-th time. Raises OSError when the program cannot be started."""
+        if not self._serving:
+            await self._ads.start()
+            self._serving = True
+        self._ads.forget()
+        paths = self._paths
+        config = envoy.bootstrap(
+            node_id=self._pod,
+            admin_socket=paths.admin_socket,
+            ads_socket=paths.ads_socket,
+            outlier_log=paths.outlier_log,
+        )
+        paths.bootstrap.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+        self._process = ChildProcess(
+            envoy.arguments(paths.bootstrap),
+            env=dict(os.environ),
+            output=paths.access_log,
+            errors=paths.error_log,
+            on_exit=lambda code: self._exited(life, code),
+        )
+        self._readiness = asyncio.create_task(self._await_ready())
+
+    async def publish(self, type_url: str, version: str, resources: tuple[bytes, ...]) -> None:
+        self._ads.publish(type_url, version, resources)
+
+    async def kill(self) -> None:
+        """End Envoy as a crash does: nothing is flushed."""
+        if self._process is not None:
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """End Envoy in good order, so that its access log is whole."""
+        if self._process is not None:
+            await self._process.terminate(STOP_GRACE_S)
+        await self._ads.stop()
+
+    def _tell(self, what: str, *details: str) -> None:
+        self._agent.proxy_reported.remote(self._pod, what, time.monotonic(), details)
+
+    def _exited(self, life: int, code: int) -> None:
+        if self._readiness is not None:
+            self._readiness.cancel()
+        self._agent.process_exited.remote(self._pod, "proxy", life, code, last_lines(self._paths.error_log))
+
+    async def _await_ready(self) -> None:
+        await envoy_is_live(self._paths.admin_socket)
+        self._tell("ready")

@@ -1,0 +1,24 @@
+"""Faults of pods: killed on a node that lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.control.topology import Topology
+from testbed.faults.actions import Action, KillPod
+
+
+@dataclass(frozen=True, slots=True)
+class PodKill:
+    """Kills one named pod, or the first `count` ready pods of a service. There is nothing to undo: the kubelet does."""
+
+    pod: str | None = None
+    service: str | None = None
+    zone: str | None = None
+    count: int = 1
+
+    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
+        return (KillPod(self.pod, self.service, self.zone, self.count),)
+
+    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
+        return ()

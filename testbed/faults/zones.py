@@ -1,0 +1,30 @@
+"""Faults of whole zones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.control.topology import Topology
+from testbed.faults.actions import Action, BootNode, CrashNode, LiftFromLinks
+from testbed.faults.links import silence
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneCrash:
+    """All nodes of a zone lose their power at once.
+
+    A control plane that lies in the zone falls silent with it: what it decides reaches nobody until the zone is back.
+    """
+
+    zone: str
+
+    def victims(self, topology: Topology) -> tuple[str, ...]:
+        """The nodes that go down, in topology order. Raises KeyError for a zone that the topology does not have."""
+        return topology.nodes_of((self.zone,))
+
+    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
+        silenced = silence(name, topology.places_of((self.zone,)), topology)
+        return (silenced, *(CrashNode(node) for node in self.victims(topology)))
+
+    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
+        return (LiftFromLinks(name), *(BootNode(node) for node in self.victims(topology)))

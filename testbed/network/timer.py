@@ -1,0 +1,128 @@
+"""Timers that are accurate to well below a millisecond, on any asyncio event loop.
+
+Owns one timerfd and the heap of what is due. uvloop's and asyncio's own timers count in whole milliseconds: a delay
+of 0.3 ms fires at once there. Not thread-safe: use it from the thread that runs the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import heapq
+import os
+from collections.abc import Callable
+from itertools import count
+from math import inf
+from time import monotonic
+from types import TracebackType
+
+# PyDLL keeps the GIL during the call. The calls never block, and giving the GIL away costs up to a switch interval
+# (5 ms) whenever another thread is busy.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_CLOCK_MONOTONIC = 1
+_TIMER_ABSTIME = 1
+
+
+class _TimerSpec(ctypes.Structure):
+    """struct itimerspec, of which only it_value is used: no timer here repeats."""
+
+    _fields_ = (
+        ("interval_s", ctypes.c_long),
+        ("interval_ns", ctypes.c_long),
+        ("value_s", ctypes.c_long),
+        ("value_ns", ctypes.c_long),
+    )
+
+
+class TimerHandle:
+    """One pending callback."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self._callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """The callback will not run; nothing happens when it already has."""
+        self._callback = None
+
+    def _run(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class PreciseTimer:
+    """Runs callbacks at absolute times of `time.monotonic`, in order of time and then of insertion."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._heap: list[tuple[float, int, TimerHandle]] = []
+        self._inserted = count()
+        self._armed_for_s = inf
+        self._spec = _TimerSpec()
+        self._spec_pointer = ctypes.byref(self._spec)
+        self._fd: int = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create: " + os.strerror(ctypes.get_errno()))
+        loop.add_reader(self._fd, self._fire)
+
+    def call_at(self, when_s: float, callback: Callable[[], object]) -> TimerHandle:
+        """Run `callback` in the loop at `when_s` seconds of `time.monotonic`; a time in the past is due at once."""
+        handle = TimerHandle(callback)
+        heapq.heappush(self._heap, (when_s, next(self._inserted), handle))
+        if when_s < self._armed_for_s:
+            self._arm(when_s)
+        return handle
+
+    async def sleep(self, seconds: float) -> None:
+        """Like asyncio.sleep, but on time."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def wake() -> None:
+            # A task cancelled in this very turn of the loop has cancelled its future before it can cancel the handle.
+            if not future.done():
+                future.set_result(None)
+
+        handle = self.call_at(monotonic() + seconds, wake)
+        try:
+            await future
+        finally:
+            handle.cancel()
+
+    def close(self) -> None:
+        """Forget every pending callback and free the descriptor. May be called twice."""
+        self._heap.clear()
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> PreciseTimer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _fire(self) -> None:
+        # -inf keeps callbacks that set new timers from arming one after the other: that is done once, at the end.
+        self._armed_for_s = -inf
+        now, heap = monotonic(), self._heap
+        try:
+            while heap and heap[0][0] <= now:
+                heapq.heappop(heap)[2]._run()
+        finally:
+            if self._fd >= 0:
+                # Also takes back the descriptor's readiness, so that it never has to be read.
+                self._arm(heap[0][0] if heap else inf)
+
+    def _arm(self, when_s: float) -> None:
+        self._armed_for_s = when_s
+        # One nanosecond late rather than early: an early one would find nothing due. Zero would disarm the timer.
+        at_ns = 0 if when_s == inf else max(1, int(when_s * 1e9) + 1)
+        self._spec.value_s, self._spec.value_ns = divmod(at_ns, 1_000_000_000)
+        if _libc.timerfd_settime(self._fd, _TIMER_ABSTIME, self._spec_pointer, None) < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime: " + os.strerror(ctypes.get_errno()))

@@ -1,0 +1,73 @@
+"""The parts of a run between the changes that faults make, and what clients saw in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from testbed.results.columns import Requests
+from testbed.results.facts import AppliedFault
+
+QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999))
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    name: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStats:
+    """What clients saw of the requests that count in one phase (`Requests.counted_s`). Rates and quantiles are None where nothing was sent (ok).
+
+    `latency_ms` has the quantiles of ok requests only, from the intended send time: a time-out says how patient the
+    client is and not how slow the service. The others are `not_ok_share`.
+    """
+
+    phase: Phase
+    sent: int
+    ok: int
+    failed: int
+    unknown: int
+    success_rate: float | None
+    not_ok_share: float | None
+    rate_per_s: float
+    latency_ms: dict[str, float | None]
+
+
+def phases(warmup_s: float, end_s: float, faults: Sequence[AppliedFault]) -> tuple[Phase, ...]:
+    """`warmup`, `steady` until the first fault, `during <fault>` until its heal, `after <fault>` until the next fault.
+
+    Phases of overlapping faults overlap. Empty ones are left out.
+    """
+    applied = sorted(fault.applied_s for fault in faults)
+    found = [Phase("warmup", 0.0, warmup_s), Phase("steady", warmup_s, min([end_s, *applied]))]
+    for fault in sorted(faults, key=lambda fault: fault.applied_s):
+        healed_s = end_s if fault.healed_s is None else min(fault.healed_s, end_s)
+        found.append(Phase(f"during {fault.name}", fault.applied_s, healed_s))
+        found.append(Phase(f"after {fault.name}", healed_s, min([end_s, *(s for s in applied if s >= healed_s)])))
+    return tuple(phase for phase in found if phase.end_s > phase.start_s)
+
+
+def phase_stats(requests: Requests, phase: Phase) -> PhaseStats:
+    inside = (requests.counted_s >= phase.start_s) & (requests.counted_s < phase.end_s)
+    good = inside & requests.ok
+    sent, ok = int(inside.sum()), int(good.sum())
+    failed = int((inside & requests.failed).sum())
+    latency_ms = requests.latency_ms[good]
+    points = np.quantile(latency_ms, [q for _, q in QUANTILES]).tolist() if ok else [None] * len(QUANTILES)
+    return PhaseStats(
+        phase,
+        sent,
+        ok,
+        failed,
+        sent - ok - failed,
+        ok / sent if sent else None,
+        1 - ok / sent if sent else None,
+        sent / (phase.end_s - phase.start_s),
+        {name: point for (name, _), point in zip(QUANTILES, points, strict=True)},
+    )

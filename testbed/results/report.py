@@ -1,0 +1,168 @@
+"""A summary for the terminal, or a file: at most 40 lines of 100 columns for runs of ordinary size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from testbed.results.summary import Summary
+
+WIDTH = 100
+_STYLES = {"passed": "bold green", "failed": "bold red", "invalid": "bold yellow", "interrupted": "bold yellow"}
+_NONE = "-"
+_MATRIX_ZONES = 6
+_MATRICES = 3
+_FAULTS = 8
+_REASONS = 5
+_QUANTILES = ("p50", "p90", "p99", "p999")
+
+
+def print_report(summary: Summary, run_dir: Path, console: Console | None = None) -> None:
+    """Prints to standard output, with colour only on a terminal, or to the given console."""
+    (console or Console(width=WIDTH, highlight=False)).print(render(summary, run_dir))
+
+
+def render(summary: Summary, run_dir: Path) -> RenderableType:
+    """The verdict and why; expectations; faults; latency by phase; where calls went."""
+    parts = [_headline(summary), *_reasons(summary)]
+    for title, table in (
+        ("Expectations", _expectations(summary["expectations"])),
+        ("Faults (times after the change)", _faults(summary["faults"])),
+        ("Requests by phase (latency of ok requests, ms)", _phases(summary)),
+        ("Calls by zone, from row to column", _matrices(summary)),
+    ):
+        if table is not None:
+            parts += [Text(title, style="bold"), Padding(table, (0, 0, 0, 2))]
+    return Group(*parts, Text(f"Results in {run_dir}", style="dim"))
+
+
+def _headline(summary: Summary) -> RenderableType:
+    verdict = summary["verdict"]
+    requests = summary["requests"]
+    counts = ", ".join(f"{requests[name]} {name}" for name in ("sent", "ok", "failed", "unknown"))
+    setting = f"profile {summary['profile']}, seed {summary['seed']}, ready in {_seconds(summary['ready_s'])}"
+    return Group(
+        Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary["name"], "bold"), (f"  {setting}", "dim")),
+        Text(f"  requests: {counts}"),
+    )
+
+
+def _reasons(summary: Summary) -> list[RenderableType]:
+    lines = [f"invalid: {reason}" for reason in summary["invalid_reasons"]]
+    if summary["nacks"]["count"]:
+        first = summary["nacks"]["first"][0]
+        what = f"{first['proxy']}, {first['type'].rpartition('.')[2]}: {first['error']}"
+        lines.append(f"{summary['nacks']['count']} pushes were rejected (NACK), first by {what}")
+    if summary["verdict"] in ("failed", "invalid"):
+        lines += [f"{row['count']} {row['outcome']}: {row['error']}" for row in summary["errors"][:2]]
+    shown = lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
+    return [Text(f"  {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in shown]
+
+
+def _expectations(results: Sequence[Mapping[str, Any]]) -> Table | None:
+    if not results:
+        return None
+    table = _grid()
+    for result in results:
+        held = result["held"]
+        mark = Text("held", style="green") if held else Text("MISSED", style="red")
+        table.add_row(mark, result["text"], Text(result["shown"], style="" if held else "red"))
+    return table
+
+
+def _faults(faults: Sequence[Mapping[str, Any]]) -> Table | None:
+    if not faults:
+        return None
+    table = _grid(
+        *("fault", "at", "1st error", "failed", "unknown", "recovered", "detect", "decide", "push", "ACKed"), left=1
+    )
+    for fault in faults[:_FAULTS]:
+        table.add_row(fault["name"], _seconds(fault["applied_s"]), *_aftermath(fault, fault["applied_s"]))
+        if fault["heal"] is not None:
+            table.add_row("  healed", _seconds(fault["healed_s"]), *_aftermath(fault["heal"], fault["healed_s"]))
+    if len(faults) > _FAULTS:
+        table.add_row(f"and {len(faults) - _FAULTS} more")
+    return table
+
+
+def _aftermath(change: Mapping[str, Any], at_s: float) -> list[str | Text]:
+    first_error_s, recover_s, control = change["first_error_s"], change["time_to_recover_s"], change["control_path"]
+    return [
+        # A request in flight was meant to be sent before the fault came, and suffered from it at once.
+        _NONE if first_error_s is None else _seconds(max(0.0, first_error_s - at_s)),
+        str(change["errors"]["failed"]),
+        str(change["errors"]["unknown"]),
+        Text("never", style="red") if recover_s is None else _seconds(recover_s),
+        *(_seconds(control[step]) for step in ("detected_s", "decided_s", "pushed_s", "propagated_s")),
+    ]
+
+
+def _phases(summary: Summary) -> Table:
+    table = _grid("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone", left=1)
+    for phase in summary["phases"]:
+        if phase["name"] == "warmup":
+            continue
+        table.add_row(
+            phase["name"],
+            _seconds(phase["start_s"]),
+            str(phase["sent"]),
+            f"{phase['rate_per_s']:.0f}/s",
+            _share(phase["success_rate"]),
+            *(_NONE if (ms := phase["latency_ms"][name]) is None else f"{ms:.1f}" for name in _QUANTILES),
+            _share(summary["same_zone_share_by_phase"][phase["name"]]),
+        )
+    return table
+
+
+def _matrices(summary: Summary) -> Table | None:
+    """Matrices of the first phases after the warm-up side by side, as many as fit."""
+    matrices = {
+        name: matrix
+        for name, matrix in summary["call_matrix_by_phase"].items()
+        if name not in ("warmup", "all") and matrix
+    }
+    if not matrices:
+        return None
+    zones = sorted({zone for matrix in matrices.values() for row in matrix for zone in (row, *matrix[row])})
+    shown = zones[:_MATRIX_ZONES]
+    row_width = max(map(len, shown))
+    width = row_width + sum(2 + max(len(zone), 6) for zone in shown)
+    fitting = max(1, min(_MATRICES, (WIDTH - 2) // (width + 4)))
+    grid = Table.grid(padding=(0, 4, 0, 0))
+    tables = []
+    for name, matrix in list(matrices.items())[:fitting]:
+        title = name if len(shown) == len(zones) else f"{name} ({len(zones) - len(shown)} more zones not shown)"
+        table = _grid(title, *shown, left=1)
+        for source in shown:
+            calls = matrix.get(source, {})
+            cells = [Text(str(calls.get(to, 0)), style="" if source == to else "cyan") for to in shown]
+            table.add_row(source, *cells)
+        tables.append(table)
+    grid.add_row(*tables)
+    return grid
+
+
+def _grid(*headers: str, left: int = 3) -> Table:
+    """A table without lines; its first `left` columns are left aligned."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headers), header_style="dim", pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index < left else "right", no_wrap=True)
+    return table
+
+
+def _seconds(value_s: float | None) -> str:
+    if value_s is None:
+        return _NONE
+    return f"{value_s * 1e3:.0f} ms" if abs(value_s) < 1 else f"{value_s:.2f} s"
+
+
+def _share(value: float | None) -> str:
+    """Rounded down, so that 100 % is all."""
+    return _NONE if value is None else f"{floor(value * 1e4 + 1e-6) / 1e2:.2f} %"

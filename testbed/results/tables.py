@@ -1,0 +1,127 @@
+"""The tables of a run: one explicit Arrow schema each, and the clock that all their times are read from.
+
+Owns columns, types and units. Files are `writer`'s, rows are `ingest`'s and the emulation's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+"""A string that repeats from row to row."""
+
+PLACE_FIELDS = ("pod", "service", "node", "zone", "region", "cell")
+"""What identifies one end of a hop, from the most to the least exact."""
+
+
+def _places(*ends: str) -> list[tuple[str, pa.DataType]]:
+    return [(f"{end}_{field}", _NAME) for end in ends for field in PLACE_FIELDS]
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # What a client saw; latency counts from the intended send time. `outcome` is ok, failed or unknown.
+    "requests": pa.schema(
+        [
+            ("request_id", pa.string()),
+            ("origin_zone", _NAME),
+            ("name", _NAME),
+            ("partition", _NAME),
+            ("intended_s", pa.float64()),
+            ("sent_s", pa.float64()),
+            ("finished_s", pa.float64()),
+            ("latency_ms", pa.float64()),
+            ("status", pa.int16()),
+            ("outcome", _NAME),
+            ("error", _NAME),
+            ("entry_zone", _NAME),
+        ]
+    ),
+    # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null.
+    "hops": pa.schema(
+        [
+            ("request_id", pa.string()),
+            ("direction", _NAME),
+            *_places("source", "destination"),
+            ("start_s", pa.float64()),
+            ("duration_ms", pa.float64()),
+            ("status", pa.int16()),
+            ("flags", _NAME),
+            ("attempts", pa.int16()),
+            ("bytes", pa.int64()),
+        ]
+    ),
+    # One try of an outbound call that failed, whether or not a retry then saved the call.
+    "attempts": pa.schema(
+        [
+            ("request_id", pa.string()),
+            *_places("source", "destination"),
+            ("start_s", pa.float64()),
+            ("duration_ms", pa.float64()),
+            ("flags", _NAME),
+        ]
+    ),
+    # What happened, with Kubernetes' kinds and CamelCase reasons; `details` is a JSON object.
+    "events": pa.schema(
+        [
+            ("t_s", pa.float64()),
+            ("source", _NAME),
+            ("kind", _NAME),
+            ("object", _NAME),
+            ("reason", _NAME),
+            ("details", pa.string()),
+        ]
+    ),
+    # One version of one type of configuration on its way to one proxy; a NACK has an error and no `acked_s`.
+    "pushes": pa.schema(
+        [
+            ("proxy", _NAME),
+            ("type", _NAME),
+            ("version", pa.string()),
+            ("sent_s", pa.float64()),
+            ("acked_s", pa.float64()),
+            ("error", _NAME),
+        ]
+    ),
+    # One second of one directed link; `declared_ms` holds what faults did to it then, achieved is null without traffic.
+    "links": pa.schema(
+        [
+            ("second_s", pa.float64()),
+            ("source", _NAME),
+            ("destination", _NAME),
+            ("declared_ms", pa.float64()),
+            ("achieved_p50_ms", pa.float64()),
+            ("achieved_p99_ms", pa.float64()),
+            ("bytes", pa.int64()),
+            ("dropped", pa.int64()),
+        ]
+    ),
+    # One sample of one machine; 100 percent is all its cores; lateness is how late the sampler itself woke up.
+    "machines": pa.schema(
+        [
+            ("t_s", pa.float64()),
+            ("machine", _NAME),
+            ("cpu_percent", pa.float64()),
+            ("memory_bytes", pa.int64()),
+            ("network_bytes", pa.int64()),
+            ("lateness_ms", pa.float64()),
+        ]
+    ),
+    # Every pod that ever ran, with the address that callers connect to.
+    "pods": pa.schema([*((name, _NAME) for name in PLACE_FIELDS), ("ip", pa.string()), ("started_s", pa.float64())]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Turns one machine's clocks into seconds since the run began, which is when the load started."""
+
+    t0_monotonic_s: float
+    epoch_minus_monotonic_s: float
+
+    def from_monotonic(self, monotonic_s: float) -> float:
+        return monotonic_s - self.t0_monotonic_s
+
+    def from_epoch(self, epoch_s: float) -> float:
+        return epoch_s - self.epoch_minus_monotonic_s - self.t0_monotonic_s

@@ -1,0 +1,94 @@
+"""Parquet files of a run: `<run>/<table>/<writer>.parquet`, one file for each writer of each table.
+
+Owns files and row groups. A file appears under its name only once it is whole, so a crash loses open files and
+never leaves half a one. Schemas are `tables`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from testbed.results.tables import SCHEMAS
+
+ROW_GROUP_ROWS = 1 << 16
+
+
+class TableWriter:
+    """Writes one file of one table in row groups of at most `ROW_GROUP_ROWS` rows; a context manager.
+
+    Leaving the context keeps what was written, also when an exception (Ctrl-C) is the reason. Raises FileExistsError
+    if this writer has already written its file of this table in this run.
+    """
+
+    def __init__(self, run_dir: Path, table: str, writer: str) -> None:
+        self._schema = SCHEMAS[table]
+        self._columns = frozenset(self._schema.names)
+        self.path = run_dir / table / f"{writer}.parquet"
+        if self.path.exists():
+            raise FileExistsError(f"{self.path} is already written: a writer needs a name of its own for each file")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._open_path = self.path.with_name(f"{self.path.name}.tmp")
+        names = [field.name for field in self._schema if pa.types.is_dictionary(field.type)]
+        self._file = pq.ParquetWriter(self._open_path, self._schema, compression="zstd", use_dictionary=names)
+        self._rows: list[Mapping[str, Any]] = []
+        self._tables: list[Any] = []
+        self._pending_rows = 0
+        self._closed = False
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row; columns that it does not name are null."""
+        assert row.keys() <= self._columns, f"{self.path.parent.name} has no {sorted(row.keys() - self._columns)}"
+        self._rows.append(row)
+        if len(self._rows) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def write(self, columns: Mapping[str, Sequence[Any] | pa.Array]) -> None:
+        """Add many rows, given as one sequence or Arrow array for every column of the schema."""
+        arrays = [
+            column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, type=field.type)
+            for field in self._schema
+            for column in (columns[field.name],)
+        ]
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
+        self._tables.append(table)
+        self._pending_rows += table.num_rows
+        if self._pending_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Complete the file and give it its name. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._flush()
+        self._file.close()
+        self._open_path.rename(self.path)
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._tables.append(pa.Table.from_pylist(self._rows, schema=self._schema))
+        if self._tables:
+            self._file.write_table(pa.concat_tables(self._tables), row_group_size=ROW_GROUP_ROWS)
+        self._rows, self._tables, self._pending_rows = [], [], 0
+
+
+def read_table(run_dir: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows that any writer completed, in the order of the writers' names; an empty table if there are none."""
+    schema = SCHEMAS[table]
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    files = sorted((run_dir / table).glob("*.parquet"))
+    parts = [pq.ParquetFile(file).read(columns=schema.names).select(schema.names).cast(schema) for file in files]
+    return pa.concat_tables([schema.empty_table(), *parts])

@@ -1,0 +1,45 @@
+"""The scenario language: one YAML file to one frozen Scenario, or every reason why not.
+
+Owns the language and its errors. What a scenario's values do is `control`, `faults` and `emulation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from testbed.scenario.problems import Problem, ScenarioError
+from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
+
+__all__ = [
+    "Expectation",
+    "LoadSource",
+    "LoadSpec",
+    "Problem",
+    "RequestSpec",
+    "Scenario",
+    "ScenarioError",
+    "json_schema",
+    "load_scenario",
+]
+
+# Both functions import on their first call: whoever only receives a Scenario must not load Pydantic and PyYAML.
+
+
+def load_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+    """Read and check a scenario file. `overrides` are `path=value`; `seed` takes the place of `spec.seed`.
+
+    Raises ScenarioError with all problems at once.
+    """
+    from testbed.scenario.loading import load
+
+    return load(path, overrides, seed)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a scenario file, for editors."""
+    from testbed.scenario.models import ScenarioModel
+
+    schema = ScenarioModel.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

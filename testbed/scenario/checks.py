@@ -1,0 +1,21 @@
+"""Checks that concern several values of a scenario, all of them: what does not exist, does not fit, or contradicts."""
+
+from __future__ import annotations
+
+from testbed.scenario.cluster_checks import check_calls, check_capacity, check_services, check_topology
+from testbed.scenario.experiment_checks import check_expectations, check_faults
+from testbed.scenario.findings import Findings
+from testbed.scenario.models import ScenarioModel
+from testbed.scenario.traffic_checks import check_load, check_mesh
+
+
+def check(model: ScenarioModel, findings: Findings) -> None:
+    """Report everything that is wrong in a scenario whose single values are right."""
+    check_topology(model, findings)
+    check_services(model, findings)
+    check_calls(model, findings)
+    check_capacity(model, findings)
+    check_mesh(model, findings)
+    check_load(model, findings)
+    check_faults(model, findings)
+    check_expectations(model, findings)

@@ -1,0 +1,246 @@
+"""From the completed models to the values that the rest of testbed works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from testbed.control.objects import (
+    BuiltinWorkload,
+    ClusterSpec,
+    CommandWorkload,
+    Deployment,
+    GatewayConfig,
+    GatewayRoute,
+    Node,
+    PodTemplate,
+    Probe,
+    Service,
+    Timings,
+    WorkTime,
+)
+from testbed.control.topology import LinkQuality, Locality, Place, Topology, ZoneLink
+from testbed.faults.actions import LinkEffect
+from testbed.faults.links import LinkFault
+from testbed.faults.nodes import NodeCrash
+from testbed.faults.pods import PodKill
+from testbed.faults.schedule import Fault, ScheduledFault
+from testbed.faults.zones import ZoneCrash
+from testbed.scenario.cluster_models import (
+    LinkModel,
+    ProbeModel,
+    ServiceModel,
+    TimingsModel,
+    TopologyModel,
+    WorkloadModel,
+)
+from testbed.scenario.metrics import METRICS
+from testbed.scenario.models import CutModel, ExpectationModel, FaultModel, ScenarioModel
+from testbed.scenario.policies import traffic_distribution, traffic_policy, winning_policy
+from testbed.scenario.source import yaml_text
+from testbed.scenario.traffic_models import LoadModel, MeshModel
+from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
+
+CONTROL_PLANE = "control-plane"
+GATEWAY = "gateway"
+
+T = TypeVar("T")
+
+
+def convert(model: ScenarioModel) -> Scenario:
+    """The values of a scenario that is checked and completed."""
+    spec = model.spec
+    return Scenario(
+        name=model.metadata.name,
+        description=model.metadata.description,
+        seed=spec.seed,
+        profile=spec.control_plane.profile,
+        mesh_mode=spec.mesh.mode,
+        ready_timeout_s=spec.control_plane.ready_timeout,
+        cluster=_cluster(model),
+        topology=topology_of(spec.topology, spec.control_plane.zone),
+        control_plane_place=CONTROL_PLANE,
+        load=_load(spec.load),
+        faults=tuple(_scheduled(fault) for fault in spec.faults),
+        expectations=tuple(_expectation(expectation) for expectation in spec.expect),
+        _resolved_yaml=yaml_text(model.model_dump(by_alias=True, exclude_none=True)),
+    )
+
+
+def topology_of(topology: TopologyModel, control_plane_zone: str | None) -> Topology:
+    """Nodes in the order of the file, then the clients of each zone, then the control plane."""
+    zones = [
+        (Locality(region_name, zone_name), zone)
+        for region_name, region in topology.regions.items()
+        for zone_name, zone in region.zones.items()
+    ]
+    nodes = [Place(_sure(node.name), locality) for locality, zone in zones for node in zone.nodes]
+    clients = [Place(f"clients/{locality.zone}", locality, "clients") for locality, _ in zones]
+    regional = Locality(zones[0][0].region, "")
+    lies_in = next((locality for locality, _ in zones if locality.zone == control_plane_zone), regional)
+    links = topology.links
+    return Topology(
+        places=(*nodes, *clients, Place(CONTROL_PLANE, lies_in, "control-plane")),
+        same_zone=_quality(links.same_zone),
+        same_region=_quality(links.same_region),
+        cross_region=_quality(links.cross_region),
+        zone_links=tuple(ZoneLink((b.zones[0], b.zones[1]), _quality(b)) for b in links.between),
+    )
+
+
+def _quality(link: LinkModel) -> LinkQuality:
+    return LinkQuality(
+        delay_s=_sure(link.rtt) / 2,
+        jitter_s=_sure(link.jitter),
+        bandwidth_bits_per_s=link.bandwidth,
+        loss=_sure(link.loss),
+    )
+
+
+def _sure(value: T | None) -> T:
+    """A value that completion has filled in."""
+    assert value is not None
+    return value
+
+
+# --- cluster ---------------------------------------------------------------------------------------------------
+
+
+def _cluster(model: ScenarioModel) -> ClusterSpec:
+    spec = model.spec
+    zones = [
+        (region_name, zone_name, zone)
+        for region_name, region in spec.topology.regions.items()
+        for zone_name, zone in region.zones.items()
+    ]
+    gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway")
+    gateways = [Deployment(f"{GATEWAY}-{zone}", 1, gateway, zones=(zone,)) for _, zone, _ in zones]
+    services = spec.services.items()
+    return ClusterSpec(
+        nodes=tuple(
+            Node(_sure(node.name), Locality(region, zone_name), _sure(node.capacity_pods))
+            for region, zone_name, zone in zones
+            for node in zone.nodes
+        ),
+        deployments=(*(_deployment(name, service) for name, service in services), *gateways),
+        services=tuple(_service(name, service, spec.mesh) for name, service in services),
+        gateway=GatewayConfig(tuple(GatewayRoute(route.path, route.service) for route in spec.gateway.routes)),
+        policies=tuple((name, traffic_policy(winning_policy(name, spec.mesh))) for name in spec.services),
+        timings=_timings(spec.control_plane.timings),
+    )
+
+
+def _timings(timings: TimingsModel) -> Timings:
+    values = {name: getattr(timings, name) for name in type(timings).model_fields}
+    rate, threshold = values.pop("eviction_rate"), values.pop("entry_failure_threshold")
+    return Timings(
+        eviction_rate_per_s=rate,
+        entry_failure_threshold=threshold,
+        **{f"{name}_s": value for name, value in values.items()},
+    )
+
+
+def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
+    policy = winning_policy(name, mesh)
+    asked = (policy.traffic_distribution if policy else None) or service.traffic_distribution
+    return Service(name, service.port, traffic_distribution(asked))
+
+
+def _deployment(name: str, service: ServiceModel) -> Deployment:
+    spread = service.topology_spread
+    template = PodTemplate(
+        service=name,
+        workload=_workload(service.workload),
+        port=service.container_port,
+        readiness=_probe(_sure(service.readiness_probe)),
+        liveness=service.liveness_probe and _probe(service.liveness_probe),
+    )
+    return Deployment(
+        name=name,
+        replicas=service.replicas,
+        template=template,
+        max_skew=spread.max_skew if spread.when_unsatisfiable == "DoNotSchedule" else None,
+        zones=tuple(service.zones),
+    )
+
+
+def _workload(workload: WorkloadModel) -> BuiltinWorkload | CommandWorkload:
+    if workload.command is not None:
+        return CommandWorkload(tuple(workload.command), tuple(workload.env.items()))
+    work = _sure(workload.work)
+    return BuiltinWorkload(
+        work=WorkTime(work.distribution, work.mean, _sure(work.spread), _sure(work.seed)),
+        stages=tuple(map(tuple, workload.calls)),
+        response_bytes=int(_sure(workload.response_size)),
+        error_rate=_sure(workload.error_rate),
+    )
+
+
+def _probe(probe: ProbeModel) -> Probe:
+    timing: dict[str, Any] = {
+        "initial_delay_s": probe.initial_delay,
+        "period_s": probe.period,
+        "timeout_s": probe.timeout,
+        "success_threshold": probe.success_threshold,
+        "failure_threshold": probe.failure_threshold,
+    }
+    if probe.http_get is not None:
+        return Probe("httpGet", path=probe.http_get.path, **timing)
+    if probe.exec is not None:
+        return Probe("exec", command=tuple(probe.exec.command), **timing)
+    return Probe("tcpSocket", **timing)
+
+
+# --- load, faults, expectations ----------------------------------------------------------------------------------
+
+
+def _load(load: LoadModel) -> LoadSpec:
+    return LoadSpec(
+        sources=tuple(
+            LoadSource(s.zone, s.rate, s.arrival or "poisson", s.users, s.think_time or 0.0) for s in load.sources
+        ),
+        warmup_s=load.warmup,
+        duration_s=load.duration,
+        requests=tuple(
+            RequestSpec(_sure(r.name), r.method, r.path, r.weight, tuple(r.headers.items()), r.body)
+            for r in load.requests
+        ),
+        timeout_s=load.timeout,
+        connect_timeout_s=load.connect_timeout,
+        locustfile=None if load.locustfile is None else Path(load.locustfile),
+    )
+
+
+def _scheduled(fault: FaultModel) -> ScheduledFault:
+    return ScheduledFault(fault.name, fault.at, fault.for_, fault_of(fault))
+
+
+def fault_of(fault: FaultModel) -> Fault:
+    """The fault itself, without its time. Expects exactly one of its kinds."""
+    if fault.crash is not None:
+        return NodeCrash(fault.crash.node) if fault.crash.node is not None else ZoneCrash(_sure(fault.crash.zone))
+    if fault.kill is not None:
+        return PodKill(fault.kill.pod, fault.kill.service, fault.kill.zone, fault.kill.count or 1)
+    if (worse := fault.degrade) is not None:
+        effect = LinkEffect(
+            added_delay_s=worse.latency or 0.0,
+            added_jitter_s=worse.jitter or 0.0,
+            added_loss=worse.loss or 0.0,
+            bandwidth_bits_per_s=worse.bandwidth,
+        )
+        return _link_fault(worse, effect)
+    return _link_fault(_sure(fault.cut), LinkEffect(cut=True))
+
+
+def _link_fault(links: CutModel, effect: LinkEffect) -> LinkFault:
+    return LinkFault(tuple(links.from_), tuple(links.to), effect, both_ways=links.direction == "both")
+
+
+def _expectation(e: ExpectationModel) -> Expectation:
+    when = e.when or "all"
+    words = [e.metric, *([f"of {e.service}"] if e.service else []), *([when] if when != "all" else [])]
+    words += [e.fault] if e.fault else []
+    bounds = [("at least", e.at_least), ("at most", e.at_most)]
+    limits = [f"{name} {METRICS[e.metric].format(bound)}" for name, bound in bounds if bound is not None]
+    text = f"{' '.join(words)} {' and '.join(limits)}"
+    return Expectation(e.metric, when, e.fault, e.service, e.at_least, e.at_most, text)

@@ -1,0 +1,158 @@
+"""Everything that a scenario may leave out, filled in: profiles of timings, probes, names, links."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from testbed.control.objects import Probe, Timings
+from testbed.scenario.cluster_models import (
+    HttpGetModel,
+    LinkModel,
+    LinksModel,
+    NodeModel,
+    ProbeModel,
+    ServiceModel,
+    TcpSocketModel,
+    TopologyModel,
+    WorkloadModel,
+    WorkModel,
+    ZoneModel,
+)
+from testbed.scenario.fields import Model
+from testbed.scenario.models import FaultModel, ScenarioModel
+from testbed.scenario.traffic_models import LoadModel, RequestModel, SourceModel
+
+SPEED_UP = 20
+"""How much faster the `fast` profile is than Kubernetes."""
+
+_UNHURRIED = ("push_debounce_s", "push_debounce_max_s")
+"""Timings of the `fast` profile that stay as they are: Istio's, and short enough already."""
+
+FAST_PROBE_TIMEOUT_S = 0.25
+"""Not 1 s / 20: 50 ms is what a busy machine may take, and 1 s would be longer than the period."""
+
+DEFAULT_RTT_S = {"same_zone": 0.0003, "same_region": 0.001, "cross_region": 0.03}
+
+M = TypeVar("M", bound=Model)
+
+
+def complete(scenario: ScenarioModel, folder: Path) -> ScenarioModel:
+    """The same scenario with every default written out; paths in it are relative to `folder`. Expects a checked one."""
+    spec = scenario.spec
+    control_plane = spec.control_plane
+    fast = control_plane.profile == "fast"
+    timings = _filled(control_plane.timings, **profile_timings(fast))
+    spec = _with(
+        spec,
+        topology=complete_topology(spec.topology),
+        control_plane=_with(control_plane, timings=timings),
+        services={name: _service(service, fast, spec.seed) for name, service in spec.services.items()},
+        load=_load(spec.load, folder),
+        faults=[_fault(fault) for fault in spec.faults],
+        expect=[_filled(e, when=None if e.metric == "time_to_recover" else "all") for e in spec.expect],
+    )
+    return _with(scenario, spec=spec)
+
+
+def complete_topology(topology: TopologyModel) -> TopologyModel:
+    """Every node with its name and capacity, every link with its quality."""
+    regions = {
+        region_name: _with(region, zones={name: _zone(name, zone) for name, zone in region.zones.items()})
+        for region_name, region in topology.regions.items()
+    }
+    return _with(topology, regions=regions, links=_links(topology.links))
+
+
+def profile_timings(fast: bool) -> dict[str, float | int]:
+    """The timings of a profile by the names of TimingsModel."""
+    values: dict[str, float | int] = {}
+    for timing in fields(Timings):
+        value = getattr(Timings(), timing.name)
+        if fast and timing.name not in _UNHURRIED:
+            # An exact decimal again, so that 4 s / 20 is written as 200ms.
+            if timing.name.endswith("_per_s"):
+                value = round(value * SPEED_UP, 9)
+            elif timing.name.endswith("_s"):
+                value = round(value / SPEED_UP, 9)
+        values[timing.name.removesuffix("_s").removesuffix("_per")] = value
+    return values
+
+
+def _with(model: M, **changes: Any) -> M:
+    return model.model_copy(update=changes)
+
+
+def _filled(model: M, **defaults: Any) -> M:
+    """The model with defaults where it holds None."""
+    return _with(model, **{name: value for name, value in defaults.items() if getattr(model, name) is None})
+
+
+def _zone(name: str, zone: ZoneModel) -> ZoneModel:
+    nodes: list[NodeModel] = [
+        _filled(node, name=f"{name}-{number}", capacity_pods=zone.capacity_pods)
+        for number, node in enumerate(zone.nodes, start=1)
+    ]
+    return _with(zone, nodes=nodes)
+
+
+def _links(links: LinksModel) -> LinksModel:
+    def link(model: M, rtt_s: float) -> M:
+        return _filled(model, rtt=rtt_s, jitter=0.0, loss=0.0)
+
+    classes: dict[str, LinkModel] = {name: link(getattr(links, name), rtt) for name, rtt in DEFAULT_RTT_S.items()}
+    return _with(links, **classes, between=[link(between, between.rtt) for between in links.between])
+
+
+def _service(service: ServiceModel, fast: bool, seed: int) -> ServiceModel:
+    readiness = service.readiness_probe or (
+        ProbeModel(tcpSocket=TcpSocketModel())
+        if service.workload.command
+        else ProbeModel(httpGet=HttpGetModel(path="/healthz"))
+    )
+    liveness = service.liveness_probe
+    return _with(
+        service,
+        workload=_workload(service.workload, seed),
+        readiness_probe=_probe(readiness, fast),
+        liveness_probe=liveness and _probe(liveness, fast),
+    )
+
+
+def _workload(workload: WorkloadModel, seed: int) -> WorkloadModel:
+    if workload.command is not None:
+        return workload
+    work = _filled(workload.work or WorkModel(mean=0.0), spread=0.0, seed=seed)
+    return _with(_filled(workload, response_size=0.0, error_rate=0.0), work=work)
+
+
+def _probe(probe: ProbeModel, fast: bool) -> ProbeModel:
+    kubernetes = Probe()
+    return _filled(
+        probe,
+        initial_delay=kubernetes.initial_delay_s,
+        period=kubernetes.period_s / SPEED_UP if fast else kubernetes.period_s,
+        timeout=FAST_PROBE_TIMEOUT_S if fast else kubernetes.timeout_s,
+        success_threshold=kubernetes.success_threshold,
+        failure_threshold=kubernetes.failure_threshold,
+    )
+
+
+def _load(load: LoadModel, folder: Path) -> LoadModel:
+    if load.locustfile is not None:
+        return _with(load, locustfile=str((folder / load.locustfile).resolve()))
+
+    def source(model: SourceModel) -> SourceModel:
+        return _filled(model, arrival="poisson") if model.users is None else _filled(model, think_time=1.0)
+
+    requests = [_filled(r, name=f"{r.method} {r.path}") for r in load.requests or [RequestModel()]]
+    return _with(load, sources=[source(s) for s in load.sources], requests=requests)
+
+
+def _fault(fault: FaultModel) -> FaultModel:
+    if fault.kill is not None and fault.kill.service is not None:
+        return _with(fault, kill=_filled(fault.kill, count=1))
+    if fault.degrade is not None:
+        return _with(fault, degrade=_filled(fault.degrade, latency=0.0, jitter=0.0, loss=0.0))
+    return fault

@@ -1,0 +1,86 @@
+"""A checked scenario as plain frozen values: cluster, topology, load, faults, expectations.
+
+Times are seconds, shares are of 1. Imports no Pydantic, so that actors which only receive these values do not load it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from testbed.control.objects import ClusterSpec
+from testbed.control.topology import Topology
+from testbed.faults.schedule import ScheduledFault
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSource:
+    """The clients of one zone: an open load where `rate_per_s` is set, a closed one where `users` is."""
+
+    zone: str
+    rate_per_s: float | None = None
+    arrival: Literal["poisson", "constant"] = "poisson"
+    users: int | None = None
+    think_time_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec:
+    """One kind of request; `weight` says how often it is sent in relation to the others."""
+
+    name: str
+    method: str = "GET"
+    path: str = "/"
+    weight: int = 1
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """`warmup_s` is the first part of `duration_s`. With a `locustfile` there are no `requests`."""
+
+    sources: tuple[LoadSource, ...]
+    warmup_s: float
+    duration_s: float
+    requests: tuple[RequestSpec, ...]
+    timeout_s: float
+    connect_timeout_s: float
+    locustfile: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Bounds on one metric, in seconds, per second, shares of 1 or a count; `text` is how a report names it."""
+
+    metric: str
+    when: Literal["all", "steady", "during", "after"]
+    fault: str | None
+    service: str | None
+    at_least: float | None
+    at_most: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """All that a run needs to know. Fault times count from the start of the load."""
+
+    name: str
+    description: str
+    seed: int
+    profile: Literal["fast", "kubernetes"]
+    mesh_mode: Literal["sidecar", "node", "none"]
+    ready_timeout_s: float
+    cluster: ClusterSpec
+    topology: Topology
+    control_plane_place: str
+    load: LoadSpec
+    faults: tuple[ScheduledFault, ...]
+    expectations: tuple[Expectation, ...]
+    _resolved_yaml: str = field(repr=False)
+
+    def resolved_yaml(self) -> str:
+        """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""
+        return self._resolved_yaml

@@ -1,0 +1,163 @@
+from dataclasses import replace
+
+import pytest
+
+from testbed.control.discovery import Discovery
+from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig, RecordEvent
+from testbed.control.objects import (
+    ClusterSpec,
+    Endpoint,
+    EndpointSlice,
+    GatewayConfig,
+    Node,
+    Pod,
+    PodAddress,
+    PodTemplate,
+    Service,
+    SocketAddress,
+    Timings,
+    TrafficPolicy,
+)
+from testbed.control.store import Store
+from testbed.control.topology import Locality
+from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, PUSH_ORDER
+
+NODE = Node("a", Locality("east", "east-a"), ready="True")
+CLUSTER = ClusterSpec(
+    nodes=(NODE,),
+    deployments=(),
+    services=(Service("web"),),
+    gateway=GatewayConfig(()),
+    policies=(("web", TrafficPolicy()),),
+    timings=Timings(push_debounce_s=0.1, push_debounce_max_s=1.0),
+)
+ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
+WEB_1 = Pod("web-1", "web", PodTemplate("web", None), "a", "Running", address=ADDRESS)
+
+
+class World:
+    """A discovery server, its store with two started pods, and the number of the last change of endpoints."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.discovery = Discovery(CLUSTER)
+        self.changes = 0
+        self.store.put(NODE)
+        self.store.put(EndpointSlice("web"))
+        for name in ("web-1", "web-2"):
+            self.store.put(replace(WEB_1, name=name))
+        self.pushes(0.0)
+
+    def change_endpoints(self) -> None:
+        self.changes += 1
+        address = SocketAddress(f"127.20.1.{self.changes}", 15006)
+        self.store.put(EndpointSlice("web", (Endpoint("web-9", "a", NODE.locality, address),)))
+
+    def connect(self, proxy: str) -> list[Command]:
+        return self.discovery.connect(ProxyConnected(proxy))
+
+    def pushes(self, now: float) -> list[tuple[str, str, str]]:
+        commands = self.discovery.reconcile(self.store, now)
+        return [(push.proxy, push.type_url, push.version) for push in commands if isinstance(push, PushConfig)]
+
+    def connected(self) -> "World":
+        self.connect("web-1")
+        self.connect("web-2")
+        for proxy, type_url, version in self.pushes(0.0):
+            self.discovery.acked(ConfigAcked(proxy, type_url, version))
+        self.pushes(0.1)
+        return self
+
+
+def test_a_proxy_that_connects_gets_everything_at_once_in_push_order() -> None:
+    world = World()
+    assert world.connect("web-1") == [RecordEvent("Proxy", "web-1", "Connected")]
+    assert world.pushes(0.05) == [("web-1", type_url, "1") for type_url in PUSH_ORDER]
+    assert world.pushes(0.06) == []
+
+
+def test_a_proxy_that_connects_before_its_pod_is_started_waits_for_the_address() -> None:
+    world = World()
+    world.store.put(replace(WEB_1, address=None))
+    world.connect("web-1")
+    assert world.pushes(0.0) == []
+    assert world.discovery.not_in_sync("web-1") == "connected, nothing pushed yet"
+    world.store.put(WEB_1)
+    assert len(world.pushes(0.1)) == 4
+
+
+def test_a_change_of_endpoints_is_pushed_to_all_after_the_quiet_time_and_only_as_endpoints() -> None:
+    world = World().connected()
+    world.change_endpoints()
+    assert world.pushes(5.0) == []
+    assert world.discovery.next_deadline() == 5.1
+    assert world.pushes(5.1) == [("web-1", ENDPOINT_TYPE, "2"), ("web-2", ENDPOINT_TYPE, "2")]
+    assert world.discovery.next_deadline() is None
+
+
+def test_changes_that_never_pause_are_pushed_at_the_maximum_delay() -> None:
+    world = World().connected()
+    pushed_s = []
+    for tick in range(100, 125):
+        world.change_endpoints()
+        pushed_s += [tick / 20] * bool(world.pushes(tick / 20))
+    assert pushed_s == [6.0]
+
+
+def test_a_change_that_is_undone_within_the_quiet_time_is_not_pushed() -> None:
+    world = World().connected()
+    world.change_endpoints()
+    world.pushes(5.0)
+    world.store.put(EndpointSlice("web"))
+    assert world.pushes(5.05) == []
+    assert world.pushes(5.2) == []
+
+
+def test_leases_and_readiness_of_nodes_are_nothing_to_push() -> None:
+    world = World().connected()
+    world.store.put(replace(NODE, lease_renewed_s=5.0))
+    world.store.put(replace(WEB_1, ready=True))
+    assert (world.pushes(5.0), world.discovery.next_deadline()) == ([], None)
+    world.store.put(replace(NODE, relays=(("b", SocketAddress("127.20.1.2", 9001)),)))
+    world.pushes(6.0)
+    assert world.discovery.next_deadline() == 6.1
+
+
+def test_a_proxy_that_reconnects_gets_everything_again_under_new_versions() -> None:
+    world = World().connected()
+    world.connect("web-1")
+    assert world.pushes(1.0) == [("web-1", type_url, "2") for type_url in PUSH_ORDER]
+
+
+def test_a_proxy_is_in_sync_when_every_pushed_version_is_acknowledged() -> None:
+    world = World().connected()
+    assert world.discovery.not_in_sync("web-1") is None
+    assert world.discovery.not_in_sync("web-9") == "not connected"
+    world.change_endpoints()
+    world.pushes(5.0)
+    world.pushes(5.1)
+    wanted = "not in sync: ClusterLoadAssignment version 2 pushed, 1 acknowledged"
+    assert world.discovery.not_in_sync("web-1") == wanted
+    world.discovery.acked(ConfigAcked("web-1", ENDPOINT_TYPE, "2"))
+    assert world.discovery.not_in_sync("web-1") is None
+
+
+def test_a_rejection_is_recorded_and_shown_until_a_later_version_is_accepted() -> None:
+    world = World().connected()
+    rejected = ConfigRejected("web-1", CLUSTER_TYPE, "1", "unknown field")
+    details = {"type_url": CLUSTER_TYPE, "version": "1", "error": "unknown field"}
+    assert world.discovery.rejected(rejected) == [RecordEvent("Proxy", "web-1", "ConfigRejected", details)]
+    assert world.discovery.not_in_sync("web-1") == "rejected Cluster: unknown field"
+    world.discovery.acked(ConfigAcked("web-1", CLUSTER_TYPE, "1"))
+    assert world.discovery.not_in_sync("web-1") is None
+
+
+@pytest.mark.parametrize("leave", ["disconnect", "forget"])
+def test_nothing_is_pushed_to_a_proxy_that_is_gone(leave: str) -> None:
+    world = World().connected()
+    getattr(world.discovery, leave)("web-1")
+    world.change_endpoints()
+    world.pushes(5.0)
+    assert world.pushes(5.1) == [("web-2", ENDPOINT_TYPE, "2")]
+    world.discovery.acked(ConfigAcked("web-1", ENDPOINT_TYPE, "1"))
+    assert world.discovery.not_in_sync("web-1") == "not connected"

@@ -1,0 +1,112 @@
+"""The cluster as Kubernetes and Istio manifests, as a golden file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from testbed.control.manifests import manifests
+from testbed.control.objects import (
+    BuiltinWorkload,
+    ClusterSpec,
+    CommandWorkload,
+    ConnectionPool,
+    Deployment,
+    Endpoint,
+    EndpointSlice,
+    GatewayConfig,
+    GatewayRoute,
+    LocalityDistribution,
+    LocalityLoadBalancing,
+    Node,
+    OutlierDetection,
+    Pod,
+    PodAddress,
+    PodTemplate,
+    Probe,
+    Retries,
+    Service,
+    SocketAddress,
+    TrafficPolicy,
+    WorkTime,
+)
+from testbed.control.topology import Locality
+
+NODES = (
+    Node(
+        "n1", Locality("east", "east-a", "cell-1"), ready="True", relays=(("n2", SocketAddress("127.20.1.1", 20002)),)
+    ),
+    Node("n2", Locality("east", "east-b"), ready="Unknown", lease_renewed_s=12.5, unreachable_since_s=52.5),
+)
+WEB = PodTemplate(
+    "web",
+    BuiltinWorkload(WorkTime("lognormal", 0.001, 0.0005, seed=7), (("orders", "stock"), ("audit",)), 2000, 0.01),
+    readiness=Probe(path="/healthz", period_s=0.5, timeout_s=0.05),
+)
+STOCK = PodTemplate(
+    "stock", CommandWorkload(("stock", "--port", "$(PORT)"), (("MODE", "fast"),)), liveness=Probe("tcpSocket")
+)
+GATEWAY = PodTemplate("gateway", None, role="gateway")
+CLUSTER = ClusterSpec(
+    nodes=NODES,
+    deployments=(
+        Deployment("web", 2, WEB),
+        Deployment("stock", 1, STOCK, max_skew=None, zones=("east-a",)),
+        Deployment("gateway", 1, GATEWAY),
+    ),
+    services=(Service("web", traffic_distribution="PreferSameZone"), Service("stock", port=9000)),
+    gateway=GatewayConfig((GatewayRoute("/", "web"),)),
+    policies=(
+        ("web", TrafficPolicy(timeout_s=2.0)),
+        (
+            "stock",
+            TrafficPolicy(
+                load_balancer="RANDOM",
+                locality=LocalityLoadBalancing(
+                    distribute=(LocalityDistribution("east/*", (("east/east-a/*", 100),)),),
+                ),
+                connection_pool=ConnectionPool(0.25, max_connections=10, idle_timeout_s=60.0),
+                outlier_detection=OutlierDetection(max_ejection_percent=100),
+                retries=Retries(attempts=0),
+            ),
+        ),
+    ),
+)
+ADDRESS = PodAddress(*(SocketAddress("127.20.1.11", port) for port in (8080, 15006, 15001)))
+PODS = (
+    Pod("web-1", "web", WEB, node="n1", phase="Running", ready=True, address=ADDRESS, restarts=1),
+    Pod("web-2", "web", WEB, reason="0/2 nodes are available: 2 node(s) didn't match"),
+    Pod("stock-1", "stock", STOCK, node="n2", phase="Terminating"),
+    Pod("gateway-1", "gateway", GATEWAY, node="n1", phase="Running", ready=True),
+)
+SLICES = (
+    EndpointSlice("web", (Endpoint("web-1", "n1", NODES[0].locality, ADDRESS.inbound),)),
+    EndpointSlice("stock"),
+)
+
+
+def rendered() -> list[dict[str, Any]]:
+    return manifests(CLUSTER, PODS, NODES, SLICES)
+
+
+def test_a_cluster_becomes_manifests(golden: Callable[[str, str], None]) -> None:
+    golden("manifests.yaml", yaml.safe_dump_all(rendered(), sort_keys=False))
+
+
+def test_every_manifest_says_what_it_is_and_each_name_is_there_once() -> None:
+    names = [(m["apiVersion"], m["kind"], m["metadata"]["name"]) for m in rendered()]
+    assert len(set(names)) == len(names)
+
+
+def test_annotations_and_labels_are_strings() -> None:
+    for manifest in rendered():
+        metadata = manifest["metadata"]
+        values = [*metadata.get("labels", {}).values(), *metadata.get("annotations", {}).values()]
+        assert all(isinstance(value, str) for value in values), manifest
+
+
+def test_a_cluster_without_gateway_routes_has_no_gateway() -> None:
+    cluster = ClusterSpec((), (), (), GatewayConfig(()), ())
+    assert manifests(cluster, (), (), ()) == []

@@ -1,0 +1,337 @@
+"""The control plane as a whole. Run as a program, this file prints the story that the golden file holds."""
+
+import heapq
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import testbed
+from testbed.control.messages import (
+    Command,
+    ConfigAcked,
+    ConfigRejected,
+    Event,
+    LeaseRenewed,
+    NodeRegistered,
+    PodReadinessChanged,
+    PodStarted,
+    PodStopped,
+    ProxyConnected,
+    PushConfig,
+    RecordEvent,
+    StartPod,
+    StopPod,
+)
+from testbed.control.objects import (
+    BuiltinWorkload,
+    ClusterSpec,
+    Deployment,
+    GatewayConfig,
+    GatewayRoute,
+    Node,
+    PodAddress,
+    PodTemplate,
+    Service,
+    SocketAddress,
+    Timings,
+    TrafficPolicy,
+)
+from testbed.control.plane import ControlPlane
+from testbed.control.topology import Locality
+
+ZONES = ("east-a", "east-b", "east-c")
+WEB = PodTemplate("web", BuiltinWorkload(stages=(("orders",),)))
+ORDERS = PodTemplate("orders", BuiltinWorkload())
+GATEWAY = PodTemplate("gateway", None, role="gateway")
+CLUSTER = ClusterSpec(
+    nodes=tuple(Node(f"{zone}-{number}", Locality("east", zone)) for zone in ZONES for number in (1, 2)),
+    deployments=(
+        Deployment("gateway-east-a", 1, GATEWAY, max_skew=None, zones=("east-a",)),
+        Deployment("web", 3, WEB, max_skew=2),
+        Deployment("orders", 3, ORDERS),
+    ),
+    services=(Service("web"), Service("orders")),
+    gateway=GatewayConfig((GatewayRoute("/", "web"),)),
+    policies=(("web", TrafficPolicy()), ("orders", TrafficPolicy())),
+    timings=Timings(
+        lease_renew_s=0.5,
+        lease_grace_s=2.0,
+        node_monitor_s=0.25,
+        unreachable_toleration_s=15.0,
+        eviction_rate_per_s=2.0,
+    ),
+)
+NODES = tuple(node.name for node in CLUSTER.nodes)
+
+
+def address(pod: str) -> PodAddress:
+    ip = f"127.20.{len(pod)}.{sum(map(ord, pod)) % 250 + 1}"
+    return PodAddress(SocketAddress(ip, 8080), SocketAddress(ip, 15006), SocketAddress(ip, 15001))
+
+
+class World:
+    """Well-behaved kubelets and proxies around a control plane, in virtual time.
+
+    A cut-off node runs on; what it and the control plane say to each other arrives when it is back.
+    """
+
+    def __init__(self, cluster: ClusterSpec = CLUSTER) -> None:
+        self.plane = ControlPlane(cluster)
+        self.timings = cluster.timings
+        self.now = 0.0
+        self.commands: list[tuple[float, Command]] = []
+        self.cut_off: tuple[str, ...] = ()
+        self._held: list[tuple[str, Event | Command]] = []
+        self._queue: list[tuple[float, int, str, Event | Command]] = []
+        self._count = 0
+        for node in cluster.nodes:
+            self._later(0.0, node.name, NodeRegistered(node.name))
+            self._later(self.timings.lease_renew_s, node.name, LeaseRenewed(node.name))
+
+    def run(self, until_s: float) -> None:
+        while True:
+            deadline_s = self.plane.next_deadline()
+            assert deadline_s is None or deadline_s >= self.now
+            event_s = self._queue[0][0] if self._queue else until_s + 1
+            step_s = event_s if deadline_s is None else min(deadline_s, event_s)
+            if step_s > until_s:
+                self.now = until_s
+                return
+            self.now = step_s
+            if event_s > step_s:
+                self._carry_out(self.plane.handle(None, self.now))
+            else:
+                _, _, node, message = heapq.heappop(self._queue)
+                self._arrive(node, message)
+
+    def heal(self) -> None:
+        held, self._held, self.cut_off = self._held, [], ()
+        for node, message in held:
+            self._arrive(node, message)
+
+    def _later(self, wait_s: float, node: str, message: Event | Command) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (round(self.now + wait_s, 6), self._count, node, message))
+
+    def _arrive(self, node: str, message: Event | Command) -> None:
+        if isinstance(message, LeaseRenewed):
+            self._later(self.timings.lease_renew_s, node, message)
+            if node in self.cut_off:
+                return
+        if node in self.cut_off:
+            self._held.append((node, message))
+        elif isinstance(message, StartPod | StopPod | PushConfig):
+            self._obey(message)
+        elif not isinstance(message, RecordEvent):
+            self._carry_out(self.plane.handle(message, self.now))
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            self.commands.append((self.now, command))
+            if not isinstance(command, RecordEvent):
+                self._later(0.001, command.node, command)
+
+    def _obey(self, command: StartPod | StopPod | PushConfig) -> None:
+        match command:
+            case StartPod(node, pod):
+                self._later(0.4, node, ProxyConnected(pod.name))
+                self._later(0.5, node, PodStarted(node, pod.name, address(pod.name)))
+                self._later(0.6, node, PodReadinessChanged(node, pod.name, True))
+            case StopPod(node, pod_name):
+                self._later(0.1, node, PodStopped(node, pod_name))
+            case PushConfig(node, proxy, type_url, version):
+                self._later(0.002, node, ConfigAcked(proxy, type_url, version))
+
+
+def told(command: Command) -> str:
+    match command:
+        case StartPod(node, pod):
+            return f"StartPod {pod.name} on {node}"
+        case StopPod(node, name):
+            return f"StopPod {name} on {node}"
+        case PushConfig():
+            return f"PushConfig {command.proxy} {command.type_url.rpartition('.')[2]} {command.version}"
+        case RecordEvent(kind, name, reason, details):
+            return f"{kind} {name} {reason} {dict(details)}"
+
+
+def outage() -> str:
+    """Bring-up; a zone is cut off and heals; it is cut off for good, its pods are evicted, and it heals again."""
+    world = World()
+    lines: list[str] = []
+
+    def act(what: str, until_s: float) -> None:
+        lines.append(f"--- {what}")
+        told_before = len(world.commands)
+        world.run(until_s)
+        lines.extend(f"{at_s:8.3f} {told(command)}" for at_s, command in world.commands[told_before:])
+        lines.extend(f"not ready: {line}" for line in world.plane.not_ready())
+
+    act("bring-up", 10.0)
+    world.cut_off = ("east-a-1", "east-a-2")
+    act("east-a is cut off", 15.0)
+    world.heal()
+    act("east-a is back", 20.0)
+    world.cut_off = ("east-a-1", "east-a-2")
+    act("east-a is cut off for longer than its pods tolerate", 45.0)
+    world.heal()
+    act("east-a is back", 50.0)
+    return "\n".join(lines) + "\n"
+
+
+def test_an_outage_with_eviction_goes_as_it_went(golden: Callable[[str, str], None]) -> None:
+    golden("outage.txt", outage())
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_the_outage_is_the_same_under_any_hash_seed(seed: str) -> None:
+    environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(testbed.__file__).parents[1])}
+    told_s = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=True)
+    assert told_s.stdout == outage()
+
+
+def test_a_cluster_comes_up_and_says_so() -> None:
+    world = World()
+    assert world.plane.not_ready()[0] == "node east-a-1: not registered"
+    assert "deployment web: 0 of 3 pods created" in world.plane.not_ready()
+    world.run(0.2)
+    waiting = "pod web-1: waiting for node east-a-2 to start it: ContainerCreating"
+    assert waiting in world.plane.not_ready()
+    world.run(0.55)
+    assert any(line.startswith("pod web-1: started on east-a-2, not ready") for line in world.plane.not_ready())
+    world.run(5.0)
+    assert world.plane.all_ready(), world.plane.not_ready()
+    assert [len(each.endpoints) for each in world.plane.endpoint_slices()] == [3, 3]
+
+
+def test_placement_does_not_depend_on_the_order_of_registration() -> None:
+    placements = []
+    for nodes in (NODES, NODES[::-1]):
+        plane = ControlPlane(CLUSTER)
+        for at_s, node in enumerate(nodes):
+            assert plane.pods() == ()
+            plane.handle(NodeRegistered(node), at_s / 10)
+        placements.append([(pod.name, pod.node) for pod in plane.pods()])
+    assert placements[0] == placements[1]
+
+
+def test_a_pod_that_nobody_wants_is_stopped() -> None:
+    plane = ControlPlane(CLUSTER)
+    assert plane.handle(PodStarted("east-a-1", "web-9", address("web-9")), 0.0) == [StopPod("east-a-1", "web-9")]
+    assert plane.handle(PodStopped("east-a-1", "web-9"), 0.1) == []
+
+
+def test_an_undeclared_node_is_refused_by_name() -> None:
+    with pytest.raises(KeyError, match="no Node 'east-z-1': there are east-a-1"):
+        ControlPlane(CLUSTER).handle(NodeRegistered("east-z-1"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("told_reason", "reason"),
+    [
+        ("Unhealthy: Readiness probe failed: HTTP 503", "Unhealthy"),
+        ("CrashLoopBackOff: back-off 10s restarting failed app, last exit code 1", "BackOff"),
+        ("Error: app exited with code 1", "ContainersNotReady"),
+    ],
+)
+def test_why_a_pod_is_not_ready_becomes_an_event_and_is_shown(told_reason: str, reason: str) -> None:
+    world = World()
+    world.run(5.0)
+    node = next(pod.node for pod in world.plane.pods() if pod.name == "web-1")
+    assert node is not None
+    commands = world.plane.handle(PodReadinessChanged(node, "web-1", False, told_reason), 5.0)
+    assert commands[0] == RecordEvent("Pod", "web-1", reason, {"node": node, "message": told_reason})
+    assert [command.reason for command in commands if isinstance(command, RecordEvent)][1:] == [
+        "NotReady",
+        "EndpointsChanged",
+    ]
+    assert world.plane.not_ready() == [f"pod web-1: started on {node}, not ready: {told_reason}"]
+
+
+def test_a_rejected_configuration_keeps_the_cluster_from_being_ready() -> None:
+    world = World()
+    world.run(5.0)
+    rejected = ConfigRejected("web-1", "type.googleapis.com/envoy.config.cluster.v3.Cluster", "1", "no such field")
+    (command,) = world.plane.handle(rejected, 5.0)
+    assert isinstance(command, RecordEvent)
+    assert (command.kind, command.reason) == ("Proxy", "ConfigRejected")
+    assert world.plane.not_ready() == ["pod web-1: proxy rejected Cluster: no such field"]
+
+
+def test_a_lease_renewal_makes_no_work() -> None:
+    world = World()
+    world.run(5.0)
+    deadline_s = world.plane.next_deadline()
+    assert world.plane.handle(LeaseRenewed("east-a-1"), 5.01) == []
+    assert world.plane.next_deadline() == deadline_s
+
+
+PODS = tuple(f"{deployment.name}-{number}" for deployment in CLUSTER.deployments for number in range(1, 6))
+ANY_NODE, ANY_POD = st.sampled_from(NODES), st.sampled_from(PODS)
+EVENTS: st.SearchStrategy[Event | None] = st.one_of(
+    st.none(),
+    st.builds(NodeRegistered, ANY_NODE),
+    st.builds(LeaseRenewed, ANY_NODE),
+    st.builds(lambda node, pod: PodStarted(node, pod, address(pod)), ANY_NODE, ANY_POD),
+    st.builds(PodReadinessChanged, ANY_NODE, ANY_POD, st.booleans(), st.just("Unhealthy: no")),
+    st.builds(PodStopped, ANY_NODE, ANY_POD),
+    st.builds(ProxyConnected, ANY_POD),
+    st.builds(ConfigAcked, ANY_POD, st.just("t.Cluster"), st.just("1")),
+    st.builds(ConfigRejected, ANY_POD, st.just("t.Cluster"), st.just("1"), st.just("error")),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    own_node=st.booleans(),
+    steps=st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.3, 3.0, 16.0])), max_size=60),
+)
+def test_any_order_of_events_keeps_the_invariants(own_node: bool, steps: list[tuple[Event | None, float]]) -> None:
+    plane = ControlPlane(CLUSTER)
+    for node in NODES:
+        plane.handle(NodeRegistered(node), 0.0)
+    now = 0.0
+    bound: dict[str, str] = {pod.name: pod.node for pod in plane.pods() if pod.node is not None}
+    versions: Counter[tuple[str, str]] = Counter()
+    for event, wait_s in steps:
+        now += wait_s
+        if own_node and isinstance(event, PodStarted | PodReadinessChanged | PodStopped) and event.pod in bound:
+            event = replace(event, node=bound[event.pod])
+        for command in plane.handle(event, now):
+            if isinstance(command, PushConfig):
+                versions[command.proxy, command.type_url] += 1
+                assert command.version == str(versions[command.proxy, command.type_url])
+        deadline_s = plane.next_deadline()
+        assert deadline_s is not None
+        assert deadline_s > now
+        _check_invariants(plane, bound)
+
+
+def _check_invariants(plane: ControlPlane, bound: dict[str, str]) -> None:
+    pods = {pod.name: pod for pod in plane.pods()}
+    nodes = {node.name: node for node in plane.nodes()}
+    alive = Counter(pod.deployment for pod in pods.values() if pod.phase != "Terminating")
+    assert alive == {deployment.name: deployment.replicas for deployment in CLUSTER.deployments}
+    for pod in pods.values():
+        if pod.node is not None:
+            assert bound.setdefault(pod.name, pod.node) == pod.node, "a pod never moves"
+    endpoints = [(each.service, endpoint) for each in plane.endpoint_slices() for endpoint in each.endpoints]
+    for service, endpoint in endpoints:
+        pod = pods[endpoint.pod]
+        assert (pod.template.service, pod.node, pod.ready, pod.phase) == (service, endpoint.node, True, "Running")
+        assert nodes[endpoint.node].ready == "True"
+    serving = [pod for pod in pods.values() if pod.ready and pod.template.role == "service"]
+    assert len(endpoints) == len(serving)
+    assert plane.all_ready() == (not plane.not_ready())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(outage())

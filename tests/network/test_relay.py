@@ -1,0 +1,320 @@
+"""The relay on real sockets: who may connect, and what a link does to bytes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from ipaddress import IPv4Address
+from statistics import median
+from time import monotonic
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from testbed.control.objects import SocketAddress
+from testbed.control.topology import LinkQuality
+from testbed.faults.actions import LinkEffect
+from testbed.network.relay import parse_connect
+from tests.network.conftest import (
+    BOTH,
+    BOTH_KINDS,
+    DEADLINE_S,
+    FORWARD,
+    ONE_MS,
+    OPENED,
+    Start,
+    head,
+    read_exactly,
+    reset,
+    round_trips_s,
+    wait_until,
+)
+
+# --- connections ---------------------------------------------------------------------------------------------------
+
+
+@BOTH_KINDS
+def test_a_connect_tunnel_carries_bytes_both_ways(world: Start, quality: LinkQuality) -> None:
+    client, server = world(quality).connect()
+    client.sendall(b"ping")
+    assert read_exactly(server, 4) == b"ping"
+    server.sendall(b"pong")
+    assert read_exactly(client, 4) == b"pong"
+
+
+@BOTH_KINDS
+def test_bytes_behind_the_head_are_forwarded(world: Start, quality: LinkQuality) -> None:
+    w = world(quality)
+    early = bytes(range(256)) * 1024
+    client = w.ask(head(w.target) + early)
+    assert read_exactly(w.accept(), len(early)) == early
+    assert read_exactly(client, len(OPENED)) == OPENED
+
+
+@BOTH_KINDS
+def test_a_target_that_speaks_first_is_heard_after_the_answer(world: Start, quality: LinkQuality) -> None:
+    w = world(quality)
+    client = w.ask(head(w.target))
+    w.accept().sendall(b"hello")
+    assert read_exactly(client, len(OPENED) + 5) == OPENED + b"hello"
+
+
+@BOTH_KINDS
+def test_a_forward_leads_to_its_target(world: Start, quality: LinkQuality) -> None:
+    w = world(quality)
+    client = w.dial(w.entry)
+    client.sendall(b"ping")
+    server = w.accept()
+    assert read_exactly(server, 4) == b"ping"
+    server.sendall(b"pong")
+    assert read_exactly(client, 4) == b"pong"
+
+
+@BOTH_KINDS
+def test_a_half_close_ends_one_direction_only(world: Start, quality: LinkQuality) -> None:
+    client, server = world(quality).connect()
+    client.sendall(b"question")
+    client.shutdown(socket.SHUT_WR)
+    assert read_exactly(server, 8) == b"question"
+    assert server.recv(1) == b""
+    server.sendall(b"answer")
+    assert read_exactly(client, 6) == b"answer"
+    server.close()
+    assert client.recv(1) == b""
+
+
+@BOTH_KINDS
+def test_an_early_half_close_is_kept_for_the_target(world: Start, quality: LinkQuality) -> None:
+    w = world(quality)
+    client = w.dial(w.entry)
+    client.sendall(b"question")
+    client.shutdown(socket.SHUT_WR)
+    server = w.accept()
+    assert read_exactly(server, 8) == b"question"
+    assert server.recv(1) == b""
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("end", [0, 1], ids=["client", "server"])
+def test_a_reset_of_one_end_resets_the_other(world: Start, quality: LinkQuality, end: int) -> None:
+    ends = world(quality).connect()
+    reset(ends[end])
+    with pytest.raises(ConnectionResetError):
+        ends[1 - end].recv(1)
+
+
+@BOTH_KINDS
+def test_a_refusal_at_the_target_resets_the_client(world: Start, quality: LinkQuality) -> None:
+    w = world(quality)
+    w.server.close()
+    client = w.ask(head(w.target))
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    client = w.dial(w.entry)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_a_closed_forward_refuses_but_keeps_its_connections(world: Start) -> None:
+    w = world()
+    client = w.dial(w.entry)
+    server = w.accept()
+    w.relay.close_forward(w.entry)
+    with pytest.raises(ConnectionRefusedError):
+        w.dial(w.entry)
+    client.sendall(b"ping")
+    assert read_exactly(server, 4) == b"ping"
+
+
+def test_an_address_in_use_is_named(world: Start) -> None:
+    w = world()
+    with pytest.raises(OSError, match=f"relay of a cannot listen at {w.entry}"):
+        w.relay.open_forward("b", w.entry, w.target)
+
+
+def test_an_unknown_destination_is_refused(world: Start) -> None:
+    w = world()
+    with pytest.raises(KeyError):
+        w.relay.open_forward("nowhere", SocketAddress(w.entry.ip, 22999), w.target)
+
+
+def test_stop_ends_every_connection_and_listener(world: Start) -> None:
+    w = world(ONE_MS)
+    client, server = w.connect()
+    w.relay.stop()
+    w.relay.stop()
+    for end in (client, server):
+        with pytest.raises(ConnectionResetError):
+            end.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        w.dial(w.path)
+    with pytest.raises(RuntimeError, match="relay of a is not running"):
+        w.relay.lift("cut")
+
+
+# --- no open proxy -------------------------------------------------------------------------------------------------
+
+
+def test_an_address_outside_the_destination_is_forbidden(world: Start) -> None:
+    w = world()
+    elsewhere = w.network.allocate_pod("c", 8080).app
+    with socket.create_server((elsewhere.ip, elsewhere.port)) as server:
+        client = w.ask(head(elsewhere))
+        assert client.recv(1000).startswith(b"HTTP/1.1 403 ")
+        assert client.recv(1) == b""
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"CONNECT localhost:80 HTTP/1.1\r\n\r\n", b"400"),
+        (b"\r\n\r\n", b"400"),
+        (b"x" * 5000, b"431"),
+        (b"CONNECT 127.", b"408"),
+    ],
+)
+def test_a_bad_head_is_refused(world: Start, request_bytes: bytes, status: bytes) -> None:
+    client = world(head_timeout_s=0.1).ask(request_bytes)
+    assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.from_regex(rb"CONNECT [0-9.:]{0,20}:[0-9]{0,6} HTTP/1\.1\r\n\r\n", fullmatch=True)
+    | st.builds(lambda ip, port: head(SocketAddress(str(ip), port)), st.ip_addresses(v=4), st.integers(0, 70000))
+)
+@example(head(SocketAddress("127.9.1.2", 8080)))
+def test_a_parsed_head_is_an_address_and_port_and_anything_else_an_error(request_bytes: bytes) -> None:
+    try:
+        target = parse_connect(request_bytes)
+    except ValueError:
+        return
+    assert IPv4Address(target.ip)
+    assert 0 < target.port < 65536
+    assert f"{target} HTTP/1.1".encode() in request_bytes
+
+
+# --- quality -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay_s", [0.0005, 0.005])
+def test_a_round_trip_takes_both_delays_and_little_more(world: Start, delay_s: float) -> None:
+    client, server = world(LinkQuality(delay_s=delay_s)).connect()
+    times = round_trips_s(client, server, 30)
+    assert min(times) > 2 * delay_s - 0.0001
+    assert median(times) - 2 * delay_s < 0.002
+
+
+def test_setting_up_a_connection_takes_a_round_trip(world: Start) -> None:
+    w = world(LinkQuality(delay_s=0.02))
+    started = monotonic()
+    client, server = w.connect()
+    assert monotonic() - started > 0.0399
+    started = monotonic()
+    client.sendall(b"x")
+    read_exactly(server, 1)
+    assert monotonic() - started < 0.0399
+
+
+def test_a_change_of_delay_acts_on_open_connections(world: Start) -> None:
+    w = world()
+    client, server = w.connect()
+    in_effect_s = w.relay.impose("slow", FORWARD, LinkEffect(added_delay_s=0.05))
+    assert in_effect_s <= monotonic()
+    assert min(round_trips_s(client, server, 3)) > 0.0499
+    w.relay.lift("slow")
+    assert min(round_trips_s(client, server, 3)) < 0.0499
+
+
+def test_jitter_spreads_the_delay_and_keeps_the_order(world: Start) -> None:
+    w = world(LinkQuality(delay_s=0.002, jitter_s=0.002))
+    client, server = w.connect()
+    sent = b"".join(b"%07d\n" % number for number in range(2000))
+    for start in range(0, len(sent), 80):
+        client.sendall(sent[start : start + 80])
+    assert read_exactly(server, len(sent)) == sent
+    times = round_trips_s(client, server, 30)
+    assert max(times) - min(times) > 0.001
+
+
+def test_bandwidth_limits_all_connections_of_a_link_together(world: Start) -> None:
+    w = world(LinkQuality(bandwidth_bits_per_s=16e6))
+    pairs = [w.connect(), w.connect()]
+    payload = bytes(250_000)
+    started = monotonic()
+    senders = [threading.Thread(target=client.sendall, args=(payload,)) for client, _ in pairs]
+    for sender in senders:
+        sender.start()
+    for _, server in pairs:
+        read_exactly(server, len(payload))
+    took_s = monotonic() - started
+    for sender in senders:
+        sender.join()
+    assert 0.23 < took_s < 0.5  # 500 kB at 2 MB/s
+
+
+def test_loss_costs_time_and_no_bytes(world: Start) -> None:
+    w = world(LinkQuality(delay_s=0.0005))
+    client, server = w.connect()
+    w.relay.impose("lossy", FORWARD, LinkEffect(added_loss=0.3))
+    times = round_trips_s(client, server, 12)
+    assert max(times) > 0.2
+    assert min(times) < 0.2
+    w.relay.stop()
+    assert sum(s.dropped for s in w.relay.drain_samples() if s.source == "a") >= sum(t > 0.2 for t in times)
+
+
+@BOTH_KINDS
+def test_a_reader_that_does_not_read_holds_the_writer_back(world: Start, quality: LinkQuality) -> None:
+    client, server = world(quality).connect()
+    client.setblocking(False)
+    sent = 0
+    deadline = blocked_since = monotonic()
+    while monotonic() - blocked_since < 0.2:
+        assert monotonic() - deadline < DEADLINE_S
+        try:
+            sent += client.send(bytes(65536))
+            blocked_since = monotonic()
+        except BlockingIOError:
+            pass
+    assert sent < 64 << 20
+    read_exactly(server, sent)
+    client.settimeout(DEADLINE_S)
+    client.sendall(b"more")
+    assert read_exactly(server, 4) == b"more"
+
+
+def test_samples_tell_declared_and_achieved_for_each_direction(world: Start) -> None:
+    w = world(LinkQuality(delay_s=0.002))
+    client, server = w.connect()
+    round_trips_s(client, server, 20)
+    client.sendall(bytes(1000))
+    read_exactly(server, 1000)
+    w.relay.stop()
+    samples = w.relay.drain_samples()
+    assert {(s.source, s.destination) for s in samples} == set(BOTH)
+    for sample in samples:
+        assert sample.declared_ms == pytest.approx(2)
+        assert 1.9 < sample.achieved_p50_ms < 4
+        assert sample.achieved_p99_ms >= sample.achieved_p50_ms
+    assert sum(s.bytes for s in samples if s.source == "a") == 1020
+    assert sum(s.bytes for s in samples if s.source == "b") == 20
+    assert w.relay.drain_samples() == []
+
+
+def test_finished_seconds_can_be_drained_while_the_relay_runs(world: Start) -> None:
+    w = world()
+    client, server = w.connect()
+    round_trips_s(client, server, 1)
+    drained = []
+
+    def forward_bytes() -> int:
+        drained.extend(w.relay.drain_samples())
+        return sum(s.bytes for s in drained if s.source == "a")
+
+    wait_until(lambda: forward_bytes() == 1)

@@ -1,0 +1,114 @@
+"""The timer on both kinds of event loop: order, cancellation, accuracy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from statistics import median
+from time import monotonic
+
+import pytest
+import uvloop
+
+from testbed.network.timer import PreciseTimer
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    make: Callable[[], asyncio.AbstractEventLoop] = request.param
+    loop = make()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def timer(loop: asyncio.AbstractEventLoop) -> Iterator[PreciseTimer]:
+    with PreciseTimer(loop) as timer:
+        yield timer
+
+
+def run_until(loop: asyncio.AbstractEventLoop, timer: PreciseTimer, seconds: float) -> None:
+    """Run the loop until everything set for the next `seconds` has fired."""
+    done = loop.create_future()
+    timer.call_at(monotonic() + seconds, lambda: done.set_result(None))
+    loop.run_until_complete(asyncio.wait_for(done, 10))
+
+
+def test_callbacks_fire_in_order_of_time_and_then_of_insertion(
+    loop: asyncio.AbstractEventLoop, timer: PreciseTimer
+) -> None:
+    fired: list[str] = []
+    now = monotonic()
+    for name, offset_s in (("c", 0.006), ("a1", 0.002), ("b", 0.004), ("a2", 0.002), ("a3", 0.002), ("past", -1)):
+        timer.call_at(now + offset_s, lambda name=name: fired.append(name))  # type: ignore[misc]
+    run_until(loop, timer, 0.01)
+    assert fired == ["past", "a1", "a2", "a3", "b", "c"]
+
+
+def test_a_cancelled_callback_does_not_fire(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
+    fired: list[str] = []
+    timer.call_at(monotonic() + 0.002, lambda: fired.append("kept"))
+    timer.call_at(monotonic() + 0.001, lambda: fired.append("cancelled")).cancel()
+    run_until(loop, timer, 0.005)
+    assert fired == ["kept"]
+
+
+def test_a_callback_can_set_the_next_one(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
+    times: list[float] = []
+
+    def again() -> None:
+        times.append(monotonic())
+        if len(times) < 5:
+            timer.call_at(times[-1] + 0.001, again)
+
+    timer.call_at(monotonic(), again)
+    run_until(loop, timer, 0.05)
+    assert len(times) == 5
+    assert all(later - earlier >= 0.001 for earlier, later in pairwise(times))
+
+
+def test_a_failing_callback_does_not_stop_the_others(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
+    errors: list[object] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    timer.call_at(monotonic() + 0.001, lambda: 1 / 0)
+    run_until(loop, timer, 0.002)
+    assert [type(error) for error in errors] == [ZeroDivisionError]
+
+
+def test_sleep_is_never_early_and_late_by_much_less_than_a_millisecond(
+    loop: asyncio.AbstractEventLoop, timer: PreciseTimer
+) -> None:
+    async def lateness_s() -> list[float]:
+        late = []
+        for _ in range(50):
+            started = monotonic()
+            await timer.sleep(0.0003)
+            late.append(monotonic() - started - 0.0003)
+        return late
+
+    late_s = loop.run_until_complete(lateness_s())
+    assert min(late_s) >= 0
+    assert median(late_s) < 0.001
+
+
+def test_a_cancelled_sleep_leaves_nothing_behind(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
+    async def cancel() -> None:
+        task = asyncio.create_task(timer.sleep(0.002))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    loop.run_until_complete(cancel())
+    run_until(loop, timer, 0.005)
+
+
+def test_a_closed_timer_fires_nothing(loop: asyncio.AbstractEventLoop) -> None:
+    timer = PreciseTimer(loop)
+    fired: list[int] = []
+    timer.call_at(monotonic(), lambda: fired.append(1))
+    timer.close()
+    timer.close()
+    loop.run_until_complete(asyncio.sleep(0.002))
+    assert not fired

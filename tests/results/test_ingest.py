@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from testbed.control import access_log
+from testbed.results import ingest
+from testbed.results.ingest import (
+    NOT_FINISHED,
+    PodIdentity,
+    Pods,
+    ingest_access_log,
+    ingest_outlier_log,
+    ingest_requests,
+)
+from testbed.results.tables import Clock
+from testbed.results.writer import TableWriter, read_table
+
+CLOCK = Clock(t0_monotonic_s=100.0, epoch_minus_monotonic_s=1_700_000_000.0)
+WEB = PodIdentity("web-1", "web", "n1", "east-a", "east", "c1", "127.20.1.3", -5.0)
+ORDERS = PodIdentity("orders-1", "orders", "n2", "east-b", "east", "c2", "127.20.2.3", -5.0)
+PODS = Pods([WEB, ORDERS])
+
+
+def _sent(request_id: str, intended_s: float = 101.0) -> dict[str, Any]:
+    return {"e": "s", "id": request_id, "n": "GET /", "p": 7, "i": intended_s, "s": intended_s + 0.5, "z": "east-a"}
+
+
+def _finished(request_id: str, finished_s: float = 103.0, outcome: str = "ok") -> dict[str, Any]:
+    return {"e": "f", "id": request_id, "f": finished_s, "c": 200 if outcome == "ok" else None, "o": outcome, "m": None}
+
+
+def _write(path: Path, lines: list[Any], end: bytes = b"") -> Path:
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines) + end)
+    return path
+
+
+def _requests(folder: Path, path: Path) -> tuple[ingest.IngestCounts, list[dict[str, Any]]]:
+    with TableWriter(folder, "requests", "clients") as requests:
+        counts = ingest_requests(path, requests, CLOCK, "east-b")
+    return counts, read_table(folder, "requests").to_pylist()
+
+
+def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path) -> None:
+    counts, rows = _requests(tmp_path, _write(tmp_path / "records", [_sent("r1"), _finished("r1")]))
+    assert counts == ingest.IngestCounts(lines=2, rows=1)
+    assert rows == [
+        {
+            "request_id": "r1",
+            "origin_zone": "east-b",
+            "name": "GET /",
+            "partition": "7",
+            "intended_s": 1.0,
+            "sent_s": 1.5,
+            "finished_s": 3.0,
+            "latency_ms": 2000.0,
+            "status": 200,
+            "outcome": "ok",
+            "error": None,
+            "entry_zone": "east-a",
+        }
+    ]
+
+
+def test_a_request_without_finish_is_unknown(tmp_path: Path) -> None:
+    _, rows = _requests(tmp_path, _write(tmp_path / "records", [_sent("r1")]))
+    assert [(row["outcome"], row["error"], row["finished_s"]) for row in rows] == [("unknown", NOT_FINISHED, None)]
+
+
+def test_torn_and_strange_lines_are_counted_and_cost_nothing_else(tmp_path: Path) -> None:
+    lines = [_sent("r1"), 5, {"e": "s"}, _finished("r1", outcome="maybe"), _finished("nobody"), _finished("r1")]
+    path = _write(tmp_path / "records", lines, end=b'{"e":"s","id":"r')
+    counts, rows = _requests(tmp_path, path)
+    assert counts == ingest.IngestCounts(lines=7, rows=1, unreadable=4, orphans=1)
+    assert rows[0]["outcome"] == "ok"
+
+
+_OUTCOME = st.sampled_from(["ok", "failed", "unknown", None])
+
+
+@given(outcomes=st.lists(_OUTCOME, max_size=30), cut=st.integers(0, 200), block_bytes=st.integers(1, 500))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+def test_every_whole_sent_line_is_exactly_one_row_wherever_the_file_was_torn(
+    tmp_path_factory: pytest.TempPathFactory, outcomes: list[str | None], cut: int, block_bytes: int
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    lines: list[Any] = [_sent(f"r{number}") for number in range(len(outcomes))]
+    lines += [_finished(f"r{number}", outcome=outcome) for number, outcome in enumerate(outcomes) if outcome]
+    content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+    content = content[: max(0, len(content) - cut)]
+    (folder / "records").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "_BLOCK_BYTES", block_bytes)
+        counts, rows = _requests(folder, folder / "records")
+    whole = [line for line in lines[: content.count(b"\n")] if line["e"] == "s"]
+    # A last line that lacks its newline only is whole as well.
+    assert counts.rows == len(rows) in (len(whole), len(whole) + 1)
+    assert len({row["request_id"] for row in rows}) == len(rows)
+    assert counts.unreadable <= 1
+    tally = [sum(row["outcome"] == outcome for row in rows) for outcome in ("ok", "failed", "unknown")]
+    assert sum(tally) == counts.rows
+
+
+def _call(kind: str, **fields: Any) -> dict[str, Any]:
+    return {
+        access_log.KIND: kind,
+        access_log.REQUEST_ID: "r1",
+        access_log.START: "1700000101.250000",
+        access_log.DURATION_US: 1500,
+        access_log.PEER: None,
+        access_log.UPSTREAM_HOST: "127.20.2.3:15006",
+        access_log.UPSTREAM_CLUSTER: "orders",
+        access_log.STATUS: 200,
+        access_log.FLAGS: "-",
+        access_log.ATTEMPTS: 1,
+        access_log.BYTES_RECEIVED: 10,
+        access_log.BYTES_SENT: 90,
+        **fields,
+    }
+
+
+def _hops(folder: Path, lines: list[Any]) -> tuple[ingest.IngestCounts, list[dict[str, Any]], list[dict[str, Any]]]:
+    path = _write(folder / "access.log", lines)
+    with TableWriter(folder, "hops", "web-1") as hops, TableWriter(folder, "attempts", "web-1") as attempts:
+        counts = ingest_access_log(path, "web-1", PODS, CLOCK, hops, attempts)
+    return counts, read_table(folder, "hops").to_pylist(), read_table(folder, "attempts").to_pylist()
+
+
+def test_calls_are_hops_between_known_pods(tmp_path: Path) -> None:
+    lines = [
+        _call(access_log.OUTBOUND),
+        _call(access_log.GATEWAY),
+        _call(access_log.INBOUND, peer="orders-1", upstream_host="127.20.1.3:8080"),
+    ]
+    counts, rows, _ = _hops(tmp_path, lines)
+    assert counts == ingest.IngestCounts(lines=3, rows=3)
+    ends = [(row["direction"], row["source_pod"], row["destination_pod"]) for row in rows]
+    assert ends == [("outbound", "web-1", "orders-1")] * 2 + [("inbound", "orders-1", "web-1")]
+    outbound = rows[0]
+    assert (outbound["start_s"], outbound["duration_ms"], outbound["bytes"]) == (1.25, 1.5, 100)
+    assert (outbound["source_zone"], outbound["destination_zone"]) == ("east-a", "east-b")
+    assert (outbound["destination_service"], outbound["destination_node"]) == ("orders", "n2")
+    assert (outbound["destination_region"], outbound["destination_cell"], outbound["flags"]) == ("east", "c2", None)
+
+
+@pytest.mark.parametrize("host", [None, "-", "127.20.9.9:15006"])
+def test_a_call_without_a_known_host_has_no_destination(tmp_path: Path, host: str | None) -> None:
+    lines = [_call(access_log.OUTBOUND, upstream_host=host, flags="UH", status=503, duration_us=None, attempts=None)]
+    _, rows, _ = _hops(tmp_path, lines)
+    assert [(row["destination_pod"], row["flags"], row["duration_ms"]) for row in rows] == [(None, "UH", None)]
+
+
+def test_a_failed_try_is_an_attempt_and_no_hop(tmp_path: Path) -> None:
+    line = _call(access_log.ATTEMPT, flags="UF", duration_ms=250)
+    _, rows, attempts = _hops(tmp_path, [line])
+    assert rows == []
+    assert [(row["destination_pod"], row["duration_ms"], row["flags"]) for row in attempts] == [("orders-1", 250, "UF")]
+
+
+def test_access_log_lines_of_another_form_are_counted(tmp_path: Path) -> None:
+    lines = [[], {}, {"kind": "tea"}, _call(access_log.OUTBOUND, start="noon"), _call(access_log.OUTBOUND)]
+    counts, rows, _ = _hops(tmp_path, lines)
+    assert (counts.unreadable, len(rows)) == (4, 1)
+
+
+def test_an_address_belongs_to_the_pod_that_had_it_then() -> None:
+    later = PodIdentity("web-2", "web", "n1", "east-a", "east", "c1", WEB.ip, 20.0)
+    pods = Pods([later, WEB])
+    found = [pods.at(f"{WEB.ip}:15006", t_s) for t_s in (-9.0, 19.0, 21.0)]
+    assert [None if index is None else pods.identities[index].pod for index in found] == ["web-1", "web-1", "web-2"]
+
+
+def test_ejections_are_events_about_the_endpoint(tmp_path: Path) -> None:
+    line = {
+        "type": "CONSECUTIVE_5XX",
+        "cluster_name": "orders",
+        "upstream_url": "127.20.2.3:15006",
+        "action": "EJECT",
+        "num_ejections": 1,
+        "enforced": True,
+        "timestamp": "2023-11-14T22:15:01.500Z",
+    }
+    lines = [line, {**line, "action": "UNEJECT", "enforced": False}, {**line, "enforced": False}, {"action": "EJECT"}]
+    with TableWriter(tmp_path, "events", "web-1") as events:
+        counts = ingest_outlier_log(_write(tmp_path / "outliers", lines), "web-1", PODS, CLOCK, events)
+    rows = read_table(tmp_path, "events").to_pylist()
+    assert (counts.rows, counts.unreadable) == (3, 1)
+    assert [row["reason"] for row in rows] == ["Ejected", "Unejected", "EjectionNotEnforced"]
+    assert (rows[0]["t_s"], rows[0]["source"], rows[0]["kind"], rows[0]["object"]) == (
+        1.5,
+        "web-1",
+        "Endpoint",
+        "orders-1",
+    )
+    assert orjson.loads(rows[0]["details"])["type"] == "CONSECUTIVE_5XX"

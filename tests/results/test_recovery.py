@@ -1,0 +1,147 @@
+"""Recovery against a slow oracle that follows the definition word by word."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.results.columns import Requests
+from testbed.results.facts import AppliedFault
+from testbed.results.recovery import ControlPath, control_path, impacts, recovery
+from testbed.results.tables import SCHEMAS
+
+NOTHING = {name: SCHEMAS[name].empty_table() for name in ("events", "pushes")}
+
+Row = tuple[float, float | None, str]
+"""Intended and finished in seconds, and the outcome."""
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"intended_s": i, "sent_s": i, "finished_s": f, "outcome": outcome} for i, f, outcome in rows],
+        schema=SCHEMAS["requests"],
+    )
+
+
+def _steady(start_s: float, end_s: float, outcome: str = "ok", per_s: int = 100) -> list[Row]:
+    numbers = range(round(start_s * per_s), round(end_s * per_s))
+    return [(number / per_s, number / per_s + 0.005, outcome) for number in numbers]
+
+
+def _oracle(rows: list[Row], applied_s: list[float], start_s: float, end_s: float) -> tuple[Any, ...]:
+    counted = []
+    for intended_s, finished_s, outcome in rows:
+        met = [t for t in applied_s if intended_s < t and (finished_s is None or finished_s >= t)]
+        counted_s = min(met, default=intended_s)
+        if start_s <= counted_s < end_s:
+            counted.append((counted_s, intended_s, outcome))
+    not_ok = [request for request in counted if request[2] != "ok"]
+    first = min((intended_s for _, intended_s, _ in not_ok), default=None)
+    failed = sum(outcome == "failed" for _, _, outcome in not_ok)
+    if not counted:
+        return None, None, 0, 0
+    begins = sorted({counted_s for counted_s, _, _ in counted})
+    windows = {
+        begin: [outcome for counted_s, _, outcome in counted if begin <= counted_s < begin + 1]
+        for begin in begins
+        if begin + 1 <= end_s
+    } or {begins[0]: [outcome for _, _, outcome in counted]}
+    bad = [begin for begin, seen in windows.items() if 100 * seen.count("ok") < 99 * len(seen)]
+    later = [begin for begin in windows if bad and begin > max(bad)]
+    recovered = start_s if not bad else min(later, default=None)
+    return first, recovered, failed, len(not_ok) - failed
+
+
+_ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 60),
+        st.one_of(st.none(), st.integers(0, 30)),
+        st.sampled_from(["ok"] * 6 + ["failed", "unknown"]),
+        st.integers(1, 120),
+    ),
+    max_size=25,
+)
+
+
+@given(rows=_ROWS, applied=st.lists(st.integers(0, 50), min_size=1, max_size=3), healed=st.integers(0, 20))
+def test_recovery_agrees_with_its_definition(
+    rows: list[tuple[int, int | None, str, int]], applied: list[int], healed: int
+) -> None:
+    # Quarters of a second are exact, so that the edges of windows are met often; repeats make 99 % reachable.
+    requests: list[Row] = [
+        (i / 4, None if took is None and outcome == "unknown" else (i + (took or 0)) / 4, outcome)
+        for i, took, outcome, times in rows
+        for _ in range(times if outcome == "ok" else 1)
+    ]
+    faults = [AppliedFault(f"f{n}", t / 4, t / 4, (t + healed) / 4 if n == 0 else None) for n, t in enumerate(applied)]
+    end_s = 15.0
+    starts_s = [fault.applied_s for fault in faults]
+    changes = [*starts_s, (applied[0] + healed) / 4]
+    for impact in impacts(Requests.of(_table(requests), faults), **NOTHING, faults=faults, end_s=end_s):
+        for aftermath in (impact.applied, impact.healed):
+            if aftermath is None:
+                continue
+            until_s = min([end_s, *(t for t in changes if t > aftermath.at_s)])
+            got = aftermath.recovery
+            assert (got.first_error_s, got.recovered_s, got.errors.failed, got.errors.unknown) == _oracle(
+                requests, starts_s, aftermath.at_s, until_s
+            )
+            if got.recovered_s is not None:
+                assert got.time_to_recover_s == got.recovered_s - aftermath.at_s
+
+
+def test_nothing_fell_below_the_target_is_recovered_at_once() -> None:
+    rows = [*_steady(0, 10), (3.5, 3.6, "failed")]
+    got = recovery(Requests.of(_table(rows)), 3.0, 10.0)
+    assert (got.first_error_s, got.recovered_s, got.time_to_recover_s) == (3.5, 3.0, 0.0)
+
+
+def test_an_outage_ends_where_success_returns_for_good() -> None:
+    rows = _steady(0, 3) + _steady(3, 5, "failed") + _steady(5, 6) + _steady(6, 6.1, "unknown") + _steady(6.1, 10)
+    got = recovery(Requests.of(_table(rows)), 3.0, 10.0)
+    assert got.time_to_recover_s == pytest.approx(3.1, abs=0.011)
+    assert (got.errors.failed, got.errors.unknown) == (200, 10)
+
+
+def test_an_outage_until_the_next_change_never_recovered() -> None:
+    got = recovery(Requests.of(_table(_steady(0, 3) + _steady(3, 10, "failed"))), 3.0, 10.0)
+    assert (got.recovered_s, got.time_to_recover_s) == (None, None)
+
+
+def test_users_who_all_hang_count_as_an_outage_until_the_first_of_them_is_served_again() -> None:
+    hanging: list[Row] = [(3.0, 8.0, "unknown")] * 10
+    got = recovery(Requests.of(_table(_steady(0, 3) + hanging + _steady(8, 12))), 3.0, 12.0)
+    assert got.recovered_s == 8.0
+
+
+def test_what_a_fault_met_in_flight_counts_for_the_fault_and_what_a_heal_met_does_not_count_for_the_heal() -> None:
+    fault = AppliedFault("f", 3.0, 3.0, 6.0)
+    rows = [*_steady(0, 2.9), (2.95, 3.2, "failed"), (5.9, 6.4, "unknown"), *_steady(6, 10)]
+    (impact,) = impacts(Requests.of(_table(rows), [fault]), **NOTHING, faults=[fault], end_s=10.0)
+    assert impact.applied.recovery.first_error_s == 2.95
+    assert (impact.applied.recovery.errors.failed, impact.applied.recovery.errors.unknown) == (1, 1)
+    assert impact.healed is not None
+    assert impact.healed.recovery.errors.unknown == 0
+
+
+def test_the_control_path_ends_with_the_last_ack_of_the_first_wave() -> None:
+    events = [(4.0, "Connected"), (5.4, "NodeNotReady"), (5.41, "EndpointsChanged"), (5.9, "EndpointsChanged")]
+    pushes = [(4.9, 4.95), (5.5, 5.52), (5.51, 5.6), (5.52, None), (9.0, 9.1)]
+    got = control_path(
+        pa.Table.from_pylist([{"t_s": t, "reason": reason} for t, reason in events], schema=SCHEMAS["events"]),
+        pa.Table.from_pylist([{"sent_s": sent, "acked_s": acked} for sent, acked in pushes], schema=SCHEMAS["pushes"]),
+        5.0,
+        20.0,
+    )
+    want = ControlPath(0.4, 0.41, 0.5, 0.6, 1)
+    for name in ("detected_s", "decided_s", "pushed_s", "propagated_s", "unacked"):
+        assert math.isclose(getattr(got, name), getattr(want, name), rel_tol=1e-9)
+
+
+def test_a_control_plane_that_noticed_nothing_has_no_path() -> None:
+    assert control_path(NOTHING["events"], NOTHING["pushes"], 5.0, 20.0) == ControlPath()

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pyarrow.compute as pc
+import pytest
+
+from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.summary import load_summary, summarize
+from testbed.results.verdict import EXIT_CODES
+from testbed.results.writer import TableWriter, read_table
+from testbed.scenario import Expectation
+
+
+def _change(run_dir: Path, **changes: object) -> None:
+    replace(RunFacts.load(run_dir), **changes).save(run_dir)  # type: ignore[arg-type]
+
+
+def test_facts_survive_their_file(run_dir: Path) -> None:
+    facts = replace(RunFacts.load(run_dir), killed_proxies=(("web-1", 6.0),), locust={"a": LocustCount(3, 1)})
+    facts.save(run_dir)
+    assert RunFacts.load(run_dir) == facts
+
+
+def test_sums_agree_exactly_with_the_table_and_with_locust(run_dir: Path) -> None:
+    summary = summarize(run_dir)
+    counts = summary["requests"]
+    rows = read_table(run_dir, "requests")
+    assert counts["sent"] == rows.num_rows == summary["locust"]["requests"]
+    assert counts["sent"] == counts["ok"] + counts["failed"] + counts["unknown"]
+    assert counts["unknown"] == pc.sum(pc.equal(rows["outcome"], "unknown")).as_py()
+    assert summary["locust"]["failures"] == counts["failed"] + counts["unknown"]
+    parts = [phase for phase in summary["phases"] if phase["name"] != "all"]
+    for count in ("sent", "ok", "failed", "unknown"):
+        assert sum(phase[count] for phase in parts) == counts[count]
+
+
+def test_the_summary_says_what_clients_suffered_and_how_the_control_plane_followed(run_dir: Path) -> None:
+    summary = summarize(run_dir)
+    (fault,) = summary["faults"]
+    assert fault["errors"] == {"failed": 20, "unknown": 20}
+    assert fault["time_to_recover_s"] == pytest.approx(0.78, abs=0.02)
+    assert fault["heal"]["time_to_recover_s"] == 0.0
+    steps = fault["control_path"]
+    assert steps["detected_s"] < steps["decided_s"] < steps["pushed_s"] < steps["propagated_s"]
+    assert summary["same_zone_share"] == 1.0
+    assert summary["call_matrix"]["east-a"] == {"east-a": 200}
+    assert [phase["name"] for phase in summary["phases"]] == [
+        "warmup",
+        "steady",
+        "during lose-east-a",
+        "after lose-east-a",
+        "all",
+    ]
+
+
+def test_the_summary_can_be_made_again_from_the_folder_alone(run_dir: Path) -> None:
+    first = summarize(run_dir)
+    content = (run_dir / "summary.json").read_bytes()
+    assert summarize(run_dir) == first == load_summary(run_dir)
+    assert (run_dir / "summary.json").read_bytes() == content
+    assert orjson.loads(content)["verdict"] == "passed"
+
+
+def test_met_expectations_exit_0(run_dir: Path) -> None:
+    summary = summarize(run_dir)
+    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("passed", 0)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "shown"),
+    [
+        (Expectation("success_rate", "all", None, None, 0.999, None, "x"), "98.333%"),
+        (Expectation("errors", "during", "lose-east-a", None, None, 10.0, "x"), "40"),
+        (Expectation("latency_p99", "steady", None, None, None, 0.001, "x"), "3.9ms"),
+        (Expectation("request_rate", "all", None, None, 200.0, None, "x"), "150/s"),
+        (Expectation("time_to_recover", "all", "none", None, None, 1.0, "x"), "fault none was never applied"),
+        (Expectation("same_zone_share", "all", None, "nobody", 0.1, None, "x"), "nothing to measure: no such calls"),
+    ],
+)
+def test_a_missed_expectation_exits_1_and_shows_what_was_measured(
+    run_dir: Path, expectation: Expectation, shown: str
+) -> None:
+    _change(run_dir, expectations=(expectation,))
+    summary = summarize(run_dir)
+    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("failed", 1)
+    assert summary["expectations"][0]["shown"] == shown
+
+
+def test_a_time_to_recover_after_a_fault_that_was_never_healed_does_not_hold(run_dir: Path) -> None:
+    expectation = Expectation("time_to_recover", "after", "lose-east-a", None, None, 9.0, "x")
+    _change(run_dir, expectations=(expectation,), faults=(AppliedFault("lose-east-a", 6.0, 6.0),))
+    (result,) = summarize(run_dir)["expectations"]
+    assert (result["held"], result["measured"]) == (False, None)
+    assert result["shown"] == "fault lose-east-a was never healed"
+
+
+def test_an_invalid_run_exits_3_whatever_its_expectations(run_dir: Path) -> None:
+    _change(run_dir, locust={})
+    summary = summarize(run_dir)
+    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("invalid", 3)
+    assert not summary["valid"]
+    assert len(summary["invalid_reasons"]) == 3
+
+
+def test_an_interrupted_run_exits_130_and_keeps_its_results(run_dir: Path) -> None:
+    _change(run_dir, interrupted=True)
+    summary = summarize(run_dir)
+    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("interrupted", 130)
+    assert summary["requests"]["sent"] == 2700
+
+
+def test_a_run_that_left_nothing_but_facts_has_a_summary(tmp_path: Path) -> None:
+    RunFacts("empty", 0, "fast", 1.0, 0.0, 0.0, interrupted=True).save(tmp_path)
+    assert summarize(tmp_path)["requests"] == {"sent": 0, "ok": 0, "failed": 0, "unknown": 0}
+
+
+def test_nacks_and_errors_are_shown(run_dir: Path) -> None:
+    with TableWriter(run_dir, "pushes", "other") as pushes:
+        pushes.append({"proxy": "web-1", "type": "x.Cluster", "version": "3", "sent_s": 1.0, "error": "no such field"})
+    summary = summarize(run_dir)
+    assert summary["nacks"]["count"] == 1
+    assert summary["nacks"]["first"][0]["error"] == "no such field"
+    assert [(row["outcome"], row["count"]) for row in summary["errors"]] == [("failed", 20), ("unknown", 20)]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from testbed.results.calls import Completeness
+from testbed.results.columns import Requests
+from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.tables import SCHEMAS
+from testbed.results.validity import invalid_reasons
+from testbed.scenario import LoadSource
+
+FACTS = RunFacts(
+    name="r",
+    seed=0,
+    profile="fast",
+    warmup_s=1.0,
+    end_s=11.0,
+    ready_s=1.0,
+    sources=(LoadSource("a", 100.0, "constant"),),
+    faults=(AppliedFault("f", 6.0, 6.01),),
+    locust={"a": LocustCount(1100, 0)},
+)
+
+
+def _reasons(
+    facts: RunFacts = FACTS,
+    lag_s: float = 0.001,
+    late_from: int = 0,
+    sent: int = 1100,
+    links: list[dict[str, Any]] | None = None,
+    cpu_percent: list[float] | None = None,
+    completeness: Completeness = Completeness(0, 0),
+) -> tuple[str, ...]:
+    rows = [
+        {
+            "origin_zone": "a",
+            "intended_s": number / 100,
+            "sent_s": number / 100 + (lag_s if number >= late_from else 0.0),
+            "outcome": "ok",
+        }
+        for number in range(sent)
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS["requests"])
+    samples = [{"t_s": 1.0 + n, "machine": "m1", "cpu_percent": cpu} for n, cpu in enumerate(cpu_percent or [])]
+    return invalid_reasons(
+        facts,
+        table,
+        Requests.of(table),
+        pa.Table.from_pylist(links or [], schema=SCHEMAS["links"]),
+        pa.Table.from_pylist(samples, schema=SCHEMAS["machines"]),
+        completeness,
+    )
+
+
+def _link(declared_ms: float, achieved_ms: float | None) -> dict[str, Any]:
+    return {"source": "n1", "destination": "n2", "declared_ms": declared_ms, "achieved_p50_ms": achieved_ms}
+
+
+def test_a_sound_run_is_valid() -> None:
+    links = [_link(1.0, 1.4), _link(10.0, 10.9), _link(1.0, None)]
+    assert _reasons(links=links, cpu_percent=[99.0] + [20.0] * 9) == ()
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ({"lag_s": 0.006}, "load generator lag: p99 6.0 ms in the steady phase, at most 5 ms"),
+        (
+            {"lag_s": 0.06, "late_from": 600},
+            "load generator lag: p99 60.0 ms outside the steady phase, at most 50 ms",
+        ),
+        (
+            {"sent": 1040, "facts": replace(FACTS, locust={"a": LocustCount(1040, 0)})},
+            "achieved rate of a: 94.0/s of 100/s declared (94.0%, at least 95%)",
+        ),
+        ({"cpu_percent": [99.0] * 2 + [20.0] * 8}, "CPU of machine m1 above 95 % in 20% of samples, at most 10%"),
+        (
+            {"links": [_link(10.0, 11.2)] * 3},
+            "latency of 1 links is off, worst: n1 -> n2 has 11.20 ms of 10.00 ms declared (median)",
+        ),
+        (
+            {"facts": replace(FACTS, locust={"a": LocustCount(1101, 1)})},
+            "lost records: Locust in a counts 1101 requests and 1 failures, recorded are 1100 and 0",
+        ),
+        (
+            {"facts": replace(FACTS, locust={})},
+            "lost records: Locust in a ended without its counts, 1100 requests are recorded",
+        ),
+        (
+            {"completeness": Completeness(5, 2)},
+            "lost records: 3 ok requests have no hops (2 more are explained by killed proxies)",
+        ),
+        (
+            {"facts": replace(FACTS, epoch_offset_start_s=50.0, epoch_offset_end_s=50.02)},
+            "clock stepped by +20.0 ms during the run, at most 5 ms",
+        ),
+        (
+            {"facts": replace(FACTS, faults=(AppliedFault("f", 6.0, 6.2),))},
+            "fault f came 200 ms after its time, at most 50 ms",
+        ),
+    ],
+)
+def test_each_way_to_be_invalid_has_its_reason_with_figures(what: dict[str, Any], reason: str) -> None:
+    assert _reasons(**what) == (reason,)
+
+
+def test_a_shortfall_that_chance_explains_is_no_reason() -> None:
+    poisson = replace(FACTS, sources=(LoadSource("a", 100.0, "poisson"),), locust={"a": LocustCount(1040, 0)})
+    assert _reasons(poisson, sent=1040) == ()
+
+
+def test_a_closed_load_has_no_rate_to_keep() -> None:
+    closed = replace(FACTS, sources=(LoadSource("a", None, users=3),), locust={"a": LocustCount(10, 0)})
+    assert _reasons(closed, sent=10) == ()
+
+
+def test_a_proxy_free_mesh_leaves_no_hops_to_miss() -> None:
+    assert _reasons(replace(FACTS, logs_hops=False), completeness=Completeness(5, 0)) == ()
