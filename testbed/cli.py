@@ -21,6 +21,7 @@ from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
 EXIT_BAD_INPUT = 2
 EXIT_INVALID = 3
 EXIT_INTERRUPTED = 130
+REPORT_COLUMNS = 110
 
 app = typer.Typer(
     help="Break an emulated multi-zone platform on purpose and measure how its users fare.",
@@ -42,7 +43,9 @@ def run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
     seed: Seed = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
-    address: Annotated[str | None, typer.Option("--address", help="An existing Ray cluster (default: start one).")] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="An existing Ray cluster (default: start one).")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
@@ -60,7 +63,7 @@ def run(
     from testbed.results.verdict import EXIT_CODES
 
     run_dir = _new_run_dir(out, scenario.name)
-    console = Console(highlight=False)
+    console = _console()
     try:
         if quiet or as_json:
             summary = carry_out(scenario, run_dir, address, NoProgress())
@@ -133,7 +136,7 @@ def report(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        Console(highlight=False).print(render_report(summary, run_dir))
+        _console().print(render_report(summary, run_dir))
     raise typer.Exit(EXIT_CODES[summary["verdict"]])
 
 
@@ -157,6 +160,12 @@ def _new_run_dir(out: Path, name: str) -> Path:
             _fail(f"--out {out}: cannot make a result folder there: {error.strerror}", EXIT_BAD_INPUT)
         return run_dir
     _fail(f"--out {out}: too many runs of {name} in one second", EXIT_BAD_INPUT)
+
+
+def _console() -> Console:
+    """As wide as the terminal, and wide enough for every table where there is none."""
+    width = None if sys.stdout.isatty() else REPORT_COLUMNS
+    return Console(highlight=False, width=width)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -213,7 +213,9 @@ def _update_pod_readiness(store: Store) -> list[Command]:
     commands: list[Command] = []
     for pod in store.list(Pod):
         node_ready = pod.node is not None and ready_nodes[pod.node]
-        if store.put(replace(pod, ready=pod.containers_ready and pod.phase == "Running" and node_ready)):
-            reason = "Ready" if not pod.ready else "NotReady" if node_ready else "NodeNotReady"
+        ready = pod.containers_ready and pod.phase == "Running" and node_ready
+        if ready != pod.ready:
+            store.put(replace(pod, ready=ready))
+            reason = "Ready" if ready else "NotReady" if node_ready else "NodeNotReady"
             commands.append(RecordEvent("Pod", pod.name, reason, {"node": pod.node}))
     return commands

@@ -110,7 +110,9 @@ class ControlPlane:
             return f"waiting for node {pod.node} to start it: {pod.reason}"
         out_of_sync = self._discovery.not_in_sync(pod.name)
         if not pod.ready:
-            reason = pod.reason or "no readiness reported yet"
+            node = self._store.get(Node, pod.node)
+            told = "no readiness reported yet" if node.ready == "True" else f"its node is {node.ready}"
+            reason = pod.reason or told
             return f"started on {pod.node}, not ready: {reason}" + (f"; proxy {out_of_sync}" if out_of_sync else "")
         return f"proxy {out_of_sync}" if out_of_sync else None
 
@@ -162,9 +164,10 @@ class ControlPlane:
                 if pod.phase == "Pending":
                     return []
                 self._store.put(replace(pod, containers_ready=event.ready, reason=event.reason))
-                if event.ready:
-                    return []
                 reason = _EVENT_REASONS.get(event.reason.partition(":")[0], "ContainersNotReady")
+                coming_up = reason == "ContainersNotReady" and not pod.containers_ready
+                if event.ready or coming_up:
+                    return []
                 details = {"node": pod.node, "message": event.reason}
                 return [RecordEvent("Pod", pod.name, reason, details)]
 

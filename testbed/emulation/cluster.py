@@ -10,11 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from testbed.control.objects import Pod as PodObject
+from testbed.emulation.actors import Actor, start_actor
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master, Push, Readiness, Recorded
 from testbed.emulation.node_agent import NodeAgent
@@ -45,14 +42,11 @@ class EmulatedCluster:
     """Handles of all actors of a run. Every method that acts returns when the effect is there."""
 
     def __init__(self, scenario: Scenario, network: LoopbackNetwork, log_dir: Path, socket_dir: Path) -> None:
-        # The loopback backend is one machine: every actor goes to the machine of the command.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._scenario = scenario
-        self._master: ActorHandle[Any] = Master.options(scheduling_strategy=here).remote(
-            scenario.cluster, scenario.topology, scenario.control_plane_place
-        )
-        self._agents: dict[str, ActorHandle[Any]] = {
-            place.name: NodeAgent.options(scheduling_strategy=here).remote(
+        self._master: Actor = start_actor(Master, scenario.cluster, scenario.topology, scenario.control_plane_place)
+        self._agents: dict[str, Actor] = {
+            place.name: start_actor(
+                NodeAgent,
                 place.name,
                 scenario.topology,
                 scenario.control_plane_place,
@@ -65,9 +59,16 @@ class EmulatedCluster:
             )
             for place in scenario.topology.nodes
         }
-        self._load_generators: dict[str, ActorHandle[Any]] = {
-            zone: LoadGenerator.options(scheduling_strategy=here).remote(
-                zone, scenario.topology, scenario.cluster.timings, network, scenario.load, log_dir, scenario.seed
+        self._load_generators: dict[str, Actor] = {
+            zone: start_actor(
+                LoadGenerator,
+                zone,
+                scenario.topology,
+                scenario.cluster.timings,
+                network,
+                scenario.load,
+                log_dir,
+                scenario.seed,
             )
             for zone in dict.fromkeys(source.zone for source in scenario.load.sources)
         }
@@ -165,6 +166,6 @@ class EmulatedCluster:
         return sorted(found)[: action.count]
 
     @staticmethod
-    async def _all(method: str, actors: Iterable[ActorHandle[Any]], *arguments: object) -> list[Any]:
+    async def _all(method: str, actors: Iterable[Actor], *arguments: object) -> list[Any]:
         calls: list[Awaitable[Any]] = [getattr(actor, method).remote(*arguments) for actor in actors]
         return list(await asyncio.gather(*calls))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import ray
 
 from loadgen.command import command
 from loadgen.settings import ENVIRONMENT_VARIABLE
@@ -62,7 +61,6 @@ class LoadProgress:
     error: str | None = None
 
 
-@ray.remote(num_cpus=0, max_concurrency=100)
 class LoadGenerator:
     def __init__(
         self,
@@ -220,9 +218,7 @@ class LoadGenerator:
 
     async def _read(self, process: ChildProcess) -> None:
         reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), process.stdout
-        )
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
         async for line in reader:
             match orjson.loads(line):
                 case {"ready": True}:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
-
 from testbed.control.messages import (
     Command,
     ConfigAcked,
@@ -30,6 +27,7 @@ from testbed.control.objects import ClusterSpec, Pod, SocketAddress
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
 from testbed.emulation import envoy
+from testbed.emulation.actors import Actor
 from testbed.emulation.control_channel import ControlChannel
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkTable
@@ -103,7 +101,6 @@ def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:
     ]
 
 
-@ray.remote(num_cpus=0, max_concurrency=1000)
 class Master:
     def __init__(self, cluster: ClusterSpec, topology: Topology, place: str) -> None:
         self._plane = ControlPlane(cluster)
@@ -112,14 +109,14 @@ class Master:
         self._links = LinkTable(topology)
         self._total_pods = sum(deployment.replicas for deployment in cluster.deployments)
         self._channels: dict[str, ControlChannel[NodeCommand]] = {}
-        self._load_generators: list[ActorHandle[Any]] = []
+        self._load_generators: list[Actor] = []
         self._gateways: dict[str, tuple[str, SocketAddress]] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._events: list[Recorded] = []
         self._pushes: dict[tuple[str, str, str], Push] = {}
 
-    async def connect(self, agents: dict[str, ActorHandle[Any]], load_generators: list[ActorHandle[Any]]) -> None:
+    async def connect(self, agents: dict[str, Actor], load_generators: list[Actor]) -> None:
         """Open the control path to every node, and to those who look up where the gateways are."""
         self._load_generators = load_generators
         for node, agent in agents.items():
@@ -194,9 +191,7 @@ class Master:
         self._pushes[command.proxy, command.type_url, command.version] = Push(
             command.proxy, command.type_url, command.version, now_s
         )
-        self._channels[command.node].send(
-            EncodedPush(command.proxy, command.type_url, command.version, resources)
-        )
+        self._channels[command.node].send(EncodedPush(command.proxy, command.type_url, command.version, resources))
 
     def _announce_gateways(self) -> None:
         """Tell the clients' side where each zone's gateway is: what a load balancer's target registration does."""
@@ -225,5 +220,5 @@ class Master:
         self._look_ahead()
 
 
-async def _deliver(agent: ActorHandle[Any], commands: list[NodeCommand]) -> None:
+async def _deliver(agent: Actor, commands: list[NodeCommand]) -> None:
     await agent.take_commands.remote(commands)

@@ -13,11 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from testbed.control.kubelet import (
     KillProcesses,
     KubeletCommand,
@@ -51,6 +46,7 @@ from testbed.control.messages import (
 from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress, Timings
 from testbed.control.topology import Topology
+from testbed.emulation.actors import Actor, start_actor, this_actor
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.master import EncodedPush, NodeCommand, Recorded, Reported
 from testbed.emulation.pod import Pod
@@ -69,7 +65,7 @@ class _HeldPod:
     pod: PodObject
     address: PodAddress
     lifecycle: PodLifecycle
-    actors: dict[Process, ActorHandle[Any]] = field(default_factory=dict)
+    actors: dict[Process, Actor] = field(default_factory=dict)
     lives: dict[Process, int] = field(default_factory=dict)
     running: set[Process] = field(default_factory=set)
 
@@ -80,7 +76,6 @@ def latest_lease_only(reports: list[Reported]) -> list[Reported]:
     return [report for report in reports if not isinstance(report.event, LeaseRenewed)] + leases[-1:]
 
 
-@ray.remote(num_cpus=0, max_concurrency=1000)
 class NodeAgent:
     def __init__(
         self,
@@ -89,7 +84,7 @@ class NodeAgent:
         control_plane: str,
         timings: Timings,
         network: NetworkBackend,
-        master: ActorHandle[Any],
+        master: Actor,
         log_dir: Path,
         socket_dir: Path,
         seed: int,
@@ -113,7 +108,6 @@ class NodeAgent:
         self._events: list[Recorded] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._to_master: ControlChannel[Reported] | None = None
 
     # --- power ---------------------------------------------------------------------------------------------------
@@ -122,7 +116,9 @@ class NodeAgent:
         """Plug in the network card and power on for the first time."""
         self._relay.start()
         for peer in self._peers:
-            self._relay.open_path(peer, self._network.relay_listener(self._name, peer), self._network.node_network(peer))
+            self._relay.open_path(
+                peer, self._network.relay_listener(self._name, peer), self._network.node_network(peer)
+            )
         self._to_master = ControlChannel(
             self._links, self._name, self._control_plane, self._deliver, supersede=latest_lease_only
         )
@@ -274,8 +270,7 @@ class NodeAgent:
         held.running.update(started)
         self._step(held, ProcessesStarted(started, held.address))
         for process, error in failed.items():
-            reason = error.cause if isinstance(error, RayError) and hasattr(error, "cause") else error
-            self._record("Pod", held.pod.name, "ProcessExited", {"process": process, "last_lines": str(reason)})
+            self._record("Pod", held.pod.name, "ProcessExited", {"process": process, "last_lines": str(error)})
             self._step(held, ProcessExited(process, 127))
 
     async def _stop(self, held: _HeldPod, process: Process) -> None:
@@ -291,16 +286,13 @@ class NodeAgent:
         ok, message = await run_probe(probe, held.address.app, {})
         self._step(held, ProbeFinished(kind, ok, message))
 
-    def _actor(self, held: _HeldPod, process: Process) -> ActorHandle[Any]:
-        me = ray.get_runtime_context().current_actor
+    def _actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
-            return Sidecar.options(scheduling_strategy=self._here).remote(
-                held.pod.name, me, self._log_dir, self._socket_dir
-            )
+            return start_actor(Sidecar, held.pod.name, this_actor(), self._log_dir, self._socket_dir)
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
-        return Pod.options(scheduling_strategy=self._here).remote(held.pod, held.address, me, self._log_dir, seed)
+        return start_actor(Pod, held.pod, held.address, this_actor(), self._log_dir, seed)
 
     # --- time and messages -----------------------------------------------------------------------------------------
 

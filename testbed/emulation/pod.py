@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray.actor import ActorHandle
 
 from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress
+from testbed.emulation.actors import Actor
 from testbed.emulation.container import command_line
 from testbed.emulation.process import ChildProcess, last_lines
 
 STOP_GRACE_S = 2.0
 
 
-@ray.remote(num_cpus=0)
 class Pod:
     """Supervises one container process; tells its node agent when it exits."""
 
-    def __init__(self, pod: PodObject, address: PodAddress, agent: ActorHandle[Any], log_dir: Path, seed: int) -> None:
+    def __init__(self, pod: PodObject, address: PodAddress, agent: Actor, log_dir: Path, seed: int) -> None:
         self._name = pod.name
         self._agent = agent
         self._log = log_dir / f"{pod.name}.log"

@@ -59,7 +59,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE if pipes else log,
                 stderr=error_log,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - prctl must run between fork and exec
+                preexec_fn=die_with_parent,
             )
         self._on_exit = on_exit
         self._exited = asyncio.Event()

@@ -27,13 +27,17 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     os.environ[RUN_VARIABLE] = run_id
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray gives its workers niceness 15: load generator and proxies would be measured behind everything else.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address is None:
             # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
             ray.init(
                 num_cpus=processes,
                 object_store_memory=256 * 2**20,
+                _system_config={"worker_maximum_startup_concurrency": processes},
                 include_dashboard=False,
                 log_to_driver=False,
                 configure_logging=False,

@@ -248,4 +248,3 @@ class _Run:
 
 def _describe(step: Step) -> str:
     return "applied" if step.phase == "start" else "healed"
-

@@ -9,15 +9,13 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
-import ray
-from ray.actor import ActorHandle
 from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE
 from testbed.emulation import envoy
+from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
 from testbed.emulation.process import ChildProcess, last_lines
 
@@ -80,11 +78,10 @@ async def envoy_is_live(admin_socket: Path) -> None:
         raise NotLiveYet(state.strip())
 
 
-@ray.remote(num_cpus=0, max_concurrency=100)
 class Sidecar:
     """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
 
-    def __init__(self, pod: str, agent: ActorHandle[Any], log_dir: Path, socket_dir: Path) -> None:
+    def __init__(self, pod: str, agent: Actor, log_dir: Path, socket_dir: Path) -> None:
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, log_dir, socket_dir)

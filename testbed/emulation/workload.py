@@ -79,9 +79,7 @@ class WorkloadServer:
 
     async def _call(self, service: str, headers: dict[str, str]) -> None:
         try:
-            async with self._session.get(
-                f"http://{service}/", headers=headers, proxy=self._settings.proxy
-            ) as response:
+            async with self._session.get(f"http://{service}/", headers=headers, proxy=self._settings.proxy) as response:
                 await response.read()
         except aiohttp.ClientError as error:
             raise CallFailed(service, 500, repr(error)) from error
@@ -97,7 +95,9 @@ async def serve(settings: WorkloadSettings) -> None:
     timer = PreciseTimer(asyncio.get_running_loop())
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
     timeout = aiohttp.ClientTimeout(total=None, connect=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
         server = web.Server(WorkloadServer(settings, session, timer).answer, access_log=None)
         runner = web.ServerRunner(server)
         await runner.setup()

@@ -22,10 +22,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStats:
-    """What clients saw of the requests that count in one phase (`Requests.counted_s`). Rates and quantiles are None where nothing was sent (ok).
+    """What clients saw of the requests that count in one phase (`Requests.counted_s`).
 
-    `latency_ms` has the quantiles of ok requests only, from the intended send time: a time-out says how patient the
-    client is and not how slow the service. The others are `not_ok_share`.
+    Values that need requests (or ok ones) are None where there are none. `latency_ms` has the quantiles of ok requests
+    only, from the intended send time: a time-out says how patient the client is and not how slow the service. The
+    others are `not_ok_share`.
     """
 
     phase: Phase
@@ -68,6 +69,6 @@ def phase_stats(requests: Requests, phase: Phase) -> PhaseStats:
         sent - ok - failed,
         ok / sent if sent else None,
         1 - ok / sent if sent else None,
-        sent / (phase.end_s - phase.start_s),
+        sent / (phase.end_s - phase.start_s) if sent else 0.0,
         {name: point for (name, _), point in zip(QUANTILES, points, strict=True)},
     )

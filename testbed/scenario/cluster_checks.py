@@ -176,16 +176,16 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
         here = ("spec", "services", name, "replicas")
         room = sum(capacity[zone] for zone in capacity if zone in allowed) - len(allowed)
         inside = {other: n for other, (n, zones) in wanted.items() if zones <= allowed}
-        where = f"zones {', '.join(zone for zone in capacity if zone in allowed)}"
+        where = ", ".join(zone for zone in capacity if zone in allowed)
         if not allowed:
             continue
         if replicas > room:
             full.add(allowed)
-            findings.report(here, f"{where} hold {room} pods beside their gateways; {name} wants {replicas} there")
+            findings.report(here, f"{where} can hold {room} pods beside the gateways, {name} wants {replicas}")
         elif sum(inside.values()) > room and allowed not in full:
             full.add(allowed)
             shares = ", ".join(f"{other} {n}" for other, n in inside.items())
-            findings.report(here, f"{where} hold {room} pods beside their gateways; wanted there are {shares}")
+            findings.report(here, f"{where} can hold {room} pods beside the gateways; wanted are {shares}")
         else:
             _check_spread(here, model.spec.services[name], allowed, capacity, findings)
 

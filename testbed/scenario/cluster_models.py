@@ -19,6 +19,7 @@ from testbed.scenario.fields import (
     Size,
     as_list,
 )
+from testbed.scenario.quantities import shown
 
 MAX_NODES_OF_A_ZONE = 250
 
@@ -33,8 +34,10 @@ class NodeModel(Model):
 
 
 def _counted_nodes(value: Any) -> Any:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if isinstance(value, list):
         return value
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"must be a number of nodes or a list of them, not {shown(value)}")
     if not 1 <= value <= MAX_NODES_OF_A_ZONE:
         raise ValueError(f"a zone needs 1 to {MAX_NODES_OF_A_ZONE} nodes, not {value}")
     return [{}] * value

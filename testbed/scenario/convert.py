@@ -147,13 +147,13 @@ def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
 
 
 def _deployment(name: str, service: ServiceModel) -> Deployment:
-    spread = service.topology_spread
+    spread, liveness = service.topology_spread, service.liveness_probe
     template = PodTemplate(
         service=name,
         workload=_workload(service.workload),
         port=service.container_port,
         readiness=_probe(_sure(service.readiness_probe)),
-        liveness=service.liveness_probe and _probe(service.liveness_probe),
+        liveness=None if liveness is None else _probe(liveness),
     )
     return Deployment(
         name=name,

@@ -8,13 +8,11 @@ from typing import Any, TypeVar
 
 from testbed.control.objects import Probe, Timings
 from testbed.scenario.cluster_models import (
-    HttpGetModel,
     LinkModel,
     LinksModel,
     NodeModel,
     ProbeModel,
     ServiceModel,
-    TcpSocketModel,
     TopologyModel,
     WorkloadModel,
     WorkModel,
@@ -106,11 +104,8 @@ def _links(links: LinksModel) -> LinksModel:
 
 
 def _service(service: ServiceModel, fast: bool, seed: int) -> ServiceModel:
-    readiness = service.readiness_probe or (
-        ProbeModel(tcpSocket=TcpSocketModel())
-        if service.workload.command
-        else ProbeModel(httpGet=HttpGetModel(path="/healthz"))
-    )
+    served = {"tcpSocket": {}} if service.workload.command else {"httpGet": {"path": "/healthz"}}
+    readiness = service.readiness_probe or ProbeModel.model_validate(served)
     liveness = service.liveness_probe
     return _with(
         service,
@@ -123,7 +118,7 @@ def _service(service: ServiceModel, fast: bool, seed: int) -> ServiceModel:
 def _workload(workload: WorkloadModel, seed: int) -> WorkloadModel:
     if workload.command is not None:
         return workload
-    work = _filled(workload.work or WorkModel(mean=0.0), spread=0.0, seed=seed)
+    work = _filled(workload.work or WorkModel.model_validate({"mean": "0s"}), spread=0.0, seed=seed)
     return _with(_filled(workload, response_size=0.0, error_rate=0.0), work=work)
 
 

@@ -24,8 +24,9 @@ class Findings:
 
     def report(self, location: Path, message: str, *, at_key: bool = False) -> None:
         path = written_path(location, self.dropped)
-        while not self.source.exists(path):
-            path, at_key = path[:-1], True
+        # A value may be written short, `calls: [web]` for `calls: [[web]]`; a missing key keeps its own path.
+        while not at_key and not self.source.exists(path):
+            path = path[:-1]
         self.source.report(path, message, at_key=at_key)
 
     def is_whole(self, *location: str | int) -> bool:

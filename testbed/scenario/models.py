@@ -146,4 +146,4 @@ class ScenarioModel(Model):
     metadata: MetadataModel
     """Name and description."""
     spec: SpecModel
-    """The experiment."""
+    """Cluster, load, faults and expectations."""

@@ -61,11 +61,12 @@ def traffic_policy(policy: PolicyModel | None) -> TrafficPolicy:
     if policy is None:
         return TrafficPolicy()
     rules = policy.traffic_policy
+    detection = rules.outlier_detection
     return TrafficPolicy(
         load_balancer=rules.load_balancer.simple,
         locality=_locality(rules.load_balancer.locality_lb_setting),
         connection_pool=_pool(rules.connection_pool),
-        outlier_detection=rules.outlier_detection and _outliers(rules.outlier_detection),
+        outlier_detection=None if detection is None else _outliers(detection),
         retries=_retries(policy.retries),
         timeout_s=policy.timeout,
     )

@@ -43,10 +43,11 @@ class Quantity:
 
     def format(self, value: float) -> str:
         """The shortest text, in the largest unit that leaves no number below 1."""
-        exact = Decimal(repr(value))
+        if value == 0:
+            return "0" + next((unit for unit, size in self.units.items() if size == 1), self.written[0])
         unit = next((u for u in self.written if value >= self.units[u]), self.written[-1])
-        number = exact * self.units[unit].denominator / self.units[unit].numerator
-        return f"{number.normalize() if number else 0:f}{unit}"
+        number = Decimal(repr(value)) * self.units[unit].denominator / self.units[unit].numerator
+        return f"{number.normalize():f}{unit}"
 
     @property
     def example(self) -> str:

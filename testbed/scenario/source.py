@@ -59,7 +59,8 @@ class _Loader(Reader, Scanner, Parser, Composer, CoreResolver):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", self.peek_event().start_mark)
+            here = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", here)
         node: Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -134,8 +135,9 @@ class Source:
                 return mapping
             case SequenceNode():
                 return [self.add(item, (*path, i)) for i, item in enumerate(node.value)]
-            case _:
+            case ScalarNode():
                 return self._scalar(node, path)
+        raise AssertionError(f"YAML has no node like {node}")
 
     def _add_entry(self, mapping: dict[str, Any], key_node: Node, value_node: Node, path: Path) -> None:
         mark = self._mark(key_node)

@@ -101,7 +101,7 @@ def check_load(model: ScenarioModel, findings: Findings) -> None:
             findings.report((*item, "arrival"), "belongs to a `rate`; `users` wait for responses", at_key=True)
         if load.locustfile is not None and source.rate is not None:
             findings.report((*item, "rate"), "a locustfile decides when it sends; write `users` instead", at_key=True)
-        if load.locustfile is not None and source.think_time is not None:
+        elif load.locustfile is not None and source.think_time is not None:
             findings.report((*item, "thinkTime"), "a locustfile has its own wait_time; remove it", at_key=True)
     if findings.is_whole(*here, "warmup") and findings.is_whole(*here, "duration") and load.warmup >= load.duration:
         message = f"the warm-up of {load.warmup:g}s must be shorter than the duration of {load.duration:g}s"
@@ -109,7 +109,7 @@ def check_load(model: ScenarioModel, findings: Findings) -> None:
     names: set[str] = set()
     for index, request in enumerate(load.requests):
         name = request.name or f"{request.method} {request.path}"
-        if name in names:
+        if name in names and findings.is_whole(*here, "requests", index):
             findings.report((*here, "requests", index), f"request {name!r} is there already; give it another `name`")
         names.add(name)
     if load.locustfile is None:
@@ -117,9 +117,9 @@ def check_load(model: ScenarioModel, findings: Findings) -> None:
     if load.requests:
         findings.report((*here, "requests"), "are what the locustfile decides; remove one of them", at_key=True)
     try:
-        found = (findings.folder / load.locustfile).is_file()
+        exists = (findings.folder / load.locustfile).is_file()
     except (OSError, ValueError):
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         message = f"there is no file {load.locustfile!r} relative to the scenario's folder"
         findings.report((*here, "locustfile"), message)

@@ -118,11 +118,14 @@ def _message(kind: str, value: Any, context: dict[str, Any]) -> str:
             return f"must be at least {context['ge']}, not {shown(value)}"
         case "less_than_equal":
             return f"must be at most {context['le']}, not {shown(value)}"
-        case "too_short" | "string_too_short":
-            return f"must have at least {context['min_length']}, but has {context.get('actual_length', 0)}"
-        case "too_long" | "string_too_long":
-            limit = context["max_length"]
-            return f"must have at most {limit}, but has {context.get('actual_length') or 'more'}"
+        case "too_short":
+            return f"must have at least {context['min_length']} entries, but has {len(value)}"
+        case "too_long":
+            return f"must have at most {context['max_length']} entries, but has {len(value)}"
+        case "string_too_short":
+            return "must not be empty"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters, but has {len(value)}"
     raise AssertionError(f"no words for {kind}")
 
 

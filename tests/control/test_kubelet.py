@@ -197,9 +197,7 @@ def test_every_state_of_a_process_has_a_way_to_its_end() -> None:
 EVENTS: st.SearchStrategy[KubeletEvent | None] = st.one_of(
     st.none(),
     st.builds(StartRequested),
-    st.builds(
-        ProcessesStarted, st.sampled_from([("app", "proxy"), ("app",), ("proxy",)]), st.just(ADDRESS)
-    ),
+    st.builds(ProcessesStarted, st.sampled_from([("app", "proxy"), ("app",), ("proxy",)]), st.just(ADDRESS)),
     st.builds(ProcessExited, st.sampled_from(["app", "proxy"]), st.sampled_from([0, 1, 137])),
     st.builds(ProbeFinished, st.sampled_from(["readiness", "liveness"]), st.booleans(), st.just("message")),
     st.builds(ProxyReady, st.booleans()),

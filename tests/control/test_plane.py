@@ -256,6 +256,16 @@ def test_why_a_pod_is_not_ready_becomes_an_event_and_is_shown(told_reason: str, 
     assert world.plane.not_ready() == [f"pod web-1: started on {node}, not ready: {told_reason}"]
 
 
+def test_a_pod_that_is_still_coming_up_is_no_event() -> None:
+    world = World()
+    world.run(0.55)
+    node = next(pod.node for pod in world.plane.pods() if pod.name == "web-1")
+    assert node is not None
+    told_reason = "ContainersNotReady: not probed yet"
+    assert world.plane.handle(PodReadinessChanged(node, "web-1", False, told_reason), 0.55) == []
+    assert any(told_reason in line for line in world.plane.not_ready())
+
+
 def test_a_rejected_configuration_keeps_the_cluster_from_being_ready() -> None:
     world = World()
     world.run(5.0)

@@ -22,7 +22,9 @@ sources = st.builds(OpenSource, st.floats(0.1, 100.0), st.sampled_from(["poisson
 
 
 @given(st.lists(sources, max_size=4), st.integers(0, 9))
-def test_offsets_rise_stay_within_the_duration_and_follow_from_the_seed(open_sources: list[OpenSource], seed: int) -> None:
+def test_offsets_rise_stay_within_the_duration_and_follow_from_the_seed(
+    open_sources: list[OpenSource], seed: int
+) -> None:
     planned = list(schedule(settings(*open_sources, seed=seed)))
     offsets = [offset_s for offset_s, _ in planned]
     assert offsets == sorted(offsets)

@@ -33,7 +33,7 @@ def _reasons(
     sent: int = 1100,
     links: list[dict[str, Any]] | None = None,
     cpu_percent: list[float] | None = None,
-    completeness: Completeness = Completeness(0, 0),
+    completeness: Completeness | None = None,
 ) -> tuple[str, ...]:
     rows = [
         {
@@ -52,7 +52,7 @@ def _reasons(
         Requests.of(table),
         pa.Table.from_pylist(links or [], schema=SCHEMAS["links"]),
         pa.Table.from_pylist(samples, schema=SCHEMAS["machines"]),
-        completeness,
+        completeness or Completeness(0, 0),
     )
 
 

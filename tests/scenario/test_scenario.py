@@ -1,0 +1,210 @@
+"""What a scenario means: places, pods, timings, policies; and what it resolves to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.control.objects import BuiltinWorkload, CommandWorkload, Probe, Timings, WorkTime
+from testbed.control.topology import Locality, Place
+from testbed.faults.links import LinkFault
+from testbed.faults.zones import ZoneCrash
+from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
+from testbed.scenario.cluster_models import TimingsModel
+from testbed.scenario.defaults import profile_timings
+
+SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
+FIRST = """
+apiVersion: testbed/v1
+kind: Scenario
+metadata: {name: first}
+spec:
+  topology:
+    regions:
+      east: {zones: {east-a: {nodes: 2}, east-b: {nodes: [{name: big, capacityPods: 4}, {}], capacityPods: 9}}}
+      west: {zones: {west-a: {nodes: 1}}}
+    links: {sameZone: {jitter: 1ms}, between: [{zones: [east-a, west-a], rtt: 10ms, loss: 1%, bandwidth: 1mbit}]}
+  services:
+    web: {replicas: 2, workload: {calls: [orders, [stock, prices]]}}
+    orders: {trafficDistribution: PreferClose, zones: [east-a]}
+    stock: {workload: {command: [server, --port, $(PORT)], env: {PORT: "8080"}}, topologySpread: {maxSkew: 2}}
+    prices: {workload: {work: {distribution: uniform, mean: 2ms, spread: 1ms}, errorRate: 1%, responseSize: 2kB}}
+  gateway: {routes: [{path: /, service: web}]}
+  load: {sources: [{zone: east-a, rate: 10/s}]}
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    def load(*overrides: str, text: str = FIRST) -> Scenario:
+        path = tmp_path / "scenario.yaml"
+        path.write_text(text)
+        return load_scenario(path, overrides)
+
+    return load
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_resolved_scenario_loads_to_an_equal_one(path: Path, tmp_path: Path) -> None:
+    scenario = load_scenario(path, ["spec.load.warmup=1.5s"], seed=3)
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(scenario.resolved_yaml())
+    assert load_scenario(resolved) == scenario
+
+
+def test_places_are_the_nodes_then_the_clients_of_each_zone_then_the_control_plane(load: Any) -> None:
+    topology = load().topology
+    assert [place.name for place in topology.places] == [
+        *("east-a-1", "east-a-2", "big", "east-b-2", "west-a-1"),
+        *("clients/east-a", "clients/east-b", "clients/west-a", "control-plane"),
+    ]
+    assert topology.place("clients/east-b") == Place("clients/east-b", Locality("east", "east-b"), "clients")
+
+
+def test_a_control_plane_without_a_zone_is_in_the_first_region_and_outside_all_zones(load: Any) -> None:
+    scenario = load()
+    assert scenario.topology.place(scenario.control_plane_place).locality == Locality("east", "")
+    assert scenario.topology.quality("control-plane", "east-a-1") == scenario.topology.same_region
+    assert scenario.topology.quality("control-plane", "west-a-1") == scenario.topology.cross_region
+    placed = load("spec.controlPlane.zone=east-b")
+    assert placed.topology.place("control-plane").locality == Locality("east", "east-b")
+
+
+def test_links_have_half_the_round_trip_time_each_way_and_defaults_by_class(load: Any) -> None:
+    topology = load().topology
+    assert topology.same_zone.delay_s == 0.00015
+    assert topology.same_zone.jitter_s == 0.001
+    assert (topology.same_region.delay_s, topology.cross_region.delay_s) == (0.0005, 0.015)
+    between = topology.quality("west-a-1", "east-a-2")
+    assert (between.delay_s, between.loss, between.bandwidth_bits_per_s) == (0.005, 0.01, 1e6)
+
+
+def test_nodes_have_the_capacity_of_their_zone_unless_they_say_otherwise(load: Any) -> None:
+    assert [node.capacity_pods for node in load().cluster.nodes] == [110, 110, 4, 9, 110]
+
+
+def test_each_zone_has_a_gateway_that_is_no_service(load: Any) -> None:
+    cluster = load().cluster
+    gateways = [d for d in cluster.deployments if d.template.role == "gateway"]
+    assert [(d.name, d.replicas, d.zones, d.template.service, d.template.workload) for d in gateways] == [
+        (f"gateway-{zone}", 1, (zone,), "gateway", None) for zone in ("east-a", "east-b", "west-a")
+    ]
+    assert [service.name for service in cluster.services] == ["web", "orders", "stock", "prices"]
+
+
+def test_workloads_become_call_graph_nodes_or_commands(load: Any) -> None:
+    web, orders, stock, prices = load("spec.seed=5").cluster.deployments[:4]
+    assert web.template.workload == BuiltinWorkload(WorkTime(seed=5), (("orders",), ("stock", "prices")))
+    assert orders.zones == ("east-a",)
+    assert stock.template.workload == CommandWorkload(("server", "--port", "$(PORT)"), (("PORT", "8080"),))
+    assert stock.max_skew == 2
+    work = WorkTime("uniform", 0.002, 0.001, 5)
+    assert prices.template.workload == BuiltinWorkload(work, response_bytes=2000, error_rate=0.01)
+
+
+def test_readiness_asks_the_built_in_workload_by_http_and_a_command_by_tcp(load: Any) -> None:
+    web, _, stock, _ = load("spec.controlPlane.profile=kubernetes").cluster.deployments[:4]
+    assert web.template.readiness == Probe("httpGet", "/healthz")
+    assert stock.template.readiness == Probe("tcpSocket")
+
+
+def test_scheduling_anyway_leaves_the_skew_to_preference(load: Any) -> None:
+    assert (
+        load("spec.services.web.topologySpread.whenUnsatisfiable=ScheduleAnyway").cluster.deployments[0].max_skew
+        is None
+    )
+
+
+def test_the_kubernetes_profile_has_kubernetes_timings_and_the_fast_one_a_twentieth(load: Any) -> None:
+    assert load("spec.controlPlane.profile=kubernetes").cluster.timings == Timings()
+    fast = load().cluster.timings
+    assert (fast.lease_renew_s, fast.lease_grace_s, fast.node_monitor_s) == (0.5, 2.0, 0.25)
+    assert (fast.unreachable_toleration_s, fast.eviction_rate_per_s) == (15.0, 2.0)
+    assert (fast.push_debounce_s, fast.entry_check_timeout_s, fast.entry_failure_threshold) == (0.1, 0.2, 3)
+    assert load("spec.controlPlane.timings.leaseGrace=5s").cluster.timings.lease_grace_s == 5.0
+
+
+def test_every_timing_of_the_control_plane_can_be_set() -> None:
+    assert list(TimingsModel.model_fields) == list(profile_timings(fast=True))
+    assert len(TimingsModel.model_fields) == len(fields(Timings))
+
+
+def test_the_policy_that_names_a_service_wins_whole_over_the_one_for_all(load: Any) -> None:
+    policies = (
+        "[{service: '*', timeout: 1s, retries: {attempts: 0}}, {service: orders, trafficDistribution: PreferSameNode}]"
+    )
+    cluster = load(f"spec.mesh.policies={policies}").cluster
+    found = dict(cluster.policies)
+    assert (found["web"].timeout_s, found["web"].retries.attempts) == (1.0, 0)
+    assert (found["orders"].timeout_s, found["orders"].retries.attempts) == (None, 2)
+    assert [service.traffic_distribution for service in cluster.services][:2] == [None, "PreferSameNode"]
+    assert load().cluster.services[1].traffic_distribution == "PreferSameZone"
+
+
+def test_status_codes_in_retry_on_are_retriable_and_replace_the_default(load: Any) -> None:
+    retries = (
+        load("spec.mesh.policies=[{service: web, retries: {retryOn: 'connect-failure, 502'}}]")
+        .cluster.policies[0][1]
+        .retries
+    )
+    assert retries.retry_on == "connect-failure,retriable-status-codes"
+    assert retries.retriable_status_codes == (502,)
+
+
+def test_a_locustfile_is_found_beside_the_scenario_and_resolved_to_its_full_path(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").touch()
+    scenario = load("spec.load.locustfile=mine.py", "spec.load.sources=[{zone: east-a, users: 5}]")
+    assert scenario.load.locustfile == (tmp_path / "mine.py").resolve()
+    assert scenario.load.requests == ()
+    assert load(text=scenario.resolved_yaml()) == scenario
+
+
+def test_faults_and_expectations_are_values_in_seconds_and_shares() -> None:
+    outage, partition = (load_scenario(p) for p in SHIPPED if p.stem in ("zone-outage", "one-way-partition"))
+    if outage.name != "zone-outage":
+        outage, partition = partition, outage
+    fault = outage.faults[0]
+    assert (fault.name, fault.at_s, fault.for_s, fault.fault) == ("lose-east-a", 12.0, 15.0, ZoneCrash("east-a"))
+    one_way = partition.faults[0].fault
+    assert isinstance(one_way, LinkFault)
+    assert one_way.pairs(partition.topology) == (("east-a-1", "east-b-1"),)
+    assert [(e.metric, e.when, e.at_least, e.at_most) for e in outage.expectations][:3] == [
+        ("success_rate", "all", 0.95, None),
+        ("success_rate", "steady", 0.999, None),
+        ("time_to_recover", "all", None, 6.0),
+    ]
+    assert outage.expectations[1].text == "success_rate steady at least 99.9%"
+
+
+def test_words_that_older_yaml_takes_for_booleans_times_or_dates_stay_text(load: Any) -> None:
+    env = "{A: on, B: no, C: 12:30, D: 2024-01-01, E: 1_000, F: 0x1F, G: '1'}"
+    scenario = load(f"spec.services.stock.workload.env={env}")
+    values = [value for _, value in scenario.cluster.deployments[2].template.workload.env]
+    assert values == ["on", "no", "12:30", "2024-01-01", "1_000", "0x1F", "1"]
+    assert load(text=scenario.resolved_yaml()) == scenario
+
+
+def test_a_null_counts_as_not_written(load: Any) -> None:
+    assert load("spec.faults=", "spec.services.web.port=null") == load()
+    with pytest.raises(ScenarioError, match=r"spec.gateway: is required but not written"):
+        load("spec.gateway=")
+
+
+def test_the_json_schema_describes_every_field() -> None:
+    schema = json_schema()
+    for name, model in {"ScenarioModel": schema, **schema["$defs"]}.items():
+        for key, value in model.get("properties", {}).items():
+            assert "description" in value, f"{name}.{key}"
+    at = schema["$defs"]["FaultModel"]["properties"]["at"]
+    assert at["type"] == "string"
+    assert at["examples"] == ["250ms", "20s"]
+
+
+def test_receiving_a_scenario_does_not_load_pydantic_or_yaml() -> None:
+    program = "import sys, testbed.scenario; sys.exit(any(m in sys.modules for m in ('pydantic', 'yaml')))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False).returncode == 0
