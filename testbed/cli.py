@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -43,9 +44,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
     seed: Seed = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
-    address: Annotated[
-        str | None, typer.Option("--address", help="An existing Ray cluster (default: start one).")
-    ] = None,
+    address: Annotated[str | None, typer.Option("--address", help="An existing Ray (default: start one).")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
@@ -149,17 +148,17 @@ def _load(file: Path, overrides: list[str], seed: int | None) -> Scenario:
 
 def _new_run_dir(out: Path, name: str) -> Path:
     """A folder of its own for a run; two runs in one second get two folders."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-        run_dir = (out / f"{name}-{stamp}{suffix}").resolve()
+    wanted = (out / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    run_dir = wanted
+    for number in count(2):
         try:
             run_dir.mkdir(parents=True)
+            break
         except FileExistsError:
-            continue
+            run_dir = wanted.with_name(f"{wanted.name}-{number}")
         except OSError as error:
             _fail(f"--out {out}: cannot make a result folder there: {error.strerror}", EXIT_BAD_INPUT)
-        return run_dir
-    _fail(f"--out {out}: too many runs of {name} in one second", EXIT_BAD_INPUT)
+    return run_dir
 
 
 def _console() -> Console:

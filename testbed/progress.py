@@ -14,7 +14,7 @@ from testbed.emulation.master import Readiness
 
 
 class LiveProgress:
-    """A line that is rewritten on a terminal; elsewhere a line for each change of state and every tenth second of load."""
+    """A line that is rewritten on a terminal; elsewhere a line for each change and every tenth second of load."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -183,7 +183,10 @@ class OutlierDetection:
 
 @dataclass(frozen=True, slots=True)
 class LocalityDistribution:
-    """localityLbSetting.distribute: calls from one locality, shared out by percentage. `region/zone/subzone`, `*` ends."""
+    """localityLbSetting.distribute: calls from one locality, shared out by percentage.
+
+    Localities are `region/zone/subzone`; a `*` stands for the rest.
+    """
 
     source: str
     to: tuple[tuple[str, int], ...]

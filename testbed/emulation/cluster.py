@@ -84,10 +84,7 @@ class EmulatedCluster:
             if readiness.ready >= readiness.total and not readiness.waiting_for:
                 return
             if time.monotonic() > deadline_s:
-                raise BringUpFailed(
-                    f"{readiness.ready} of {readiness.total} pods were ready after {self._scenario.ready_timeout_s:g} s "
-                    "(spec.controlPlane.readyTimeout). Still waiting for:\n  " + "\n  ".join(readiness.waiting_for)
-                )
+                raise BringUpFailed(await self._why_not_ready(readiness))
             await asyncio.sleep(READINESS_POLL_S)
 
     async def carry_out(self, actions: Iterable[Action]) -> tuple[float, list[str]]:
@@ -140,17 +137,21 @@ class EmulatedCluster:
             case LiftFromLinks():
                 return await self._everywhere("lift", action), []
             case CrashNode(node):
-                return await self._agents[node].crash.remote()
+                at_s, killed = await self._agents[node].crash.remote()
+                return at_s, killed
             case BootNode(node):
                 return await self._agents[node].power_on.remote(), []
             case KillPod():
                 victims = await self._victims(action)
-                times = await asyncio.gather(*(self._agents[node].kill_pod.remote(pod) for pod, node in victims))
+                times: list[float] = await asyncio.gather(
+                    *(self._agents[node].kill_pod.remote(pod) for pod, node in victims)
+                )
                 return max(times, default=time.monotonic()), [pod for pod, _ in victims]
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks) -> float:
         actors = [self._master, *self._agents.values(), *self._load_generators.values()]
-        return max(await self._all(method, actors, action))
+        times: list[float] = await self._all(method, actors, action)
+        return max(times)
 
     async def _victims(self, action: KillPod) -> list[tuple[str, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
@@ -164,6 +165,20 @@ class EmulatedCluster:
             and (action.zone is None or self._scenario.topology.place(node).locality.zone == action.zone)
         ]
         return sorted(found)[: action.count]
+
+    async def _why_not_ready(self, readiness: Readiness) -> str:
+        """What is missing, and the last words of the processes that ended."""
+        records = await self.records()
+        last_lines = {
+            event.object: event.details["last_lines"] for event in records.events if event.reason == "ProcessExited"
+        }
+        lines = [
+            f"{readiness.ready} of {readiness.total} pods were ready after {self._scenario.ready_timeout_s:g} s "
+            "(spec.controlPlane.readyTimeout). Still waiting for:",
+            *readiness.waiting_for,
+            *(f"last lines of {pod}: {words}" for pod, words in last_lines.items() if words),
+        ]
+        return "\n  ".join(lines)
 
     @staticmethod
     async def _all(method: str, actors: Iterable[Actor], *arguments: object) -> list[Any]:

@@ -146,7 +146,7 @@ class Master:
         return Readiness(sum(pod.ready for pod in pods), self._total_pods, tuple(self._plane.not_ready()))
 
     async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
-        """Every pod that was started during the run, also if it is gone, and when it first was, in monotonic seconds."""
+        """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
         return tuple(self._started.values())
 
     async def records(self) -> tuple[list[Recorded], list[Push]]:

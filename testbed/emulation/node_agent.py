@@ -60,7 +60,10 @@ from testbed.network.relay import LinkRelay
 
 @dataclass(slots=True)
 class _HeldPod:
-    """A pod on this node. `lives` counts the starts of each process, so that a late exit is not taken for a new one's."""
+    """A pod on this node.
+
+    `lives` counts the starts of each process, so that a late exit is not taken for that of the process after it.
+    """
 
     pod: PodObject
     address: PodAddress

@@ -38,7 +38,7 @@ class ChildProcess:
         errors: Path | None = None,
         pipes: bool = False,
     ) -> None:
-        """`output` takes standard output (and errors, unless `errors` is given); with `pipes`, stdin and stdout are pipes.
+        """`output` takes standard output (and errors, unless `errors` is given); `pipes` makes stdin and stdout pipes.
 
         Raises OSError when the program cannot be started.
         """
@@ -125,7 +125,7 @@ def last_lines(path: Path, count: int = 3) -> str:
 
 
 def kill_marked(variable: str, value: str, deadline_s: float = 5.0) -> int:
-    """Kill every process whose environment has `variable=value`, again until none is left; returns how many there were."""
+    """Kill every process whose environment has `variable=value` until none is left; returns how many there were."""
     marker = f"{variable}={value}".encode()
     killed: set[int] = set()
 

@@ -118,7 +118,8 @@ class _Run:
         course, scenario = self._course, self._scenario
         nodes, pods = len(scenario.topology.nodes), sum(d.replicas for d in scenario.cluster.deployments)
         self._observer.stage(
-            f"{scenario.name}: bringing up {nodes} nodes and {pods} pods ({scenario.profile} profile, seed {scenario.seed})"
+            f"{scenario.name}: bringing up {nodes} nodes and {pods} pods "
+            f"({scenario.profile} profile, seed {scenario.seed})"
         )
         async with self._interruptible():
             cluster = EmulatedCluster(scenario, network, log_dir, socket_dir)

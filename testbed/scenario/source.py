@@ -102,7 +102,8 @@ class Source:
         while around not in self._values:
             around, marks = around[:-1], self._keys
         mark = marks.get(around) or self._values[around]
-        self.problems.append(Problem(mark.file, mark.line, mark.column, path_text(path), message))
+        one_line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        self.problems.append(Problem(mark.file, mark.line, mark.column, path_text(path), one_line))
 
     def put(self, path: Path, value: Any, mark: Mark) -> None:
         """Set a value and mark it and all below it as written at `mark`. What leads there must exist."""
