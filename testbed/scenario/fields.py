@@ -55,6 +55,12 @@ def _positive(value: float) -> float:
     return value
 
 
+def _whole_bytes(value: float) -> float:
+    if not value.is_integer():
+        raise ValueError(f"must be whole bytes, not {value:g}B")
+    return value
+
+
 def _rooted(value: str) -> str:
     if not re.fullmatch("/[!-~]*", value):
         raise ValueError(f"must be a path that begins with /, without spaces, not {shown(value)}")
@@ -81,7 +87,7 @@ Duration = Annotated[float, *_quantity(DURATION)]
 PositiveDuration = Annotated[float, AfterValidator(_positive), *_quantity(DURATION)]
 Rate = Annotated[float, AfterValidator(_positive), *_quantity(RATE)]
 Bandwidth = Annotated[float, AfterValidator(_positive), *_quantity(BANDWIDTH)]
-Size = Annotated[float, *_quantity(SIZE)]
+Size = Annotated[float, AfterValidator(_whole_bytes), *_quantity(SIZE)]
 Percentage = Annotated[float, *_quantity(PERCENTAGE)]
 Names = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Command = Annotated[list[str], Field(min_length=1)]

@@ -26,7 +26,7 @@ class Quantity:
 
     def parse(self, value: object) -> float:
         """The value in base units (seconds, per second, bits per second, bytes, share of 1). Raises ValueError."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
             raise ValueError(f"{self.noun} needs a unit: write {' or '.join(f'{value}{u}' for u in self.suggested)}")
         match = re.fullmatch(f"(-?)({_NUMBER}) ?({self._unit_pattern})", value) if isinstance(value, str) else None
         if match is None:

@@ -78,6 +78,11 @@ def test_the_seed_argument_wins_over_the_file_and_seeds_the_work_as_well() -> No
             "--set spec.load.duration=60: spec.load.duration: a duration needs a unit: write 60ms or 60s",
         ),
         (
+            "spec.services.orders.workload.responseSize=1.5B",
+            "--set spec.services.orders.workload.responseSize=1.5B: spec.services.orders.workload.responseSize: "
+            "must be whole bytes, not 1.5B",
+        ),
+        (
             "spec.laod.duration=60s",
             "--set spec.laod.duration=60s: spec.laod: unknown key; did you mean 'load'?",
         ),

@@ -39,6 +39,7 @@ def test_text_means_a_value_in_base_units(quantity: Quantity, text: str, value: 
     [
         (DURATION, 250, "needs a unit: write 250ms or 250s"),
         (DURATION, "250", "such as 250ms or 20s, not '250'"),
+        (DURATION, -5, "must be a duration such as 250ms or 20s, not -5"),
         (DURATION, "-5s", "must not be negative"),
         (DURATION, True, "not true"),
         (DURATION, [1], "not a list"),

@@ -1,0 +1,105 @@
+"""Runs of the real command line, on real Ray, Envoy and Locust."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+from testbed.results.writer import read_table
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+COMMAND = (sys.executable, "-c", "from testbed.cli import main; main()")
+RUN_TIMEOUT_S = 180
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run left behind."""
+
+    exit_code: int
+    stderr: str
+    run_dir: Path | None
+    summary: dict[str, Any]
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        assert self.run_dir is not None, self.stderr
+        rows: list[dict[str, Any]] = read_table(self.run_dir, table).to_pylist()
+        return rows
+
+
+def start_run(scenario: str, out: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """The command, started and not waited for."""
+    arguments = [*COMMAND, "run", str(SCENARIOS / scenario), "--json", "--out", str(out)]
+    for override in overrides:
+        arguments += ["--set", override]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def finish_run(process: subprocess.Popen[bytes], out: Path) -> FinishedRun:
+    """Wait for the command. Its process group is ended if it takes too long."""
+    try:
+        stdout, stderr = process.communicate(timeout=RUN_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return FinishedRun(
+        process.returncode,
+        stderr.decode(),
+        next(iter(sorted(out.iterdir())), None) if out.exists() else None,
+        orjson.loads(stdout) if stdout else {},
+    )
+
+
+@pytest.fixture(scope="session")
+def testbed_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FinishedRun]:
+    """`testbed_run(scenario, *overrides)`: run it to its end. The same call gives the same run, once a session."""
+    done: dict[tuple[str, ...], FinishedRun] = {}
+
+    def run(scenario: str, *overrides: str) -> FinishedRun:
+        key = (scenario, *overrides)
+        if key not in done:
+            out = tmp_path_factory.mktemp("runs")
+            done[key] = finish_run(start_run(scenario, out, *overrides), out)
+        return done[key]
+
+    return run
+
+
+def processes_marked(run_id: str) -> list[str]:
+    """Command lines of all processes that carry the run's mark in their environment."""
+    marker = f"TESTBED_RUN={run_id}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if marker in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue  # it ended, or is another user's
+    return found
+
+
+def until(condition: Callable[[], object], deadline_s: float) -> bool:
+    """Whether the condition became true within the deadline."""
+
+    @retry(
+        retry=retry_if_result(lambda met: not met),
+        stop=stop_after_delay(deadline_s),
+        wait=wait_fixed(0.1),
+        retry_error_callback=lambda _: False,
+    )
+    def poll() -> bool:
+        return bool(condition())
+
+    return bool(poll())

@@ -1,0 +1,107 @@
+"""The command from outside: exit codes, interruption, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.emulation.conftest import FinishedRun, finish_run, processes_marked, start_run, until
+
+
+def test_a_real_program_takes_part_is_probed_and_is_restarted_when_killed(
+    testbed_run: Callable[..., FinishedRun],
+) -> None:
+    run = testbed_run("real-program.yaml")
+    fault = run.summary["faults"][0]
+    calls = [
+        row["start_s"]
+        for row in run.rows("hops")
+        if row["destination_service"] == "files" and row["direction"] == "inbound" and row["status"] == 200
+    ]
+    events = [(row["t_s"], row["object"], row["reason"]) for row in run.rows("events")]
+    killed_s = fault["applied_s"]
+    assert [t_s for t_s in calls if t_s < killed_s]
+    assert [t_s for t_s, pod, reason in events if pod == "files-1" and reason == "ProcessExited" and t_s >= killed_s]
+    restarted = [t_s for t_s, pod, reason in events if pod == "files-1" and reason == "Started" and t_s > killed_s]
+    assert restarted
+    assert [t_s for t_s in calls if t_s > restarted[0]]
+
+
+def test_an_expectation_that_does_not_hold_exits_with_1(testbed_run: Callable[..., FinishedRun]) -> None:
+    run = testbed_run("small.yaml", "spec.expect=[{metric: request_rate, atLeast: 1000/s}]")
+    assert (run.exit_code, run.summary["verdict"]) == (1, "failed"), run.summary.get("invalid_reasons")
+    assert [result["held"] for result in run.summary["expectations"]] == [False]
+
+
+def test_a_generator_that_cannot_keep_up_exits_with_3_and_says_so(testbed_run: Callable[..., FinishedRun]) -> None:
+    run = testbed_run("small.yaml", "spec.load.sources[0].rate=30000/s", "spec.load.timeout=1s")
+    assert (run.exit_code, run.summary["verdict"]) == (3, "invalid")
+    assert any("load generator" in reason or "rate" in reason for reason in run.summary["invalid_reasons"])
+    requests = run.summary["requests"]
+    assert requests["sent"] == run.summary["locust"]["requests"] == len(run.rows("requests"))
+
+
+def test_a_cluster_that_does_not_come_up_names_what_and_why_and_leaves_nothing(
+    testbed_run: Callable[..., FinishedRun],
+) -> None:
+    run = testbed_run(
+        "small.yaml",
+        "spec.services.web.workload={command: [python3, -c, 'raise SystemExit(\"no database\")']}",
+        "spec.controlPlane.readyTimeout=6s",
+    )
+    assert run.exit_code == 3
+    assert "pod web-1" in run.stderr
+    assert "no database" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def load_has_begun(out: Path) -> bool:
+    return any(path.stat().st_size for path in out.glob("*/logs/*.requests.jsonl"))
+
+
+def run_id(out: Path) -> str:
+    """The run's mark, from the environment of its load generator."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environ = (entry / "environ").read_bytes().split(b"\0")
+                settings = next((v for v in environ if v.startswith(b"TESTBED_LOAD=")), b"").decode()
+            except OSError:
+                continue
+            if str(out) in settings:
+                return next(v for v in environ if v.startswith(b"TESTBED_RUN=")).decode().partition("=")[2]
+    raise AssertionError(f"no load generator writes into {out}")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(out: Path) -> None:
+    process = start_run("small.yaml", out, "spec.load.duration=100s")
+    assert until(lambda: load_has_begun(out), 60)
+    mark = run_id(out)
+    assert until(lambda: len(next(out.glob("*/logs/*.requests.jsonl")).read_bytes().splitlines()) > 60, 20)
+    os.kill(process.pid, signal.SIGINT)
+    run = finish_run(process, out)
+    assert run.exit_code == 130, run.stderr
+    assert run.summary["interrupted"]
+    assert run.summary["requests"]["sent"] == run.summary["locust"]["requests"] == len(run.rows("requests")) > 30
+    assert not processes_marked(mark)
+    assert "Traceback" not in run.stderr
+
+
+def test_a_killed_command_leaves_no_process_behind(out: Path) -> None:
+    process = start_run("small.yaml", out, "spec.load.duration=100s")
+    assert until(lambda: load_has_begun(out), 60)
+    mark = run_id(out)
+    assert processes_marked(mark)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert until(lambda: not processes_marked(mark), 10), processes_marked(mark)
+    assert not Path("/tmp", mark).exists()

@@ -1,0 +1,121 @@
+"""A zone dies under load and comes back: what clients, proxies and the control plane went through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import pytest
+
+from tests.emulation.conftest import FinishedRun
+
+LOCALITY_OFF = "spec.mesh.policies[0].trafficPolicy.loadBalancer.localityLbSetting.enabled=false"
+DEAD = "east-a"
+
+
+@pytest.fixture(scope="module")
+def outage(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
+    run = testbed_run("outage.yaml")
+    assert run.summary, run.stderr
+    return run
+
+
+def test_rows_and_locusts_count_and_the_summary_agree(outage: FinishedRun) -> None:
+    requests = outage.summary["requests"]
+    assert requests["sent"] > 0
+    assert len(outage.rows("requests")) == requests["sent"]
+    assert outage.summary["locust"]["requests"] == requests["sent"]
+    assert requests["ok"] + requests["failed"] + requests["unknown"] == requests["sent"]
+
+
+def test_every_ok_request_has_its_hops(outage: FinishedRun) -> None:
+    hops = outage.summary["hops"]
+    assert hops["ok_requests_without_hops"] == hops["explained_by_killed_proxies"]
+    chains: dict[str, set[tuple[str | None, str | None, str]]] = {}
+    for hop in outage.rows("hops"):
+        chain = chains.setdefault(hop["request_id"], set())
+        chain.add((hop["source_service"], hop["destination_service"], hop["direction"]))
+    whole = {
+        ("gateway", "web", "outbound"),
+        ("gateway", "web", "inbound"),
+        ("web", "orders", "outbound"),
+        ("web", "orders", "inbound"),
+    }
+    fault = outage.summary["faults"][0]
+    for request in outage.rows("requests"):
+        # A proxy that is killed takes the last 200 ms of its log with it.
+        if request["outcome"] == "ok" and not fault["applied_s"] - 0.3 <= request["finished_s"] <= fault["applied_s"]:
+            assert chains[request["request_id"]] >= whole
+
+
+def test_calls_into_the_dead_zone_end_by_time_out_not_by_reset(
+    testbed_run: Callable[..., FinishedRun],
+) -> None:
+    # Without locality preference the other zones call into the dead one, so there is something to time out.
+    run = testbed_run("outage.yaml", LOCALITY_OFF)
+    fault = run.summary["faults"][0]
+    tries = [
+        row
+        for row in run.rows("attempts")
+        if row["destination_zone"] == DEAD
+        and row["source_zone"] != DEAD
+        and fault["applied_s"] < row["start_s"] < fault["healed_s"] - 1.5
+    ]
+    connects = [row["duration_ms"] for row in tries if row["flags"] == "UF"]
+    assert connects, "nobody tried to connect to the dead zone"
+    assert all(350 <= duration_ms <= 1_100 for duration_ms in connects), sorted(connects)
+    assert not [row for row in tries if row["flags"] == "UC"], "a dead machine does not reset its connections"
+
+
+def test_the_other_zones_proxies_acknowledge_endpoints_without_the_dead_zone(outage: FinishedRun) -> None:
+    fault = outage.summary["faults"][0]
+    zone_of = {row["pod"]: row["zone"] for row in outage.rows("pods")}
+    acked = {
+        row["proxy"]
+        for row in outage.rows("pushes")
+        if row["type"] == "ClusterLoadAssignment"
+        and row["acked_s"] is not None
+        and fault["applied_s"] < row["sent_s"] <= row["acked_s"] < fault["healed_s"]
+    }
+    assert acked == {pod for pod, zone in zone_of.items() if zone != DEAD}
+
+
+def test_the_dead_zone_is_neither_called_nor_heard_while_it_is_dead_and_is_called_again_once_healed(
+    outage: FinishedRun,
+) -> None:
+    fault = outage.summary["faults"][0]
+    served = [row["start_s"] for row in outage.rows("hops") if row["direction"] == "inbound"]
+    dead = [
+        row["start_s"]
+        for row in outage.rows("hops")
+        if row["direction"] == "inbound" and row["destination_zone"] == DEAD
+    ]
+    assert [start_s for start_s in dead if start_s < fault["applied_s"]]
+    assert not [start_s for start_s in dead if fault["applied_s"] + 0.05 < start_s < fault["healed_s"]]
+    assert [start_s for start_s in served if fault["applied_s"] < start_s < fault["healed_s"]]
+    assert [start_s for start_s in dead if start_s > fault["healed_s"]]
+
+
+def test_the_fault_came_on_time_and_the_node_was_found_unready_by_its_lease(outage: FinishedRun) -> None:
+    fault = outage.summary["faults"][0]
+    assert 0 <= fault["applied_s"] - 8.0
+    not_ready = [row["t_s"] for row in outage.rows("events") if row["reason"] == "NodeNotReady"]
+    # Grace of the fast profile is 2 s from the last renewal, which is up to 0.5 s before the crash.
+    assert fault["applied_s"] + 1.4 <= min(not_ready) <= fault["applied_s"] + 4.0
+
+
+def test_calls_stay_in_their_zone_with_locality_failover(outage: FinishedRun) -> None:
+    assert outage.summary["same_zone_share_by_phase"]["steady"] >= 0.99
+
+
+def test_calls_follow_the_endpoints_share_with_one_key_changed(testbed_run: Callable[..., FinishedRun]) -> None:
+    run = testbed_run("outage.yaml", LOCALITY_OFF)
+    fault = run.summary["faults"][0]
+    hops = [
+        row
+        for row in run.rows("hops")
+        if row["direction"] == "outbound" and row["destination_zone"] and 2.0 <= row["start_s"] < fault["applied_s"]
+    ]
+    share = sum(row["source_zone"] == row["destination_zone"] for row in hops) / len(hops)
+    # One of three endpoints is in the caller's zone; a share of n choices is within 3 standard errors of it.
+    assert abs(share - 1 / 3) <= 3 * sqrt(1 / 3 * 2 / 3 / len(hops)), (share, len(hops))
