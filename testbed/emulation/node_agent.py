@@ -258,16 +258,16 @@ class NodeAgent:
                 self._report(event)
 
     async def _start(self, held: _HeldPod, processes: tuple[Process, ...]) -> None:
+        lives: dict[Process, int] = {}
         for process in processes:
-            held.lives[process] = held.lives.get(process, 0) + 1
+            lives[process] = held.lives[process] = held.lives.get(process, 0) + 1
             if process not in held.actors:
                 held.actors[process] = self._actor(held, process)
-        lives = dict(held.lives)
         results = await asyncio.gather(
-            *(held.actors[process].start.remote(lives[process]) for process in processes), return_exceptions=True
+            *(held.actors[process].start.remote(life) for process, life in lives.items()), return_exceptions=True
         )
-        if lives != held.lives or not self._powered:
-            return
+        if not self._powered or any(held.lives[process] != life for process, life in lives.items()):
+            return  # the power went off meanwhile, and perhaps on again
         failed = {process: result for process, result in zip(processes, results, strict=True) if result is not None}
         started = tuple(process for process in processes if process not in failed)
         held.running.update(started)

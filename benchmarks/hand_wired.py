@@ -1,0 +1,106 @@
+"""The chain that a person would wire by hand: static Envoy configurations in front of the same workload processes.
+
+Gateway -> web's Envoy -> web -> web's Envoy -> orders' Envoy -> orders, without Ray, ADS, relays or access logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from testbed.control.objects import BuiltinWorkload, SocketAddress
+from testbed.emulation import envoy
+from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings
+from testbed.emulation.probes import http_status
+from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+
+_TYPES = "type.googleapis.com/"
+_MANAGER = _TYPES + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = _TYPES + "envoy.extensions.filters.http.router.v3.Router"
+
+
+@contextlib.contextmanager
+def hand_wired_chain(directory: Path) -> Iterator[SocketAddress]:
+    """Yields the gateway's address; everything is ended with the block."""
+    with contextlib.ExitStack() as stack:
+        block = stack.enter_context(LoopbackBlock.reserve())
+        network = LoopbackNetwork(block.second_octet, ["gateway", "web", "orders"])
+        gateway, web, orders = (network.allocate_pod(place, 8080) for place in ("gateway", "web", "orders"))
+        commands = [
+            _envoy(directory / "gateway.json", [(gateway.app, web.inbound)]),
+            _envoy(directory / "web.json", [(web.inbound, web.app), (web.outbound, orders.inbound)]),
+            _envoy(directory / "orders.json", [(orders.inbound, orders.app)]),
+        ]
+        for command in commands:
+            stack.enter_context(_process(command, {}))
+        proxy = f"http://{web.outbound}"
+        for address, workload in ((web.app, BuiltinWorkload(stages=(("orders",),))), (orders.app, BuiltinWorkload())):
+            settings = WorkloadSettings(address.ip, address.port, proxy, workload, seed=1)
+            command = [sys.executable, "-m", "testbed.emulation.workload"]
+            stack.enter_context(_process(command, {SETTINGS_VARIABLE: settings.to_json()}))
+        _await_answer(gateway.app)
+        yield gateway.app
+
+
+def _envoy(path: Path, hops: list[tuple[SocketAddress, SocketAddress]]) -> list[str]:
+    """A proxy that forwards from each listener to one address; returns its command line."""
+    static = {
+        "listeners": [_listener(index, listen) for index, (listen, _) in enumerate(hops)],
+        "clusters": [_cluster(index, target) for index, (_, target) in enumerate(hops)],
+    }
+    path.write_bytes(orjson.dumps({"static_resources": static}))
+    return envoy.arguments(path, log_level="error")
+
+
+def _listener(index: int, address: SocketAddress) -> dict[str, Any]:
+    routes = [{"match": {"prefix": "/"}, "route": {"cluster": f"hop-{index}"}}]
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": f"hop-{index}",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    return {"name": f"hop-{index}", "address": _address(address), "filter_chains": [{"filters": filters}]}
+
+
+def _cluster(index: int, address: SocketAddress) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}]
+    return {
+        "name": f"hop-{index}",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": f"hop-{index}", "endpoints": endpoints},
+    }
+
+
+def _address(address: SocketAddress) -> dict[str, Any]:
+    return {"socket_address": {"address": address.ip, "port_value": address.port}}
+
+
+@contextlib.contextmanager
+def _process(command: list[str], env: dict[str, str]) -> Iterator[None]:
+    process = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+class NotServing(Exception):
+    """The chain does not answer well yet."""
+
+
+@retry(retry=retry_if_exception_type((OSError, NotServing)), stop=stop_after_delay(20), wait=wait_fixed(0.1))
+def _await_answer(gateway: SocketAddress) -> None:
+    status = http_status(gateway, "/", timeout_s=1.0)
+    if status != 200:
+        raise NotServing(f"status {status}")

@@ -1,0 +1,97 @@
+"""Requests per second through gateway, web and orders, against a hand-wired Envoy chain of the same shape."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import orjson
+
+from benchmarks.hand_wired import hand_wired_chain
+from benchmarks.row import Row
+from benchmarks.testbed_run import testbed_run
+from loadgen.command import command
+from loadgen.settings import ENVIRONMENT_VARIABLE
+from testbed.control.objects import SocketAddress
+
+SCENARIO = Path(__file__).parent / "chain.yaml"
+PAIRS = 3
+USERS = 32
+SECONDS = 8.0
+WARMUP_S = 2.0
+
+
+def measure() -> Iterator[Row]:
+    for name, overrides in (
+        ("one node", ()),
+        ("three nodes, 0.3 ms links", ("spec.topology.regions.east.zones.east-a.nodes=3",)),
+    ):
+        ours, theirs = [], []
+        for _ in range(PAIRS):
+            theirs.append(_hand_wired_rate())
+            run = testbed_run(SCENARIO, *overrides)
+            ours.append(next(p["rate_per_s"] for p in run.summary["phases"] if p["name"] == "steady"))
+        ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
+        yield Row(
+            f"mesh throughput, {name}",
+            f"{median(ours):.0f} requests/s",
+            f"{median(theirs):.0f} requests/s hand-wired",
+            f"{ratio:.2f}",
+            ">= 0.8",
+        )
+
+
+def _hand_wired_rate() -> float:
+    """The same Locust driver as the testbed's, counted over the same part of the time."""
+    directory = Path(tempfile.mkdtemp(prefix="testbed-benchmark-"))
+    with hand_wired_chain(directory) as gateway:
+        records = directory / "requests.jsonl"
+        started_s = _drive(directory, gateway, records)
+        finished = [line for line in map(orjson.loads, records.read_bytes().splitlines()) if line["e"] == "f"]
+    assert all(line["o"] == "ok" for line in finished), "the hand-wired chain answered with errors"
+    counted = [line for line in finished if WARMUP_S <= line["f"] - started_s < SECONDS]
+    return len(counted) / (SECONDS - WARMUP_S)
+
+
+def _drive(directory: Path, gateway: SocketAddress, records: Path) -> float:
+    """Run the load to its end; returns when it began, in monotonic seconds."""
+    entries = directory / "entry.json"
+    entries.write_bytes(orjson.dumps({"entries": [{"zone": "east-a", "url": f"http://{gateway}"}]}))
+    settings = directory / "load.json"
+    settings.write_bytes(
+        orjson.dumps(
+            {
+                "origin_zone": "east-a",
+                "seed": 1,
+                "sources": [{"users": USERS, "think_time_s": 0.0}],
+                "duration_s": SECONDS,
+                "requests": [{"name": "GET /", "method": "GET", "path": "/"}],
+                "timeout_s": 5.0,
+                "connect_timeout_s": 1.0,
+                "entry_file": str(entries),
+                "entry_ttl_s": 60.0,
+                "records_file": str(records),
+            }
+        )
+    )
+    process = subprocess.Popen(
+        command(settings),
+        env={**os.environ, ENVIRONMENT_VARIABLE: str(settings)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    started_s = time.monotonic() + 0.2
+    process.stdin.write(f"start {started_s!r}\n".encode())
+    process.stdin.flush()
+    process.stdout.read()
+    process.wait()
+    return started_s
