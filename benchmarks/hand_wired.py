@@ -41,9 +41,8 @@ def hand_wired_chain(directory: Path) -> Iterator[SocketAddress]:
         ]
         for command in commands:
             stack.enter_context(_process(command, {}))
-        proxy = f"http://{web.outbound}"
         for address, workload in ((web.app, BuiltinWorkload(stages=(("orders",),))), (orders.app, BuiltinWorkload())):
-            settings = WorkloadSettings(address.ip, address.port, proxy, workload, seed=1)
+            settings = WorkloadSettings(address.ip, address.port, web.outbound, workload, seed=1)
             command = [sys.executable, "-m", "testbed.emulation.workload"]
             stack.enter_context(_process(command, {SETTINGS_VARIABLE: settings.to_json()}))
         _await_answer(gateway.app)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from testbed.control.objects import BuiltinWorkload, CommandWorkload, Pod, PodAddress, WorkTime
+from testbed.control.objects import BuiltinWorkload, CommandWorkload, Pod, PodAddress, SocketAddress, WorkTime
 
 SETTINGS_VARIABLE = "TESTBED_WORKLOAD"
 
@@ -20,7 +20,7 @@ class WorkloadSettings:
 
     host: str
     port: int
-    proxy: str | None
+    proxy: SocketAddress
     workload: BuiltinWorkload
     seed: int
 
@@ -30,10 +30,11 @@ class WorkloadSettings:
     @classmethod
     def from_json(cls, text: str) -> WorkloadSettings:
         data = orjson.loads(text)
+        proxy = SocketAddress(**data.pop("proxy"))
         workload = data.pop("workload")
         workload["work"] = WorkTime(**workload["work"])
         workload["stages"] = tuple(tuple(stage) for stage in workload["stages"])
-        return cls(workload=BuiltinWorkload(**workload), **data)
+        return cls(workload=BuiltinWorkload(**workload), proxy=proxy, **data)
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -62,7 +63,7 @@ def command_line(pod: Pod, address: PodAddress, seed: int) -> tuple[list[str], d
     }
     match pod.template.workload:
         case BuiltinWorkload() as workload:
-            settings = WorkloadSettings(address.app.ip, address.app.port, proxy, workload, seed)
+            settings = WorkloadSettings(address.app.ip, address.app.port, address.outbound, workload, seed)
             env[SETTINGS_VARIABLE] = settings.to_json()
             return [sys.executable, "-m", "testbed.emulation.workload"], env
         case CommandWorkload(command=command, env=declared):

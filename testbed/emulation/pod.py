@@ -9,7 +9,7 @@ from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress
 from testbed.emulation.actors import Actor
 from testbed.emulation.container import command_line
-from testbed.emulation.process import ChildProcess, last_lines
+from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 
 STOP_GRACE_S = 2.0
 
@@ -30,6 +30,7 @@ class Pod:
             self._arguments,
             env={**os.environ, **self._env},
             output=self._log,
+            niceness=EMULATED_NICENESS,
             on_exit=lambda code: self._exited(life, code),
         )
 

@@ -17,7 +17,7 @@ from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH
 from testbed.emulation import envoy
 from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
-from testbed.emulation.process import ChildProcess, last_lines
+from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 
 STOP_GRACE_S = 2.0
 
@@ -116,6 +116,7 @@ class Sidecar:
             env=dict(os.environ),
             output=paths.access_log,
             errors=paths.error_log,
+            niceness=EMULATED_NICENESS,
             on_exit=lambda code: self._exited(life, code),
         )
         self._readiness = asyncio.create_task(self._await_ready())

@@ -12,15 +12,14 @@ import os
 from math import log, sqrt
 from random import Random
 
-import aiohttp
 import uvloop
-from aiohttp import web
 
 from testbed.control.objects import WorkTime
 from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings
+from testbed.emulation.http1 import ProxyClient, Request, Response, ServerProtocol
 from testbed.network.timer import PreciseTimer
 
-FORWARDED_HEADERS = ("x-request-id",)
+FORWARDED_HEADERS = (b"x-request-id",)
 """What an application must pass on so that the calls of one request can be joined, as with Istio's tracing headers."""
 
 
@@ -47,25 +46,25 @@ class CallFailed(Exception):
         self.status = status
 
 
-class WorkloadServer:
+class Workload:
     """Answers every request but `/healthz` with the declared work, calls, size and errors."""
 
-    def __init__(self, settings: WorkloadSettings, session: aiohttp.ClientSession, timer: PreciseTimer) -> None:
-        self._settings = settings
-        self._session = session
+    def __init__(self, settings: WorkloadSettings, proxy: ProxyClient, timer: PreciseTimer) -> None:
+        self._workload = settings.workload
+        self._proxy = proxy
         self._timer = timer
-        self._random = Random(settings.workload.work.seed * 1_000_003 + settings.seed)
-        self._body = b"x" * settings.workload.response_bytes
+        self._random = Random(f"{settings.workload.work.seed}/{settings.seed}")
+        self._ok = Response(200, b"x" * settings.workload.response_bytes)
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/healthz":
-            return web.Response(text="ok")
-        workload = self._settings.workload
+    async def answer(self, request: Request) -> Response:
+        if request.path == b"/healthz":
+            return Response(200)
+        workload = self._workload
         work_s = draw_work_s(workload.work, self._random)
         if work_s > 0:
             await self._timer.sleep(work_s)
         if workload.error_rate and self._random.random() < workload.error_rate:
-            return web.Response(status=500, text="declared errorRate")
+            return Response(500, b"declared errorRate")
         headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
         try:
             for stage in workload.stages:
@@ -74,35 +73,29 @@ class WorkloadServer:
                 else:
                     await asyncio.gather(*(self._call(service, headers) for service in stage))
         except CallFailed as failure:
-            return web.Response(status=failure.status, text=str(failure))
-        return web.Response(body=self._body)
+            return Response(failure.status, str(failure).encode())
+        return self._ok
 
-    async def _call(self, service: str, headers: dict[str, str]) -> None:
+    async def _call(self, service: str, headers: dict[bytes, bytes]) -> None:
         try:
-            async with self._session.get(f"http://{service}/", headers=headers, proxy=self._settings.proxy) as response:
-                await response.read()
-        except aiohttp.ClientError as error:
+            status = await self._proxy.get(f"http://{service}/", service, headers)
+        except OSError as error:
             raise CallFailed(service, 500, repr(error)) from error
-        if response.status == 504:
+        if status == 504:
             # A time-out further down stays one on the way up: nobody knows what the called service did.
             raise CallFailed(service, 504, "time-out")
-        if response.status >= 400:
-            raise CallFailed(service, 500, f"status {response.status}")
+        if status >= 400:
+            raise CallFailed(service, 500, f"status {status}")
 
 
 async def serve(settings: WorkloadSettings) -> None:
     """Serve until the process is killed."""
-    timer = PreciseTimer(asyncio.get_running_loop())
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-    timeout = aiohttp.ClientTimeout(total=None, connect=None)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        server = web.Server(WorkloadServer(settings, session, timer).answer, access_log=None)
-        runner = web.ServerRunner(server)
-        await runner.setup()
-        await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
-        await asyncio.Event().wait()
+    loop = asyncio.get_running_loop()
+    workload = Workload(settings, ProxyClient(settings.proxy.ip, settings.proxy.port), PreciseTimer(loop))
+    server = await loop.create_server(
+        lambda: ServerProtocol(workload.answer), settings.host, settings.port, backlog=1024
+    )
+    await server.serve_forever()
 
 
 def main() -> None:
