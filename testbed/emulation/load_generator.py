@@ -128,6 +128,7 @@ class LoadGenerator:
             errors=self._log,
             on_exit=self._exited,
             pipes=True,
+            punctual=True,
         )
         self._reader = asyncio.create_task(self._read(self._process))
         try:

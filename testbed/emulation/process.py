@@ -17,6 +17,8 @@ from typing import IO
 
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
+from testbed.network.scheduling import ask_to_be_punctual
+
 PR_SET_PDEATHSIG = 1
 EMULATED_NICENESS = 5
 """Of containers and proxies: where cores are short, who measures and the emulated network go first."""
@@ -40,6 +42,7 @@ class ChildProcess:
         errors: Path | None = None,
         pipes: bool = False,
         niceness: int = 0,
+        punctual: bool = False,
     ) -> None:
         """`output` takes standard output (and errors, unless `errors` is given); `pipes` makes stdin and stdout pipes.
 
@@ -52,6 +55,8 @@ class ChildProcess:
             if os.getppid() != parent:
                 os._exit(1)
             os.nice(niceness)
+            if punctual:
+                ask_to_be_punctual()
 
         with contextlib.ExitStack() as files:
             log: IO[bytes] = files.enter_context(output.open("ab"))

@@ -27,6 +27,7 @@ from testbed.faults.actions import LinkEffect
 from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.listener import Listener
+from testbed.network.scheduling import ask_to_be_punctual
 from testbed.network.timer import PreciseTimer
 
 _T = TypeVar("_T")
@@ -158,6 +159,7 @@ class LinkRelay:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
+        ask_to_be_punctual()
         try:
             self.loop.run_forever()
             # What was cancelled or closed at last needs a few turns more.
