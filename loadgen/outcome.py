@@ -35,16 +35,27 @@ _GATEWAY_TIMEOUT = 504
 _CONNECTING = ("_create_socket", "create_connection")
 
 
+def what_went_wrong(status: int | None, error: BaseException) -> str:
+    """In words that do not depend on the address: many requests fail alike, and are counted by it."""
+    if status is not None:
+        return f"status {status}"
+    cause = _cause(error)
+    return "timed out" if isinstance(cause, _TIMEOUTS) else str(cause) or type(cause).__name__
+
+
 def outcome_of(status: int | None, error: BaseException | None) -> Outcome:
     """`status` is None where no answer came; `error` is what Locust's request event carries."""
     if error is None:
         return "ok"
-    cause = error
-    if isinstance(error, RetriesExceeded):
-        cause = getattr(error, "original", None) or error
+    cause = _cause(error)
     if isinstance(cause, _TIMEOUTS) or status == _GATEWAY_TIMEOUT:
         return "unknown"
     if isinstance(cause, requests.exceptions.HTTPError) or not isinstance(cause, _LOST):
         return "failed"
     connecting = any(frame.f_code.co_name in _CONNECTING for frame, _ in traceback.walk_tb(cause.__traceback__))
     return "failed" if connecting else "unknown"
+
+
+def _cause(error: BaseException) -> BaseException:
+    original = getattr(error, "original", None) if isinstance(error, RetriesExceeded) else None
+    return original if isinstance(original, BaseException) else error

@@ -26,7 +26,7 @@ import orjson
 from locust.event import EventHook
 
 from loadgen.entry import Resolver
-from loadgen.outcome import outcome_of
+from loadgen.outcome import outcome_of, what_went_wrong
 
 REQUEST_ID = "x-request-id"
 INTENDED_S = "testbed_intended_s"
@@ -156,7 +156,7 @@ class Recorder:
         del self._under_way[record.id]
         self.outcomes[outcome] += 1
         self._latencies_s.append(finished_s - record.intended_s)
-        message = None if exception is None else str(exception) or type(exception).__name__
+        message = None if exception is None else what_went_wrong(status, exception)
         self._write({"e": "f", "id": record.id, "f": finished_s, "c": status, "o": outcome, "m": message})
 
     def _write_sent(

@@ -46,6 +46,8 @@ class LiveProgress:
 
     def load(self, t_s: float, duration_s: float, zones: dict[str, LoadProgress]) -> None:
         seconds = [progress for progress in zones.values() if progress.t_s > 0]
+        if not seconds:
+            return
         rate = sum(progress.sent_per_s for progress in seconds)
         bad = sum(progress.failed + progress.unknown for progress in zones.values())
         p99_ms = max((progress.p99_ms for progress in seconds), default=0.0)

@@ -6,6 +6,8 @@ and every actor goes to the machine of whoever starts it.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from functools import cache
 from typing import Any
 
@@ -28,6 +30,11 @@ def this_actor() -> Actor:
     """The handle of the actor that asks, to hand to others."""
     handle: Actor = ray.get_runtime_context().current_actor
     return handle
+
+
+async def until(due_s: float) -> None:
+    """Wait in an actor until a monotonic time; at once where it has passed."""
+    await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
 
 @cache

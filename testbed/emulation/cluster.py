@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,19 @@ READINESS_POLL_S = 0.1
 
 class BringUpFailed(Exception):
     """The cluster did not become ready in time; the message names what did not, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """When the last victim felt it, and the pods whose proxies were killed, and when. Monotonic seconds."""
+
+    at_s: float
+    killed_proxies: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def all(cls, effects: Sequence[Effect]) -> Effect:
+        kills = tuple(kill for effect in effects for kill in effect.killed_proxies)
+        return cls(max(effect.at_s for effect in effects), kills)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +100,16 @@ class EmulatedCluster:
                 raise BringUpFailed(await self._why_not_ready(readiness))
             await asyncio.sleep(READINESS_POLL_S)
 
-    async def carry_out(self, actions: Iterable[Action]) -> tuple[float, list[str]]:
-        """Do what a fault asks, kinds of action in the given order, victims of one kind at once.
+    async def carry_out(self, actions: Iterable[Action], due_s: float) -> Effect:
+        """Do what a fault asks at `due_s` (monotonic): kinds of action in the given order, victims of one kind at once.
 
-        Returns when the last of it took effect, in monotonic seconds, and the pods whose proxies it killed.
+        Call it some tenths of a second ahead: every victim waits for the time by itself, so that no way to it counts.
         """
-        in_effect_s, killed = time.monotonic(), list[str]()
+        effects = []
         for _, group in groupby(actions, key=type):
-            for at_s, pods in await asyncio.gather(*(self._carry_out(action) for action in group)):
-                in_effect_s = max(in_effect_s, at_s)
-                killed += pods
-        return in_effect_s, killed
+            effects.append(Effect.all(await asyncio.gather(*(self._carry_out(action, due_s) for action in group))))
+        # What follows the first kind of action (processes die behind silenced links) is not felt from outside.
+        return Effect(effects[0].at_s, tuple(kill for effect in effects for kill in effect.killed_proxies))
 
     async def prepare_load(self) -> None:
         await self._all("prepare", self._load_generators.values())
@@ -130,28 +142,29 @@ class EmulatedCluster:
         """End every process in good order, so that their logs are whole."""
         await self._all("shut_down", [*self._agents.values(), *self._load_generators.values()])
 
-    async def _carry_out(self, action: Action) -> tuple[float, list[str]]:
+    async def _carry_out(self, action: Action, due_s: float) -> Effect:
         match action:
             case ImposeOnLinks():
-                return await self._everywhere("impose", action), []
+                return await self._everywhere("impose", action, due_s)
             case LiftFromLinks():
-                return await self._everywhere("lift", action), []
+                return await self._everywhere("lift", action, due_s)
             case CrashNode(node):
                 at_s, killed = await self._agents[node].crash.remote()
-                return at_s, killed
+                return Effect(at_s, tuple((pod, at_s) for pod in killed))
             case BootNode(node):
-                return await self._agents[node].power_on.remote(), []
+                return Effect(await self._agents[node].power_on.remote())
             case KillPod():
                 victims = await self._victims(action)
                 times: list[float] = await asyncio.gather(
-                    *(self._agents[node].kill_pod.remote(pod) for pod, node in victims)
+                    *(self._agents[node].kill_pod.remote(pod, due_s) for pod, node in victims)
                 )
-                return max(times, default=time.monotonic()), [pod for pod, _ in victims]
+                killed_at = zip(victims, times, strict=True)
+                return Effect(max(times, default=due_s), tuple((pod, at_s) for (pod, _), at_s in killed_at))
 
-    async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks) -> float:
+    async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         actors = [self._master, *self._agents.values(), *self._load_generators.values()]
-        times: list[float] = await self._all(method, actors, action)
-        return max(times)
+        times: list[float] = await self._all(method, actors, action, due_s)
+        return Effect(max(times))
 
     async def _victims(self, action: KillPod) -> list[tuple[str, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""

@@ -23,6 +23,7 @@ from testbed.control.entry import EntryTable
 from testbed.control.objects import SocketAddress, Timings
 from testbed.control.topology import Topology
 from testbed.control.xds import READY_PATH
+from testbed.emulation.actors import until
 from testbed.emulation.master import Recorded
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines
@@ -110,10 +111,12 @@ class LoadGenerator:
                 self._relay.open_forward(node, listener, target)
                 self._targets[zone] = (node, target)
 
-    async def impose(self, action: ImposeOnLinks) -> float:
+    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+        await until(due_s)
         return self._relay.impose(action.fault, action.pairs, action.effect)
 
-    async def lift(self, action: LiftFromLinks) -> float:
+    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+        await until(due_s)
         return self._relay.lift(action.fault)
 
     async def prepare(self) -> None:

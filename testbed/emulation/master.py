@@ -27,7 +27,7 @@ from testbed.control.objects import ClusterSpec, Pod, SocketAddress
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
 from testbed.emulation import envoy
-from testbed.emulation.actors import Actor
+from testbed.emulation.actors import Actor, until
 from testbed.emulation.control_channel import ControlChannel
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkTable
@@ -133,11 +133,13 @@ class Master:
                 self._note_start(report.event.pod, report.at_s)
         self._look_ahead()
 
-    async def impose(self, action: ImposeOnLinks) -> float:
+    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+        await until(due_s)
         self._links.impose(action.fault, action.pairs, action.effect)
         return self._links_changed()
 
-    async def lift(self, action: LiftFromLinks) -> float:
+    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+        await until(due_s)
         self._links.lift(action.fault)
         return self._links_changed()
 

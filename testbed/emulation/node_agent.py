@@ -46,7 +46,7 @@ from testbed.control.messages import (
 from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress, Timings
 from testbed.control.topology import Topology
-from testbed.emulation.actors import Actor, start_actor, this_actor
+from testbed.emulation.actors import Actor, start_actor, this_actor, until
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.master import EncodedPush, NodeCommand, Recorded, Reported
 from testbed.emulation.pod import Pod
@@ -154,17 +154,20 @@ class NodeAgent:
 
     # --- the world does something to it --------------------------------------------------------------------------
 
-    async def impose(self, action: ImposeOnLinks) -> float:
+    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+        await until(due_s)
         self._links.impose(action.fault, action.pairs, action.effect)
         return self._links_changed(self._relay.impose(action.fault, action.pairs, action.effect))
 
-    async def lift(self, action: LiftFromLinks) -> float:
+    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+        await until(due_s)
         self._links.lift(action.fault)
         return self._links_changed(self._relay.lift(action.fault))
 
-    async def kill_pod(self, pod: str) -> float:
+    async def kill_pod(self, pod: str, due_s: float) -> float:
         """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds."""
         held = self._pods[pod]
+        await until(due_s)
         await asyncio.gather(*(actor.kill.remote() for actor in held.actors.values()))
         return time.monotonic()
 

@@ -32,6 +32,8 @@ from testbed.scenario import Scenario
 
 START_LEAD_S = 0.5
 """From the order to start until the first request: long enough for every load generator to have heard it."""
+FAULT_LEAD_S = 0.3
+"""How long before its time a fault is announced to its victims."""
 FLUSH_S = 0.3
 """Envoy writes its access log out every 200 ms."""
 RUN_PREFIX = "testbed-"
@@ -180,12 +182,13 @@ class _Run:
 
     async def _faults(self, cluster: EmulatedCluster, t0_s: float) -> None:
         for step in steps(self._scenario.faults, self._scenario.topology):
-            await asyncio.sleep(t0_s + step.at_s - time.monotonic())
-            in_effect_s, killed = await cluster.carry_out(step.actions)
+            due_s = t0_s + step.at_s
+            await asyncio.sleep(due_s - FAULT_LEAD_S - time.monotonic())
+            effect = await cluster.carry_out(step.actions, due_s)
             times = self._course.applied if step.phase == "start" else self._course.healed
-            times[step.fault] = in_effect_s
-            self._course.killed_proxies += [(pod, in_effect_s) for pod in killed]
-            self._observer.fault(in_effect_s - t0_s, step.fault, _describe(step))
+            times[step.fault] = effect.at_s
+            self._course.killed_proxies += effect.killed_proxies
+            self._observer.fault(effect.at_s - t0_s, step.fault, _describe(step))
 
     def _facts(self, epoch_offset_end_s: float) -> RunFacts:
         course, scenario = self._course, self._scenario
