@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None)
 
 
 class ChildProcess:
-    """A running child, the leader of a session of its own.
+    """A running child, the leader of a process group of its own.
 
     `on_exit(returncode)` is called once, in the event loop that started it. PR_SET_PDEATHSIG is bound to the thread
     that forks, so start it from a thread that lives as long as the process: an actor's event loop.
@@ -46,7 +46,7 @@ class ChildProcess:
     ) -> None:
         """`output` takes standard output (and errors, unless `errors` is given); `pipes` makes stdin and stdout pipes.
 
-        Raises OSError when the program cannot be started.
+        `punctual` is for a child whose lateness would be measured. Raises OSError when the program cannot be started.
         """
         parent = os.getpid()
 
@@ -67,7 +67,10 @@ class ChildProcess:
                 stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipes else log,
                 stderr=error_log,
-                start_new_session=True,
+                # Where the kernel shares cores out by session first (autogroup), a session of its own is a large
+                # share, and niceness counts within one session only: that is for who measures, not for the measured.
+                start_new_session=punctual,
+                process_group=None if punctual else 0,
                 preexec_fn=die_with_parent,
             )
         self._on_exit = on_exit
