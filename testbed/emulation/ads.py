@@ -26,6 +26,8 @@ class _Subscription:
     names: tuple[str, ...] = ()
     sent_version: str = ""
     sent_nonce: str = ""
+    owed: bool = True
+    """A response is due even if the version is the one that was sent last."""
 
 
 @dataclass(slots=True)
@@ -127,23 +129,24 @@ class AdsServer:
         if names != subscription.names:
             # New names (a cluster that warms up, a new route configuration) are owed a response of the same version.
             subscription.names = names
-            subscription.sent_version = ""
+            subscription.owed = True
         stream.changed.set()
 
     def _owe_dependents(self, stream: _Stream, type_url: str) -> None:
         # A changed cluster or listener warms until its endpoints or routes are sent again, even unchanged ones.
         dependent = stream.subscriptions.get(self._dependents.get(type_url, ""))
         if dependent is not None:
-            dependent.sent_version = ""
+            dependent.owed = True
 
     def _due(self, stream: _Stream, type_url: str) -> discovery_pb2.DiscoveryResponse | None:
         subscription = stream.subscriptions.get(type_url)
         if subscription is None or type_url not in self._latest:
             return None
         version, resources = self._latest[type_url]
-        if version == subscription.sent_version:
+        if version == subscription.sent_version and not subscription.owed:
             return None
         self._nonce += 1
+        subscription.owed = False
         subscription.sent_version = version
         subscription.sent_nonce = str(self._nonce)
         return discovery_pb2.DiscoveryResponse(

@@ -40,7 +40,7 @@ class WorkloadSettings:
 def expand(text: str, env: Mapping[str, str]) -> str:
     """Kubernetes' `$(NAME)` in commands and values: an unknown name stays as it is, `$$` stands for `$`."""
     return re.sub(
-        r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)",
+        r"\$\$|\$\(([-._A-Za-z][-._A-Za-z0-9]*)\)",
         lambda match: "$" if match[0] == "$$" else env.get(match[1], match[0]),
         text,
     )

@@ -42,6 +42,9 @@ class ControlChannel(Generic[T]):
         self._task = asyncio.create_task(self._run())
 
     def send(self, message: T) -> None:
+        """Raises what `deliver` raised, if that ended the channel."""
+        if self._task.done():
+            self._task.result()
         delay_s = self._links.quality(self._source, self._destination).delay_s
         self._waiting.append((asyncio.get_running_loop().time() + delay_s, message))
         self._wake.set()

@@ -23,6 +23,7 @@ class Request:
 
     path: bytes = b""
     headers: dict[bytes, bytes] = field(default_factory=dict)
+    keep_alive: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class ServerProtocol(asyncio.Protocol):
         self._request.headers[name.lower()] = value
 
     def on_message_complete(self) -> None:
+        self._request.keep_alive = self._parser.should_keep_alive()
         self._waiting.append(self._request)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._answer())
@@ -79,11 +81,14 @@ class ServerProtocol(asyncio.Protocol):
     async def _answer(self) -> None:
         assert self._transport is not None
         while self._waiting:
-            response = await self._handler(self._waiting.pop(0))
+            request = self._waiting.pop(0)
+            response = await self._handler(request)
             self._transport.write(
                 b"HTTP/1.1 %d %b\r\ncontent-length: %d\r\n\r\n%b"
                 % (response.status, REASONS[response.status], len(response.body), response.body)
             )
+            if not request.keep_alive:
+                self._transport.close()
 
 
 class ProxyClient:
@@ -98,14 +103,13 @@ class ProxyClient:
         """The status of the answer, once all of it is there. Raises OSError when the connection fails or breaks."""
         connection = await self._connection()
         lines = b"".join(b"%b: %b\r\n" % header for header in headers.items())
-        status, keep = await connection.request(
-            b"GET %b HTTP/1.1\r\nhost: %b\r\n%b\r\n"
-            % (
-                url.encode(),
-                host.encode(),
-                lines,
-            )
-        )
+        message = b"GET %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (url.encode(), host.encode(), lines)
+        try:
+            status, keep = await connection.request(message)
+        except BaseException:
+            # Also when the caller gave up: what is still to come on this connection answers nobody.
+            connection.close()
+            raise
         if keep:
             self._idle.append(connection)
         else:

@@ -47,6 +47,7 @@ from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress, Timings
 from testbed.control.topology import Topology
 from testbed.emulation.actors import Actor, start_actor, this_actor, until
+from testbed.emulation.container import command_line
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.master import EncodedPush, NodeCommand, Recorded, Reported
 from testbed.emulation.pod import Pod
@@ -289,7 +290,8 @@ class NodeAgent:
         template = held.pod.template
         probe = template.readiness if kind == "readiness" else template.liveness
         assert probe is not None, f"{held.pod.name} has no {kind} probe"
-        ok, message = await run_probe(probe, held.address.app, {})
+        _, env = command_line(held.pod, held.address, seed=0)
+        ok, message = await run_probe(probe, held.address.app, env)
         self._step(held, ProbeFinished(kind, ok, message))
 
     def _actor(self, held: _HeldPod, process: Process) -> Actor:

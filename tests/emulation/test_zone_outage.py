@@ -61,9 +61,14 @@ def test_calls_into_the_dead_zone_end_by_time_out_not_by_reset(
         and row["source_zone"] != DEAD
         and fault["applied_s"] < row["start_s"] < fault["healed_s"] - 1.5
     ]
-    connects = [row["duration_ms"] for row in tries if row["flags"] == "UF"]
+    connects: dict[str, list[float]] = {}
+    for row in tries:
+        if row["flags"] == "UF":
+            connects.setdefault(row["source_pod"], []).append(row["duration_ms"])
     assert connects, "nobody tried to connect to the dead zone"
-    assert all(350 <= duration_ms <= 1_100 for duration_ms in connects), sorted(connects)
+    # A request that waits for a connection which another one opened waits for the rest of the time-out of 400 ms.
+    for durations_ms in connects.values():
+        assert 390 <= max(durations_ms) <= 900, sorted(durations_ms)
     assert not [row for row in tries if row["flags"] == "UC"], "a dead machine does not reset its connections"
 
 
