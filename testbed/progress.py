@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from testbed.emulation.load_generator import LoadProgress
-from testbed.emulation.master import Readiness
+from testbed.emulation.reports import Readiness
 
 
 class LiveProgress:

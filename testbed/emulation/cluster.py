@@ -13,8 +13,9 @@ from typing import Any
 from testbed.control.objects import Pod as PodObject
 from testbed.emulation.actors import Actor, start_actor
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
-from testbed.emulation.master import Master, Push, Readiness, Recorded
+from testbed.emulation.master import Master
 from testbed.emulation.node_agent import NodeAgent
+from testbed.emulation.reports import Push, Readiness, Recorded
 from testbed.faults.actions import Action, BootNode, CrashNode, ImposeOnLinks, KillPod, LiftFromLinks
 from testbed.network.links import LinkSample
 from testbed.network.loopback import LoopbackNetwork

@@ -24,9 +24,9 @@ from testbed.control.objects import SocketAddress, Timings
 from testbed.control.topology import Topology
 from testbed.control.xds import READY_PATH
 from testbed.emulation.actors import until
-from testbed.emulation.master import Recorded
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines
+from testbed.emulation.reports import Recorded
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable

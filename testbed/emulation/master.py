@@ -6,17 +6,15 @@ Decides nothing. The control path to every node obeys the emulated links, from t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from testbed.control.messages import (
     Command,
     ConfigAcked,
     ConfigRejected,
-    Event,
     PodStarted,
     PushConfig,
     RecordEvent,
@@ -26,79 +24,12 @@ from testbed.control.messages import (
 from testbed.control.objects import ClusterSpec, Pod, SocketAddress
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
-from testbed.emulation import envoy
 from testbed.emulation.actors import Actor, until
 from testbed.emulation.control_channel import ControlChannel
+from testbed.emulation.protobuf import to_any
+from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkTable
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """An event and when it happened at its source, in monotonic seconds."""
-
-    event: Event
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPush:
-    """A PushConfig whose resources are serialised `google.protobuf.Any` messages."""
-
-    proxy: str
-    type_url: str
-    version: str
-    resources: tuple[bytes, ...]
-
-
-@dataclass(slots=True)
-class Push:
-    """A row of the `pushes` table; times in monotonic seconds."""
-
-    proxy: str
-    type_url: str
-    version: str
-    sent_s: float
-    acked_s: float | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A row of the `events` table; time in monotonic seconds."""
-
-    t_s: float
-    source: str
-    kind: str
-    object: str
-    reason: str
-    details: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """How far the bring-up is: pods ready of all, and for each that is not, why."""
-
-    ready: int
-    total: int
-    waiting_for: tuple[str, ...]
-
-
-NodeCommand = StartPod | StopPod | EncodedPush
-
-
-def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:
-    """Of several pushes of one type to one proxy, the last: xDS is state, not history."""
-    last = {
-        (command.proxy, command.type_url): index
-        for index, command in enumerate(commands)
-        if isinstance(command, EncodedPush)
-    }
-    return [
-        command
-        for index, command in enumerate(commands)
-        if not isinstance(command, EncodedPush) or last[command.proxy, command.type_url] == index
-    ]
 
 
 class Master:
@@ -112,6 +43,7 @@ class Master:
         self._load_generators: list[Actor] = []
         self._gateways: dict[str, tuple[str, SocketAddress]] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
+        self._failure: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._events: list[Recorded] = []
         self._pushes: dict[tuple[str, str, str], Push] = {}
@@ -126,6 +58,10 @@ class Master:
 
     async def report(self, reports: list[Reported]) -> None:
         """Take what a node has to say, in its order."""
+        with self._failing_loudly():
+            self._take_in(reports)
+
+    def _take_in(self, reports: list[Reported]) -> None:
         for report in reports:
             self._note_answer(report)
             self._carry_out(self._plane.handle(report.event, time.monotonic()))
@@ -144,6 +80,9 @@ class Master:
         return self._links_changed()
 
     async def readiness(self) -> Readiness:
+        """Raises what went wrong in here before, while nobody waited for it."""
+        if self._failure is not None:
+            raise self._failure
         pods = self._plane.pods()
         return Readiness(sum(pod.ready for pod in pods), self._total_pods, tuple(self._plane.not_ready()))
 
@@ -152,7 +91,9 @@ class Master:
         return tuple(self._started.values())
 
     async def records(self) -> tuple[list[Recorded], list[Push]]:
-        """All events and pushes so far."""
+        """All events and pushes so far. Raises what went wrong in here before."""
+        if self._failure is not None:
+            raise self._failure
         return self._events, list(self._pushes.values())
 
     def _links_changed(self) -> float:
@@ -189,7 +130,7 @@ class Master:
         self._announce_gateways()
 
     def _push(self, command: PushConfig, now_s: float) -> None:
-        resources = tuple(envoy.to_any(resource) for resource in command.resources)
+        resources = tuple(to_any(resource) for resource in command.resources)
         self._pushes[command.proxy, command.type_url, command.version] = Push(
             command.proxy, command.type_url, command.version, now_s
         )
@@ -218,8 +159,18 @@ class Master:
             self._timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), self._advance)
 
     def _advance(self) -> None:
-        self._carry_out(self._plane.handle(None, time.monotonic()))
-        self._look_ahead()
+        with self._failing_loudly():
+            self._carry_out(self._plane.handle(None, time.monotonic()))
+            self._look_ahead()
+
+    @contextlib.contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        # Reports and deadlines have no caller who looks at what comes back: a defect must not pass for a slow cluster.
+        try:
+            yield
+        except Exception as failure:
+            self._failure = failure
+            raise
 
 
 async def _deliver(agent: Actor, commands: list[NodeCommand]) -> None:

@@ -49,9 +49,9 @@ from testbed.control.topology import Topology
 from testbed.emulation.actors import Actor, start_actor, this_actor, until
 from testbed.emulation.container import command_line
 from testbed.emulation.control_channel import ControlChannel
-from testbed.emulation.master import EncodedPush, NodeCommand, Recorded, Reported
 from testbed.emulation.pod import Pod
 from testbed.emulation.probes import run_probe
+from testbed.emulation.reports import EncodedPush, NodeCommand, Recorded, Reported, latest_lease_only
 from testbed.emulation.sidecar import Sidecar
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
@@ -72,12 +72,6 @@ class _HeldPod:
     actors: dict[Process, Actor] = field(default_factory=dict)
     lives: dict[Process, int] = field(default_factory=dict)
     running: set[Process] = field(default_factory=set)
-
-
-def latest_lease_only(reports: list[Reported]) -> list[Reported]:
-    """Renewals that could not be sent are not made up for: only the newest counts."""
-    leases = [report for report in reports if isinstance(report.event, LeaseRenewed)]
-    return [report for report in reports if not isinstance(report.event, LeaseRenewed)] + leases[-1:]
 
 
 class NodeAgent:

@@ -12,7 +12,7 @@ from testbed.control.objects import Pod
 from testbed.control.topology import Topology
 from testbed.emulation.cluster import ClusterRecords
 from testbed.emulation.machine import MachineSample
-from testbed.emulation.master import Push, Recorded
+from testbed.emulation.reports import Push, Recorded
 from testbed.network.links import LinkSample
 from testbed.results.ingest import PodIdentity, Pods, ingest_access_log, ingest_outlier_log, ingest_requests
 from testbed.results.tables import Clock

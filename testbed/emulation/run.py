@@ -20,9 +20,9 @@ from testbed.emulation.cluster import EmulatedCluster
 from testbed.emulation.janitor import Janitor
 from testbed.emulation.load_generator import LoadProgress
 from testbed.emulation.machine import MachineSampler
-from testbed.emulation.master import Readiness
 from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
+from testbed.emulation.reports import Readiness
 from testbed.faults.schedule import Step, steps
 from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.results.facts import AppliedFault, LocustCount, RunFacts

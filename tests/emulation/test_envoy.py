@@ -33,7 +33,7 @@ from testbed.control.objects import (
 )
 from testbed.control.topology import Locality
 from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, proxy_resources
-from testbed.emulation import envoy
+from testbed.emulation import envoy, protobuf
 
 DEADLINE_S = 30.0
 GOLDEN = Path(__file__).parent.parent / "control" / "golden"
@@ -82,7 +82,7 @@ def validate(bootstrap_file: Path) -> None:
 def test_every_golden_resource_is_a_protobuf_message(name: str) -> None:
     for type_url, resources in GOLDEN_RESOURCES[name].items():
         for resource in resources:
-            message = any_pb2.Any.FromString(envoy.to_any(resource))
+            message = any_pb2.Any.FromString(protobuf.to_any(resource))
             assert message.type_url == type_url
             assert message.value
 
@@ -102,7 +102,7 @@ def test_envoy_accepts_the_bootstrap_that_points_to_the_configuration_stream(tmp
 def test_a_resource_is_left_as_it_was() -> None:
     resource = GOLDEN_RESOURCES["sidecar"][LISTENER_TYPE][0]
     before = orjson.dumps(resource)
-    assert envoy.to_any(resource) == envoy.to_any(resource)
+    assert protobuf.to_any(resource) == protobuf.to_any(resource)
     assert orjson.dumps(resource) == before
 
 
@@ -116,8 +116,8 @@ def test_a_resource_is_left_as_it_was() -> None:
     ],
 )
 def test_a_bad_resource_is_refused_with_its_name_and_field(resource: dict[str, Any], message: str) -> None:
-    with pytest.raises(envoy.InvalidResource, match=message):
-        envoy.to_any(resource)
+    with pytest.raises(protobuf.InvalidResource, match=message):
+        protobuf.to_any(resource)
 
 
 def test_a_missing_binary_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_the_seed_argument_wins_over_the_file_and_seeds_the_work_as_well() -> No
         ),
         (
             "spec.load.duration.x=1s",
-            "--set spec.load.duration.x=1s: spec.load.duration is '45s' and has no keys",
+            "--set spec.load.duration.x=1s: spec.load.duration is '40s' and has no keys",
         ),
         (
             "spec.load.duration=60",

@@ -169,7 +169,7 @@ def test_faults_and_expectations_are_values_in_seconds_and_shares() -> None:
     if outage.name != "zone-outage":
         outage, partition = partition, outage
     fault = outage.faults[0]
-    assert (fault.name, fault.at_s, fault.for_s, fault.fault) == ("lose-east-a", 12.0, 15.0, ZoneCrash("east-a"))
+    assert (fault.name, fault.at_s, fault.for_s, fault.fault) == ("lose-east-a", 12.0, 13.0, ZoneCrash("east-a"))
     one_way = partition.faults[0].fault
     assert isinstance(one_way, LinkFault)
     assert one_way.pairs(partition.topology) == (("east-a-1", "east-b-1"),)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from testbed.control.messages import LeaseRenewed, NodeRegistered, PodReadinessChanged, StartPod, StopPod
 from testbed.control.objects import Pod, PodTemplate
-from testbed.emulation.master import EncodedPush, NodeCommand, Reported, latest_only
-from testbed.emulation.node_agent import latest_lease_only
+from testbed.emulation.reports import EncodedPush, NodeCommand, Reported, latest_lease_only, latest_only
 
 PODS = ("cart-0", "cart-1")
 

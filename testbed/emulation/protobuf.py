@@ -1,0 +1,52 @@
+"""The edge between plain dicts and protobuf: a resource of `control.xds` as the message that Envoy takes.
+
+Apart from `envoy`, because only the master encodes, and the messages' modules are slow to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from google.protobuf import any_pb2, json_format
+
+# A message can only be read from JSON once its module is imported, also inside a google.protobuf.Any.
+for _module in (
+    "config.cluster.v3.cluster",
+    "config.core.v3.address",
+    "config.endpoint.v3.endpoint",
+    "config.listener.v3.listener",
+    "config.route.v3.route",
+    "extensions.access_loggers.file.v3.file",
+    "extensions.filters.http.router.v3.router",
+    "extensions.filters.network.http_connection_manager.v3.http_connection_manager",
+    "extensions.retry.host.previous_hosts.v3.previous_hosts",
+    "extensions.transport_sockets.http_11_proxy.v3.upstream_http_11_connect",
+    "extensions.transport_sockets.raw_buffer.v3.raw_buffer",
+    "extensions.upstreams.http.v3.http_protocol_options",
+):
+    importlib.import_module(f"envoy.{_module}_pb2")
+
+
+class InvalidResource(ValueError):
+    """A resource that is not the JSON form of its protobuf message."""
+
+
+def to_any(resource: Mapping[str, Any]) -> bytes:
+    """A resource with `@type` as a serialised google.protobuf.Any.
+
+    Equal resources give equal bytes within one process; between processes protobuf may order the entries of a map
+    inside of a nested Any differently, which Envoy does not take for a change. Raises InvalidResource, naming the
+    field, when the resource is not the JSON form of its message.
+    """
+    name = resource.get("name", resource.get("cluster_name", "?"))
+    # ParseDict takes `@type` out of what it reads and puts it back last: it gets a copy.
+    copy = orjson.loads(orjson.dumps(resource))
+    try:
+        return json_format.ParseDict(copy, any_pb2.Any()).SerializeToString()
+    except json_format.ParseError as error:
+        # The lines after the first list every field that the message does have.
+        problem = str(error).splitlines()[0]
+        raise InvalidResource(f"{resource.get('@type', 'resource without @type')} {name!r}: {problem}") from error

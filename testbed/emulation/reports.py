@@ -1,0 +1,86 @@
+"""What actors tell each other: reports to the master, commands to the nodes, and rows for the tables.
+
+Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An event and when it happened at its source, in monotonic seconds."""
+
+    event: Event
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPush:
+    """A PushConfig whose resources are serialised `google.protobuf.Any` messages."""
+
+    proxy: str
+    type_url: str
+    version: str
+    resources: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Push:
+    """A row of the `pushes` table; times in monotonic seconds."""
+
+    proxy: str
+    type_url: str
+    version: str
+    sent_s: float
+    acked_s: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A row of the `events` table; time in monotonic seconds."""
+
+    t_s: float
+    source: str
+    kind: str
+    object: str
+    reason: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far the bring-up is: pods ready of all, and for each that is not, why."""
+
+    ready: int
+    total: int
+    waiting_for: tuple[str, ...]
+
+
+NodeCommand = StartPod | StopPod | EncodedPush
+
+
+def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:
+    """Of several pushes of one type to one proxy, the last: xDS is state, not history."""
+    last = {
+        (command.proxy, command.type_url): index
+        for index, command in enumerate(commands)
+        if isinstance(command, EncodedPush)
+    }
+    return [
+        command
+        for index, command in enumerate(commands)
+        if not isinstance(command, EncodedPush) or last[command.proxy, command.type_url] == index
+    ]
+
+
+def latest_lease_only(reports: list[Reported]) -> list[Reported]:
+    """Renewals that could not be sent are not made up for: only the newest counts."""
+    leases = [report for report in reports if isinstance(report.event, LeaseRenewed)]
+    return [report for report in reports if not isinstance(report.event, LeaseRenewed)] + leases[-1:]
