@@ -58,6 +58,10 @@ from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.relay import LinkRelay
 
+RESTART_SPACING_S = 0.7
+"""Between the pods of a node that boots. Starting all at once would take every core from the pods that serve, which
+share the machine with it only here."""
+
 
 @dataclass(slots=True)
 class _HeldPod:
@@ -128,8 +132,7 @@ class NodeAgent:
         relays = tuple((peer, self._network.relay_listener(self._name, peer)) for peer in self._peers)
         self._report(NodeRegistered(self._name, relays))
         self._spawn(self._renew_lease())
-        for held in list(self._pods.values()):
-            self._step(held, PowerRestored())
+        self._spawn(self._restart_pods())
         return time.monotonic()
 
     async def crash(self) -> tuple[float, list[str]]:
@@ -315,6 +318,13 @@ class NodeAgent:
             if due_s is not None and due_s <= now_s:
                 self._step(held, None)
         self._look_ahead()
+
+    async def _restart_pods(self) -> None:
+        for held in list(self._pods.values()):
+            if not self._powered:
+                return
+            self._step(held, PowerRestored())
+            await asyncio.sleep(RESTART_SPACING_S)
 
     async def _renew_lease(self) -> None:
         while self._powered and not self._closing:

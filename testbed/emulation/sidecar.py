@@ -91,10 +91,11 @@ class Sidecar:
             PUSH_ORDER,
             {CLUSTER_TYPE: ENDPOINT_TYPE, LISTENER_TYPE: ROUTE_TYPE},
             connected=lambda: self._tell("connected"),
-            acked=lambda type_url, version: self._tell("acked", type_url, version),
+            acked=self._acked,
             rejected=lambda type_url, version, error: self._tell("rejected", type_url, version, error),
         )
         self._serving = False
+        self._configured = asyncio.Event()
         self._readiness: asyncio.Task[None] | None = None
 
     async def start(self, life: int) -> None:
@@ -103,6 +104,7 @@ class Sidecar:
             await self._ads.start()
             self._serving = True
         self._ads.forget()
+        self._configured.clear()
         paths = self._paths
         config = envoy.bootstrap(
             node_id=self._pod,
@@ -143,6 +145,13 @@ class Sidecar:
             self._readiness.cancel()
         self._agent.process_exited.remote(self._pod, "proxy", life, code, last_lines(self._paths.error_log))
 
+    def _acked(self, type_url: str, version: str) -> None:
+        self._tell("acked", type_url, version)
+        if type_url == PUSH_ORDER[-1]:
+            self._configured.set()
+
     async def _await_ready(self) -> None:
+        # No use in asking before the last type of configuration is there.
+        await self._configured.wait()
         await envoy_is_live(self._paths.admin_socket)
         self._tell("ready")
