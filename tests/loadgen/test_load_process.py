@@ -208,16 +208,16 @@ class Slow(HttpUser):
 class Fast(FastHttpUser):
     wait_time = constant(0.02)
 
-    @task
+    @task(10)
     def write(self):
         with self.rest("POST", "/write", json={"a": 1}) as response:
             response.success()
 
-    @task
+    @task  # drawn last, as good as surely: it keeps its user to the end
     def wait(self):
         self.client.get("/hang")
 
-    @task
+    @task(10)
     def report(self):
         self.environment.events.request.fire(
             request_type="OWN", name="own", response_time=5.0, response_length=0, exception=None, context={})
@@ -231,7 +231,7 @@ def test_a_locustfile_of_the_users_own_is_recorded(server: Any, start_load: Any,
         server.url,
         locustfile=str(locustfile),
         requests=[],
-        duration_s=1.5,
+        duration_s=2.0,
         timeout_s=0.3,
         sources=[{"users": 8, "think_time_s": 0.0}],
     )

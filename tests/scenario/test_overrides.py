@@ -100,7 +100,7 @@ def test_an_override_that_does_not_fit_is_reported_as_itself(assignment: str, me
 def test_problems_of_overrides_come_after_those_of_the_file_and_all_at_once() -> None:
     found = problems("spec.load.duration=13s", "spec.controlPlane.zone=west", "nonsense")
     assert [text.split(": ")[0].split("/")[-1] for text in found] == [
-        "",
+        "zone-outage.yaml:56:41",
         "--set nonsense",
         "--set spec.controlPlane.zone=west",
     ]
