@@ -2,12 +2,13 @@
 
 Two means, both best effort. Linux 6.12 and newer let any thread choose its time slice: a short one gives an early
 deadline, and so a short wait for a core, at the same share of it (sched_setattr(2); kernel documentation, sched-eevdf).
-A higher priority needs a privilege (CAP_SYS_NICE, or RLIMIT_NICE) that users usually lack.
+A real-time or higher priority needs a privilege (CAP_SYS_NICE, RLIMIT_RTPRIO or RLIMIT_NICE) that users usually lack.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import struct
 
@@ -22,14 +23,18 @@ _libc = ctypes.CDLL(None)
 
 
 def ask_to_be_punctual() -> None:
-    """Applies to the calling thread and to all that it starts afterwards."""
+    """Applies to the calling thread and to all that it starts afterwards; the best of what is allowed."""
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:
         return
-    for niceness in (PUNCTUAL_NICENESS, 0):
-        policy_other = flags = priority = deadline_ns = period_ns = this_thread = 0
+    flags = deadline_ns = period_ns = this_thread = 0
+    for policy, niceness, priority, slice_ns in (
+        (os.SCHED_RR, 0, 1, 0),
+        (os.SCHED_OTHER, PUNCTUAL_NICENESS, 0, SHORT_SLICE_NS),
+        (os.SCHED_OTHER, 0, 0, SHORT_SLICE_NS),
+    ):
         attributes = _SCHED_ATTR.pack(
-            _SCHED_ATTR.size, policy_other, flags, niceness, priority, SHORT_SLICE_NS, deadline_ns, period_ns
+            _SCHED_ATTR.size, policy, flags, niceness, priority, slice_ns, deadline_ns, period_ns
         )
         if _libc.syscall(number, this_thread, attributes, 0) == 0:
             return
