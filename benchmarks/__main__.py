@@ -29,7 +29,7 @@ def main() -> None:
         print(f"measuring {name} ...", file=sys.stderr)
         for row in BENCHMARKS[name]():
             table.add_row(row.benchmark, row.measured, row.against, row.result, row.bound)
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
