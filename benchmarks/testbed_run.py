@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,9 +20,16 @@ class FinishedRun:
     run_dir: Path
 
 
+def temporary_folder() -> Path:
+    """A folder that lasts as long as the benchmarks do."""
+    folder = Path(tempfile.mkdtemp(prefix="testbed-benchmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def testbed_run(scenario: Path, *overrides: str) -> FinishedRun:
     """The run's summary and folder. Raises RuntimeError when there is none."""
-    out = Path(tempfile.mkdtemp(prefix="testbed-benchmark-"))
+    out = temporary_folder()
     arguments = [sys.executable, "-c", "from testbed.cli import main; main()", "run", str(scenario)]
     for override in overrides:
         arguments += ["--set", override]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import orjson
 
 from benchmarks.hand_wired import hand_wired_chain
 from benchmarks.row import Row
-from benchmarks.testbed_run import testbed_run
+from benchmarks.testbed_run import temporary_folder, testbed_run
 from loadgen.command import command
 from loadgen.settings import ENVIRONMENT_VARIABLE
 from testbed.control.objects import SocketAddress
@@ -48,7 +47,7 @@ def measure() -> Iterator[Row]:
 
 def _hand_wired_rate() -> float:
     """The same Locust driver as the testbed's, counted over the same part of the time."""
-    directory = Path(tempfile.mkdtemp(prefix="testbed-benchmark-"))
+    directory = temporary_folder()
     with hand_wired_chain(directory) as gateway:
         records = directory / "requests.jsonl"
         started_s = _drive(directory, gateway, records)

@@ -31,6 +31,7 @@ from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.relay import LinkRelay
+from testbed.results.facts import LocustCount
 from testbed.scenario import LoadSource, LoadSpec
 
 STARTUP_DEADLINE_S = 30.0
@@ -39,14 +40,6 @@ DRAIN_MARGIN_S = 5.0
 
 class LoadGeneratorFailed(Exception):
     """The Locust process did not start or did not end as agreed; the message says what it printed."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocustCount:
-    """Locust's own count of what it sent, to be held against the rows of the `requests` table."""
-
-    requests: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from testbed.emulation.machine import MachineSampler
 from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
 from testbed.emulation.reports import Readiness
-from testbed.faults.schedule import Step, steps
+from testbed.faults.schedule import steps
 from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.results.facts import AppliedFault, LocustCount, RunFacts
 from testbed.results.summary import Summary, summarize
@@ -138,7 +138,7 @@ class _Run:
                 course.end_s = time.monotonic()
                 await cluster.stop_load()
                 course.locust = {
-                    zone: LocustCount(progress.done.requests, progress.done.failures)
+                    zone: progress.done
                     for zone, progress in (await cluster.load_progress()).items()
                     if progress.done is not None
                 }
@@ -188,7 +188,7 @@ class _Run:
             times = self._course.applied if step.phase == "start" else self._course.healed
             times[step.fault] = effect.at_s
             self._course.killed_proxies += effect.killed_proxies
-            self._observer.fault(effect.at_s - t0_s, step.fault, _describe(step))
+            self._observer.fault(effect.at_s - t0_s, step.fault, "applied" if step.phase == "start" else "healed")
 
     def _facts(self, epoch_offset_end_s: float) -> RunFacts:
         course, scenario = self._course, self._scenario
@@ -248,7 +248,3 @@ class _Run:
             task.cancel()
             raise RunInterrupted("interrupted before the load began: nothing was measured")
         task.result()
-
-
-def _describe(step: Step) -> str:
-    return "applied" if step.phase == "start" else "healed"
