@@ -175,7 +175,7 @@ def slow_far(block: LoopbackBlock, owned: ExitStack, far: Open, delay_s: float) 
     there = ingress.start(machine_ip(block))
     owned.callback(ingress.stop)
     f = far(slow_way(owned, machine_ip(block, 2), there), LinkQuality(delay_s=delay_s))
-    wait_until(lambda: f.underlay_s() > 0)
+    wait_until(lambda: 0 < f.underlay_s() < 1.2 * UNDERLAY_S)
     return f, ingress
 
 
