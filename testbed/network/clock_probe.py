@@ -60,6 +60,11 @@ class RemoteClock:
         if self._conversation is None:
             self._conversation = _Conversation(self._thread, self._tunnel, self._heard)
         else:
+            self.ask()
+
+    def ask(self) -> None:
+        """Ask once more, out of turn, unless an answer is still owed."""
+        if self._conversation is not None:
             self._conversation.ask()
 
     def close(self) -> None:
@@ -107,7 +112,6 @@ class _Conversation(asyncio.Protocol):
         self._ended = True
 
     def ask(self) -> None:
-        """Ask what time it is, unless an answer is still owed."""
         if self._waiting_since_s is None and self._transport is not None:
             self._waiting_since_s = monotonic()
             self._transport.write(_PING.pack(monotonic_ns()))

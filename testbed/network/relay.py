@@ -210,8 +210,8 @@ class LinkRelay:
 class _Underlay:
     """What the real network to another machine takes one way, told to all links that it carries.
 
-    Half the shortest of the last round trips: longer ones waited for a core somewhere. Without answers the last
-    estimate stays.
+    Half the shortest of the last round trips: longer ones waited for a core somewhere. The first are asked for in a
+    row, so that the estimate is good at once. Without answers the last one stays.
     """
 
     def __init__(self, thread: LoopThread, tunnel: Tunnel) -> None:
@@ -229,6 +229,8 @@ class _Underlay:
 
     def _heard(self, reading: ClockReading) -> None:
         self._round_trips_s.append(reading.round_trip_s)
+        if len(self._round_trips_s) < _UNDERLAY_PINGS:
+            self._clock.ask()
         self._tell()
 
     def _tell(self) -> None:
