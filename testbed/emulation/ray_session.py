@@ -10,7 +10,12 @@ from collections.abc import Iterator
 import ray
 from ray.exceptions import RayError
 
+from testbed.emulation import worker_setup
 from testbed.emulation.janitor import RUN_VARIABLE
+
+_SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+"""Where Ray's workers look for the hook that a runtime environment names. Set for a Ray of our own, it spares the
+runtime environment, with which workers could not be started ahead. A Ray that does not know it is only slower."""
 
 
 class RayUnreachable(Exception):
@@ -33,6 +38,7 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address is None:
+            os.environ[_SETUP_HOOK_VARIABLE] = worker_setup.HOOK
             # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
             ray.init(
                 num_cpus=processes,
