@@ -51,7 +51,9 @@ def run(
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
     scenario = _load(file, overrides, seed)
     # Imported late: Ray costs a second that no other command needs.
+    from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
+    from testbed.emulation.fleet import FleetUnfit, MachineLost
     from testbed.emulation.load_generator import LoadGeneratorFailed
     from testbed.emulation.ray_session import RayUnreachable
     from testbed.emulation.run import RunInterrupted
@@ -71,7 +73,9 @@ def run(
                 summary = carry_out(scenario, run_dir, address, progress)
     except RunInterrupted as interrupted:
         _fail(str(interrupted), EXIT_INTERRUPTED)
-    except (BringUpFailed, LoadGeneratorFailed, RayUnreachable, AddressesExhausted) as failure:
+    except (RayUnreachable, PlacementImpossible, FleetUnfit) as failure:
+        _fail(str(failure), EXIT_BAD_INPUT)
+    except (BringUpFailed, LoadGeneratorFailed, AddressesExhausted, MachineLost) as failure:
         _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
