@@ -46,7 +46,7 @@ class Link:
 
     `open` is true when bytes may be written straight through, `slice_bytes` is how much of a large write may arrive in
     one piece (None: all of it), `window_bytes` how much of one connection may be under way, `rto_s` the retransmission
-    time-out of data.
+    time-out of data. `underlay_s` is what the real network below takes of the declared delay, and more if it is slower.
     """
 
     def __init__(self, source: str, destination: str, quality: LinkQuality, random: Random) -> None:
@@ -54,6 +54,7 @@ class Link:
         self.destination = destination
         self.flows: dict[Flow, None] = {}
         self.bytes = 0
+        self.underlay_s = 0.0
         self._dropped = 0
         self._random = random
         self._sampling = Random(0)
@@ -91,9 +92,10 @@ class Link:
         if quality.bandwidth_bits_per_s is not None:
             sent_s = max(now, self._busy_until_s) + size_bytes * 8 / quality.bandwidth_bits_per_s
             self._busy_until_s = sent_s
-        delay_s = quality.delay_s
+        delay_s = quality.delay_s - self.underlay_s
         if quality.jitter_s:
-            delay_s = max(0.0, delay_s + self._random.uniform(-quality.jitter_s, quality.jitter_s))
+            delay_s += self._random.uniform(-quality.jitter_s, quality.jitter_s)
+        delay_s = max(0.0, delay_s)
         if quality.loss:
             delay_s += self._retransmission_s(size_bytes, rto_s)
         return sent_s + delay_s
@@ -114,7 +116,8 @@ class Link:
         return lost_s
 
     def record(self, delay_s: float) -> None:
-        """Note how long a chunk took; a bounded random choice of a second's chunks is kept."""
+        """Note how long a chunk took here; a bounded random choice of a second's chunks is kept."""
+        delay_s += self.underlay_s
         self._delays_seen += 1
         if len(self._delays_s) < _RESERVOIR:
             self._delays_s.append(delay_s)
@@ -125,7 +128,7 @@ class Link:
         """What happened since the last call; None when nothing did."""
         if not (self.bytes or self._dropped or self._delays_s):
             return None
-        delays_s = sorted(self._delays_s) or [0.0]
+        delays_s = sorted(self._delays_s) or [self.underlay_s]
         sample = LinkSample(
             second=second,
             source=self.source,
@@ -224,12 +227,12 @@ class Flow(asyncio.Protocol):
 
     # --- what the relay calls ----------------------------------------------------------------------------------
 
-    def send(self, event: Callable[[], object], rto_s: float | None = None) -> None:
-        """Call `event` when it arrives at the other end, behind all that was sent before."""
+    def send(self, event: Callable[[], object], rto_s: float | None = None, elapsed_s: float = 0.0) -> None:
+        """Call `event` when it arrives at the other end, behind all that was sent before, `elapsed_s` ago."""
         if self.link.open and not self._queue:
             event()
         else:
-            self._put(event, 0, monotonic(), self.link.rto_s if rto_s is None else rto_s)
+            self._put(event, 0, monotonic() - elapsed_s, self.link.rto_s if rto_s is None else rto_s)
 
     def resend(self) -> None:
         """Send again all that has not arrived: a cut swallowed it."""

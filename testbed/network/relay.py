@@ -1,57 +1,46 @@
 """The network card of one place: every connection that it opens to another place passes through here.
 
 Owns the set-up of connections and the thread that everything runs in. Who may be reached: only addresses in the
-destination's own block, or one fixed target. What happens to the bytes is in `flows`; how a listener falls silent in
-`listener`.
+destination's own block, or one fixed target; on another machine, through that machine's ingress. What happens to the
+bytes is in `flows`; how a listener falls silent in `listener`; what is said to an ingress in `tunnel`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from random import Random
 from time import monotonic
-from typing import TypeVar, cast
-
-import uvloop
+from typing import cast
 
 from testbed.control.objects import SocketAddress
 from testbed.faults.actions import LinkEffect
+from testbed.network.clock_probe import ClockReading, RemoteClock
 from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.listener import Listener
-from testbed.network.scheduling import ask_to_be_punctual
+from testbed.network.loop_thread import LoopThread
 from testbed.network.timer import PreciseTimer
+from testbed.network.tunnel import (
+    HEAD_BYTES_MAX,
+    OPENED,
+    IngressUnreachable,
+    Tunnel,
+    connect_head,
+    dial,
+    parse_connect,
+)
 
-_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
-_CALL_TIMEOUT_S = 10.0
 _EARLY_BYTES_MAX = 64 << 10
-_HEAD_BYTES_MAX = 4096
-_CONNECT = re.compile(rb"CONNECT ([0-9.]{7,15}):([0-9]{1,5}) HTTP/1\.1\r\n")
-_OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
-
-
-def parse_connect(head: bytes) -> SocketAddress:
-    """Where a CONNECT head, up to and including its empty line, wants to go. Raises ValueError for anything else."""
-    match = _CONNECT.match(head)
-    if match is None:
-        raise ValueError("not `CONNECT <IPv4 address>:<port> HTTP/1.1`")
-    try:
-        ip = IPv4Address(match[1].decode())
-    except AddressValueError as error:
-        raise ValueError(str(error)) from None
-    port = int(match[2])
-    if not 0 < port < 65536:
-        raise ValueError(f"port {port} is not in 1 .. 65535")
-    return SocketAddress(str(ip), port)
+_UNDERLAY_PERIOD_S = 1.0
+_UNDERLAY_PINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +50,7 @@ class _Entry:
     destination: str
     network: IPv4Network | None = None
     target: SocketAddress | None = None
+    tunnel: Tunnel | None = None
 
 
 class LinkRelay:
@@ -78,52 +68,51 @@ class LinkRelay:
         self._links: dict[tuple[str, str], Link] = {}
         self._listeners: dict[SocketAddress, tuple[_Entry, Listener]] = {}
         self._samples: deque[LinkSample] = deque()
-        self._thread: threading.Thread | None = None
+        self._underlays: dict[SocketAddress, _Underlay] = {}
         self.openings: dict[_Opening, None] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.loop: asyncio.AbstractEventLoop
+        self.thread = LoopThread(f"link relay of {place}")
         self.timer: PreciseTimer
 
     def start(self) -> None:
         """Start the thread; nothing listens yet."""
-        self.loop = uvloop.new_event_loop()
-        self.timer = PreciseTimer(self.loop)
-        self._thread = threading.Thread(target=self._run, name=f"link relay of {self.place}", daemon=True)
-        self._thread.start()
-        self._call(self._sample_every_second)
+        self.thread.start()
+        self.timer = self.thread.call(lambda: PreciseTimer(self.thread.loop))
+        self.thread.call(self._sample_every_second)
 
     def stop(self) -> None:
         """Close every listener and connection and end the thread. Samples can still be drained. May be called twice."""
-        if self._thread is None:
-            return
-        self._call(self._close)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(_CALL_TIMEOUT_S)
-        self._thread = None
+        self.thread.stop(self._close)
 
-    def open_path(self, destination: str, listen: SocketAddress, network: IPv4Network) -> None:
+    def open_path(
+        self, destination: str, listen: SocketAddress, network: IPv4Network, tunnel: Tunnel | None = None
+    ) -> None:
         """Take HTTP/1.1 CONNECT at `listen` for any address inside `network`, the block of the place `destination`.
 
-        Made for Envoy's `http_11_proxy` transport socket. Raises OSError when `listen` cannot be bound.
+        Made for Envoy's `http_11_proxy` transport socket. `tunnel` leads to the machine of a destination that does not
+        live on this one; what the network between the two takes is measured, and is part of the declared delay. While
+        that machine does not answer nobody is: neither opened nor refused. Raises OSError when `listen` cannot be
+        bound.
         """
-        self._call(lambda: self._listen(_Entry(destination, network=network), listen))
+        self.thread.call(lambda: self._listen(_Entry(destination, network=network, tunnel=tunnel), listen))
 
-    def open_forward(self, destination: str, listen: SocketAddress, target: SocketAddress) -> None:
-        """Take plain TCP at `listen` for one fixed target at `destination`. Raises OSError as `open_path` does."""
-        self._call(lambda: self._listen(_Entry(destination, target=target), listen))
+    def open_forward(
+        self, destination: str, listen: SocketAddress, target: SocketAddress, tunnel: Tunnel | None = None
+    ) -> None:
+        """Take plain TCP at `listen` for one fixed target at `destination`; the rest is as with `open_path`."""
+        self.thread.call(lambda: self._listen(_Entry(destination, target=target, tunnel=tunnel), listen))
 
     def close_forward(self, listen: SocketAddress) -> None:
         """Stop listening there; what is connected stays so. Raises KeyError when nothing listens there."""
-        self._call(lambda: self._listeners.pop(listen)[1].close())
+        self.thread.call(lambda: self._listeners.pop(listen)[1].close())
 
     def impose(self, fault: str, pairs: Iterable[tuple[str, str]], effect: LinkEffect) -> float:
         """As `LinkTable.impose`; returns the time of `time.monotonic` at which it was in effect."""
         pairs = tuple(pairs)
-        return self._call(lambda: self._change(lambda: self._table.impose(fault, pairs, effect)))
+        return self.thread.call(lambda: self._change(lambda: self._table.impose(fault, pairs, effect)))
 
     def lift(self, fault: str) -> float:
         """As `LinkTable.lift`; returns the time of `time.monotonic` at which it was in effect."""
-        return self._call(lambda: self._change(lambda: self._table.lift(fault)))
+        return self.thread.call(lambda: self._change(lambda: self._table.lift(fault)))
 
     def drain_samples(self) -> list[LinkSample]:
         """Samples of the whole seconds since the last call; after `stop`, of the broken last second too."""
@@ -145,55 +134,32 @@ class LinkRelay:
     def _begin(self, entry: _Entry, client: socket.socket) -> None:
         async def begin() -> None:
             try:
-                await self.loop.connect_accepted_socket(lambda: _Opening(self, entry), client)
+                await self.thread.loop.connect_accepted_socket(lambda: _Opening(self, entry), client)
             except OSError:
                 client.close()
 
-        self.keep(self.loop.create_task(begin()))
-
-    def keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        # The loop holds tasks by weak references only.
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        ask_to_be_punctual()
-        try:
-            self.loop.run_forever()
-            # What was cancelled or closed at last needs a few turns more.
-            self.loop.run_until_complete(asyncio.gather(*self.tasks, return_exceptions=True))
-            self.loop.run_until_complete(asyncio.sleep(0))
-        finally:
-            self.loop.close()
-
-    def _call(self, function: Callable[[], _T]) -> _T:
-        if self._thread is None:
-            raise RuntimeError(f"the link relay of {self.place} is not running: call start() first")
-        future: Future[_T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function())
-            except Exception as error:
-                future.set_exception(error)
-
-        self.loop.call_soon_threadsafe(run)
-        return future.result(_CALL_TIMEOUT_S)
+        self.thread.keep(begin())
 
     def _listen(self, entry: _Entry, address: SocketAddress) -> None:
         passable = self._table.passable(self.place, entry.destination)
         try:
-            listener = Listener(self.loop, address, lambda client: self._begin(entry, client))
+            listener = Listener(self.thread.loop, address, lambda client: self._begin(entry, client))
         except OSError as error:
             message = f"the relay of {self.place} cannot listen at {address}: {error.strerror}"
             raise OSError(error.errno, message) from error
         self._listeners[address] = (entry, listener)
+        if entry.tunnel is not None:
+            self._measure(entry.destination, entry.tunnel)
         if passable:
             listener.resume()
         else:
             listener.silence()
+
+    def _measure(self, destination: str, tunnel: Tunnel) -> None:
+        if tunnel.ingress not in self._underlays:
+            self._underlays[tunnel.ingress] = _Underlay(self.thread, tunnel)
+        links = self.link(self.place, destination), self.link(destination, self.place)
+        self._underlays[tunnel.ingress].carry(links)
 
     def _change(self, change: Callable[[], None]) -> float:
         change()
@@ -229,8 +195,9 @@ class LinkRelay:
         for _, listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
-        for task in tuple(self.tasks):
-            task.cancel()
+        for underlay in self._underlays.values():
+            underlay.close()
+        self._underlays.clear()
         for opening in tuple(self.openings):
             opening.close(reset=True)
         for link in tuple(self._links.values()):
@@ -238,6 +205,35 @@ class LinkRelay:
                 flow.close(reset=True)
             self._sample(link, int(monotonic()))
         self.timer.close()
+
+
+class _Underlay:
+    """What the real network to another machine takes one way, told to all links that it carries.
+
+    Half the shortest of the last round trips: longer ones waited for a core somewhere. Without answers the last
+    estimate stays.
+    """
+
+    def __init__(self, thread: LoopThread, tunnel: Tunnel) -> None:
+        self._links: dict[Link, None] = {}
+        self._round_trips_s: deque[float] = deque(maxlen=_UNDERLAY_PINGS)
+        self._clock = RemoteClock(thread, tunnel, _UNDERLAY_PERIOD_S, self._heard)
+        self._clock.start()
+
+    def carry(self, links: Iterable[Link]) -> None:
+        self._links.update(dict.fromkeys(links))
+        self._tell()
+
+    def close(self) -> None:
+        self._clock.close()
+
+    def _heard(self, reading: ClockReading) -> None:
+        self._round_trips_s.append(reading.round_trip_s)
+        self._tell()
+
+    def _tell(self) -> None:
+        for link in self._links:
+            link.underlay_s = min(self._round_trips_s, default=0.0) / 2
 
 
 class _Opening(asyncio.Protocol):
@@ -253,6 +249,7 @@ class _Opening(asyncio.Protocol):
         self._target = entry.target
         self._early = bytearray()
         self._ended = False
+        self._silent = False
         self._forward = Flow(relay.link(relay.place, entry.destination), relay.timer)
         # Connected, the flow sends the answer first: nothing that the target says can overtake it.
         self._backward = Flow(relay.link(entry.destination, relay.place), relay.timer, self._accepted)
@@ -266,7 +263,7 @@ class _Opening(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._forward.connection_made(transport)
         if self._target is None:
-            self._head_timer = self._relay.loop.call_later(
+            self._head_timer = self._relay.thread.loop.call_later(
                 self._relay.head_timeout_s, self._refuse, b"408 Request Timeout"
             )
         else:
@@ -281,7 +278,8 @@ class _Opening(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._target is None:
+        # A client that closes looks like one that has only said all, until something is written to it.
+        if self._target is None or self._silent:
             self.close()
         return True
 
@@ -305,9 +303,9 @@ class _Opening(asyncio.Protocol):
             self._head_timer.cancel()
 
     def _read_head(self) -> None:
-        end = self._early.find(b"\r\n\r\n", 0, _HEAD_BYTES_MAX)
+        end = self._early.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
         if end < 0:
-            if len(self._early) >= _HEAD_BYTES_MAX:
+            if len(self._early) >= HEAD_BYTES_MAX:
                 self._refuse(b"431 Request Header Fields Too Large")
             return
         try:
@@ -330,19 +328,30 @@ class _Opening(asyncio.Protocol):
         self.close()
 
     def _connect(self) -> None:
-        target = self._target
+        self._connecting = self._relay.thread.keep(self._reach())
+
+    async def _reach(self) -> None:
+        target, tunnel = self._target, self._entry.tunnel
         assert target is not None
-
-        async def connect() -> None:
-            try:
-                await self._relay.loop.create_connection(lambda: self._backward, target.ip, target.port)
-            except OSError:
-                self._backward.send(self._refused, SYN_TIMEOUT_S)
-
-        self._connecting = self._relay.keep(self._relay.loop.create_task(connect()))
+        try:
+            if tunnel is None:
+                await self._relay.thread.loop.create_connection(lambda: self._backward, target.ip, target.port)
+            else:
+                await dial(tunnel, connect_head(target), self._backward)
+        except IngressUnreachable as error:
+            _log.warning("%s cannot reach %s: %s", self._relay.place, self._entry.destination, error.strerror)
+            self._silent = True
+            if self._ended:
+                self.close()
+        except OSError:
+            self._answer(self._refused)
 
     def _accepted(self) -> None:
-        self._backward.send(self._open, SYN_TIMEOUT_S)
+        self._answer(self._open)
+
+    def _answer(self, event: Callable[[], object]) -> None:
+        # A tunnel takes two real round trips (TCP's, the head's), and each link has paid for one way only.
+        self._backward.send(event, SYN_TIMEOUT_S, elapsed_s=2 * self._backward.link.underlay_s)
 
     def _refused(self) -> None:
         self.close(reset=True)
@@ -350,7 +359,7 @@ class _Opening(asyncio.Protocol):
     def _open(self) -> None:
         self._done()
         if self._entry.target is None:
-            self._transport.write(_OPENED)
+            self._transport.write(OPENED)
         self._transport.set_protocol(self._forward)
         early = bytes(self._early)
         if len(early) > _EARLY_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""Two places on real loopback sockets: `a` with its relay, `b` with a server behind it."""
+"""Two places on real loopback sockets: `a` with its relay, `b` with a server behind it, here or on another machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from testbed.control.objects import SocketAddress
 from testbed.control.topology import LinkQuality, Locality, Place, Topology
 from testbed.faults.actions import LinkEffect
+from testbed.network.ingress import Ingress
 from testbed.network.links import LinkTable
 from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.network.relay import LinkRelay
+from testbed.network.tunnel import Tunnel
 
 DEADLINE_S = 10.0
 FORWARD = (("a", "b"),)
@@ -36,6 +38,7 @@ class World:
     path: SocketAddress
     entry: SocketAddress
     owned: ExitStack
+    tunnel: Tunnel | None
 
     def own(self, connection: socket.socket) -> socket.socket:
         connection.settimeout(DEADLINE_S)
@@ -69,6 +72,12 @@ ONE_MS = LinkQuality(delay_s=0.001)
 IDEAL = LinkQuality()
 BOTH_KINDS = pytest.mark.parametrize("quality", [IDEAL, ONE_MS], ids=["ideal", "1ms"])
 OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
+TOKEN = "5eed" * 16
+
+
+def machine_ip(block: LoopbackBlock, number: int = 1) -> str:
+    """An address in the part of the block that no place has: it stands for a machine's own."""
+    return f"127.{block.second_octet}.251.{number}"
 
 
 def head(target: SocketAddress) -> bytes:
@@ -123,10 +132,15 @@ def round_trips_s(client: socket.socket, server: socket.socket, count: int) -> l
 
 
 @pytest.fixture
-def world() -> Iterator[Start]:
-    """`world(quality, head_timeout_s=...)` starts the relay over links of that quality."""
+def block() -> Iterator[LoopbackBlock]:
+    with LoopbackBlock.reserve() as block:
+        yield block
+
+
+@pytest.fixture(params=["one machine", "two machines"])
+def world(request: pytest.FixtureRequest, block: LoopbackBlock) -> Iterator[Start]:
+    """`world(quality, head_timeout_s=...)` starts the relay over links of that quality, with `b` here or elsewhere."""
     with ExitStack() as owned:
-        block = owned.enter_context(LoopbackBlock.reserve())
 
         def start(quality: LinkQuality | None = None, *, head_timeout_s: float = 5.0) -> World:
             network = LoopbackNetwork(block.second_octet, ("a", "b", "c"))
@@ -134,6 +148,11 @@ def world() -> Iterator[Start]:
                 places=tuple(Place(name, Locality("east", f"east-{name}")) for name in ("a", "b", "c")),
                 same_region=quality or LinkQuality(),
             )
+            tunnel = None
+            if request.param == "two machines":
+                ingress = Ingress(TOKEN, [network.node_network("b")])
+                tunnel = Tunnel(ingress.start(machine_ip(block)), TOKEN)
+                owned.callback(ingress.stop)
             relay = LinkRelay("a", LinkTable(topology), seed=7, head_timeout_s=head_timeout_s)
             relay.start()
             owned.callback(relay.stop)
@@ -141,8 +160,8 @@ def world() -> Iterator[Start]:
             server = owned.enter_context(socket.create_server((target.ip, target.port)))
             server.settimeout(DEADLINE_S)
             path, entry = network.relay_listener("a", "b"), network.client_entry("a", 0)
-            relay.open_path("b", path, network.node_network("b"))
-            relay.open_forward("b", entry, target)
-            return World(relay, network, server, target, path, entry, owned)
+            relay.open_path("b", path, network.node_network("b"), tunnel)
+            relay.open_forward("b", entry, target, tunnel)
+            return World(relay, network, server, target, path, entry, owned, tunnel)
 
         yield start

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from testbed.control.objects import SocketAddress
 from testbed.control.topology import LinkQuality
 from testbed.faults.actions import LinkEffect
-from testbed.network.relay import parse_connect
+from testbed.network.tunnel import parse_connect
 from tests.network.conftest import (
     BOTH,
     BOTH_KINDS,
@@ -130,7 +130,7 @@ def test_a_closed_forward_refuses_but_keeps_its_connections(world: Start) -> Non
 def test_an_address_in_use_is_named(world: Start) -> None:
     w = world()
     with pytest.raises(OSError, match=f"relay of a cannot listen at {w.entry}"):
-        w.relay.open_forward("b", w.entry, w.target)
+        w.relay.open_forward("b", w.entry, w.target, w.tunnel)
 
 
 def test_an_unknown_destination_is_refused(world: Start) -> None:

@@ -142,7 +142,7 @@ def test_a_listener_opened_during_a_cut_is_silent_until_it_ends(world: Start) ->
     w = world()
     w.relay.impose("cut", BOTH, CUT)
     late = w.network.client_entry("a", 1)
-    w.relay.open_forward("b", late, w.target)
+    w.relay.open_forward("b", late, w.target, w.tunnel)
     with pytest.raises(TimeoutError):
         socket.create_connection((late.ip, late.port), timeout=0.2)
     w.relay.lift("cut")
