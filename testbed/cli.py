@@ -73,8 +73,10 @@ def run(
                 summary = carry_out(scenario, run_dir, address, progress)
     except RunInterrupted as interrupted:
         _fail(str(interrupted), EXIT_INTERRUPTED)
-    except (RayUnreachable, PlacementImpossible, FleetUnfit) as failure:
+    except (PlacementImpossible, FleetUnfit) as failure:
         _fail(str(failure), EXIT_BAD_INPUT)
+    except RayUnreachable as failure:
+        _fail(str(failure), EXIT_INVALID if address is None else EXIT_BAD_INPUT)
     except (BringUpFailed, LoadGeneratorFailed, AddressesExhausted, MachineLost) as failure:
         _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     if as_json:
