@@ -1,4 +1,4 @@
-"""The seam to Ray's actors: classes are plain Python, and become actors here. Nothing else in the package creates one."""
+"""The seam to Ray's actors: classes are plain Python, and become actors here. Nothing else creates one."""
 
 from __future__ import annotations
 

@@ -232,7 +232,9 @@ class Fleet:
         words = " ".join(action.command)
         if process.returncode:
             said = output.decode(errors="replace").strip()
-            raise PowerOffFailed(f"`{words}` should power {member.name} off, but ended with {process.returncode}: {said}")
+            raise PowerOffFailed(
+                f"`{words}` should power {member.name} off, but ended with {process.returncode}: {said}"
+            )
         deadline_s = time.monotonic() + POWER_OFF_TIMEOUT_S
         while (silent_since_s := self._last_answer_s(member)) > time.monotonic() - SILENT_S:
             if time.monotonic() > deadline_s:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -92,10 +93,10 @@ def machines() -> list[RayMachine]:
     """All machines of the cluster that are alive, in order of their names; the name is the host name where it is
     unique, else the address."""
     here = ray.get_runtime_context().get_node_id()
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     # Several Ray nodes of one machine are one machine: the one that drives the run, if it is among them.
     nodes.sort(key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"]))
-    by_address: dict[str, dict[str, object]] = {}
+    by_address: dict[str, dict[str, Any]] = {}
     for node in nodes:
         by_address.setdefault(node["NodeManagerAddress"], node)
     hosts = [node["NodeManagerHostname"] for node in by_address.values()]

@@ -11,8 +11,8 @@ import orjson
 from testbed.control.objects import Pod
 from testbed.control.topology import Topology
 from testbed.emulation.cluster import ClusterRecords
-from testbed.emulation.sampler import MachineSample
 from testbed.emulation.reports import Push, Recorded
+from testbed.emulation.sampler import MachineSample
 from testbed.network.links import LinkSample
 from testbed.results.ingest import PodIdentity, Pods, ingest_access_log, ingest_outlier_log, ingest_requests
 from testbed.results.tables import Clock
