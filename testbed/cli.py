@@ -1,4 +1,4 @@
-"""The command line: `testbed run | check | schema | render | report`.
+"""The command line: `testbed run | check | schema | render | report | lab`.
 
 Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
 run or none at all, 130 interrupted.
@@ -17,6 +17,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from testbed.lab.cli import lab
 from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
 
 EXIT_BAD_INPUT = 2
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(lab, name="lab")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")]
 Overrides = Annotated[
