@@ -1,4 +1,4 @@
-"""The command line: `testbed run | check | schema | render | report`.
+"""The command line: `testbed run | check | schema | render | report | lab`.
 
 Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
 run or none at all, 130 interrupted.
@@ -17,6 +17,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from testbed.lab.cli import lab
 from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
 
 EXIT_BAD_INPUT = 2
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(lab, name="lab")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")]
 Overrides = Annotated[
@@ -51,7 +53,9 @@ def run(
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
     scenario = _load(file, overrides, seed)
     # Imported late: Ray costs a second that no other command needs.
+    from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
+    from testbed.emulation.fleet import FleetUnfit, MachineLost
     from testbed.emulation.load_generator import LoadGeneratorFailed
     from testbed.emulation.ray_session import RayUnreachable
     from testbed.emulation.run import RunInterrupted
@@ -71,7 +75,11 @@ def run(
                 summary = carry_out(scenario, run_dir, address, progress)
     except RunInterrupted as interrupted:
         _fail(str(interrupted), EXIT_INTERRUPTED)
-    except (BringUpFailed, LoadGeneratorFailed, RayUnreachable, AddressesExhausted) as failure:
+    except (PlacementImpossible, FleetUnfit) as failure:
+        _fail(str(failure), EXIT_BAD_INPUT)
+    except RayUnreachable as failure:
+        _fail(str(failure), EXIT_INVALID if address is None else EXIT_BAD_INPUT)
+    except (BringUpFailed, LoadGeneratorFailed, AddressesExhausted, MachineLost) as failure:
         _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")

@@ -1,35 +1,48 @@
-"""The seam to Ray's actors: classes are plain Python, and become actors here.
-
-Nothing else in the package creates one, so placement is decided in one place: the loopback backend is one machine,
-and every actor goes to the machine of whoever starts it.
-"""
+"""The seam to Ray's actors: classes are plain Python, and become actors here. Nothing else creates one."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Actor = ActorHandle[Any]
 """A handle: `await handle.method.remote(...)`. The actor ends when its last handle is gone."""
 
 
-def start_actor(kind: type, *arguments: object) -> Actor:
-    """A new actor of that class, on this machine. Actors ask Ray for no CPU: they supervise, the work is elsewhere."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    handle: Actor = _actor_class(kind).options(num_cpus=0, scheduling_strategy=here).remote(*arguments)
+def start_actor(kind: type, *arguments: object, node_id: str | None = None) -> Actor:
+    """A new actor of that class, on the Ray node of that id or on the caller's own.
+
+    Actors ask Ray for no CPU: they supervise, the work is elsewhere. They are pinned, and not restarted: what they
+    supervised is gone with them.
+    """
+    where = NodeAffinitySchedulingStrategy(node_id or ray.get_runtime_context().get_node_id(), soft=False)
+    handle: Actor = _actor_class(kind).options(num_cpus=0, scheduling_strategy=where).remote(*arguments)
     return handle
+
+
+def in_process(kind: type, *arguments: object) -> Actor:
+    """The same in the caller's own process: what needs no process of its own is called as if it had one."""
+    return cast(Actor, _InProcess(kind(*arguments)))
 
 
 def this_actor() -> Actor:
     """The handle of the actor that asks, to hand to others."""
     handle: Actor = ray.get_runtime_context().current_actor
     return handle
+
+
+async def tell(actor: Actor, method: str, *arguments: object) -> None:
+    """Call an actor whose answer does not matter. One that is dead does not hear, which is how it is to be."""
+    with contextlib.suppress(RayActorError):
+        await getattr(actor, method).remote(*arguments)
 
 
 async def until(due_s: float) -> None:
@@ -41,3 +54,19 @@ async def until(due_s: float) -> None:
 def _actor_class(kind: type) -> Any:
     # Once a class: every call would export it to the cluster again.
     return ray.remote(kind)
+
+
+class _InProcess:
+    def __init__(self, target: object) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> _Method:
+        return _Method(getattr(self._target, name))
+
+
+class _Method:
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    def remote(self, *arguments: object) -> Any:
+        return self._method(*arguments)

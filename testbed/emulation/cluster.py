@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from testbed.control.objects import Pod as PodObject
-from testbed.emulation.actors import Actor, start_actor
+from testbed.emulation.fleet import Fleet, MachineLost, Resident
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import Push, Readiness, Recorded
-from testbed.faults.actions import Action, BootNode, CrashNode, ImposeOnLinks, KillPod, LiftFromLinks
+from testbed.faults.actions import (
+    Action,
+    BootNode,
+    CrashNode,
+    ImposeOnLinks,
+    KillPod,
+    LiftFromLinks,
+    PowerOffMachine,
+)
 from testbed.network.links import LinkSample
-from testbed.network.loopback import LoopbackNetwork
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
@@ -43,7 +50,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRecords:
-    """What the cluster knows about itself at the end. Times in monotonic seconds."""
+    """What the cluster knows about itself at the end. Times in the driver's monotonic seconds."""
 
     events: list[Recorded]
     pushes: list[Push]
@@ -53,50 +60,63 @@ class ClusterRecords:
 
 
 class EmulatedCluster:
-    """Handles of all actors of a run. Every method that acts returns when the effect is there."""
+    """Handles of all actors of a run. Every method that acts returns when the effect is there.
 
-    def __init__(self, scenario: Scenario, network: LoopbackNetwork, log_dir: Path, socket_dir: Path) -> None:
+    Times given and returned are the driver's monotonic seconds; on the way they become those of each actor's machine.
+    """
+
+    def __init__(self, scenario: Scenario, fleet: Fleet) -> None:
         self._scenario = scenario
-        self._master: Actor = start_actor(Master, scenario.cluster, scenario.topology, scenario.control_plane_place)
-        self._agents: dict[str, Actor] = {
-            place.name: start_actor(
+        self._fleet = fleet
+        topology, timings, control_plane = scenario.topology, scenario.cluster.timings, scenario.control_plane_place
+        self._master = fleet.start(Master, control_plane, scenario.cluster, topology, control_plane)
+        self._agents: dict[str, Resident] = {
+            place.name: fleet.start(
                 NodeAgent,
                 place.name,
-                scenario.topology,
-                scenario.control_plane_place,
-                scenario.cluster.timings,
-                network,
-                self._master,
-                log_dir,
-                socket_dir,
+                place.name,
+                topology,
+                control_plane,
+                timings,
+                fleet.network,
+                self._master.actor,
+                fleet.of(place.name).folders,
                 scenario.seed,
             )
-            for place in scenario.topology.nodes
+            for place in topology.nodes
         }
-        self._load_generators: dict[str, Actor] = {
-            zone: start_actor(
+        self._load_generators: dict[str, Resident] = {
+            zone: fleet.start(
                 LoadGenerator,
+                f"clients/{zone}",
                 zone,
-                scenario.topology,
-                scenario.cluster.timings,
-                network,
+                topology,
+                timings,
+                fleet.network,
                 scenario.load,
-                log_dir,
+                fleet.of(f"clients/{zone}").folders.logs,
                 scenario.seed,
             )
             for zone in dict.fromkeys(source.zone for source in scenario.load.sources)
         }
+        self._events: list[Recorded] = []
+        self._links: list[LinkSample] = []
+        self._pods: dict[str, tuple[PodObject, float]] = {}
 
     async def bring_up(self, show: Callable[[Readiness], None]) -> None:
         """Boot everything and wait until every pod is ready. Raises BringUpFailed after the scenario's deadline."""
         deadline_s = time.monotonic() + self._scenario.ready_timeout_s
-        await self._master.connect.remote(self._agents, list(self._load_generators.values()))
+        agents = {node: agent.actor for node, agent in self._agents.items()}
+        clients = [generator.actor for generator in self._load_generators.values()]
+        await self._master.ask("connect", agents, clients)
         await self._all("boot", [*self._agents.values(), *self._load_generators.values()])
         while True:
-            readiness: Readiness = await self._master.readiness.remote()
+            readiness: Readiness = await self._master.ask("readiness")
             show(readiness)
             if readiness.ready >= readiness.total and not readiness.waiting_for:
                 return
+            if self._fleet.lost:
+                raise BringUpFailed(f"machine {self._fleet.lost[0].name} was lost while the cluster came up")
             if time.monotonic() > deadline_s:
                 raise BringUpFailed(await self._why_not_ready(readiness))
             await asyncio.sleep(READINESS_POLL_S)
@@ -113,31 +133,49 @@ class EmulatedCluster:
         return Effect(effects[0].at_s, tuple(kill for effect in effects for kill in effect.killed_proxies))
 
     async def prepare_load(self) -> None:
-        await self._all("prepare", self._load_generators.values())
+        """Raises LoadGeneratorFailed or MachineLost."""
+        await asyncio.gather(*(self._prepare(generator) for generator in self._load_generators.values()))
 
     async def start_load(self, t0_s: float) -> None:
-        await self._all("start", self._load_generators.values(), t0_s)
+        await asyncio.gather(
+            *(
+                generator.ask("start", generator.machine.clock.to_remote(t0_s))
+                for generator in self._load_generators.values()
+            )
+        )
 
     async def load_progress(self) -> dict[str, LoadProgress]:
-        """The newest figures of every origin zone."""
+        """The newest figures of every origin zone whose machine is there."""
         progress = await self._all("progress", self._load_generators.values())
-        return dict(zip(self._load_generators, progress, strict=True))
+        zones = {id(generator): zone for zone, generator in self._load_generators.items()}
+        return {zones[id(generator)]: figures for generator, figures in progress}
 
     async def stop_load(self) -> None:
         await self._all("stop", self._load_generators.values())
 
+    async def collect(self) -> None:
+        """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
+        residents = [self._master, *self._agents.values(), *self._load_generators.values()]
+        for resident, (events, links) in await self._all("records", residents):
+            clock = resident.machine.clock
+            self._events += [replace(event, t_s=clock.to_local(event.t_s)) for event in events]
+            self._links += [replace(sample, second=clock.to_local(sample.second)) for sample in links]
+        with contextlib.suppress(MachineLost):
+            for pod, started_s in await self._master.ask("pods_ever"):
+                self._pods[pod.name] = (pod, self._fleet.of(pod.node).clock.to_local(started_s))
+
     async def records(self) -> ClusterRecords:
-        events, pushes = await self._master.records.remote()
-        parts = await self._all("records", [*self._agents.values(), *self._load_generators.values()])
-        for more_events, _ in parts:
-            events.extend(more_events)
-        events.sort(key=lambda event: event.t_s)
-        return ClusterRecords(
-            events=events,
-            pushes=pushes,
-            links=[sample for _, samples in parts for sample in samples],
-            pods=await self._master.pods_ever.remote(),
-        )
+        """Everything so far; without pushes if the master's machine is lost."""
+        await self.collect()
+        pushes: list[Push] = []
+        with contextlib.suppress(MachineLost):
+            pushes = await self._master.ask("pushes")
+        for push in pushes:
+            push.sent_s = self._master.machine.clock.to_local(push.sent_s)
+            if push.acked_s is not None:
+                push.acked_s = self._fleet.of(push.node).clock.to_local(push.acked_s)
+        events = sorted(self._events, key=lambda event: event.t_s)
+        return ClusterRecords(events, pushes, self._links, tuple(self._pods.values()))
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
@@ -150,29 +188,53 @@ class EmulatedCluster:
             case LiftFromLinks():
                 return await self._everywhere("lift", action, due_s)
             case CrashNode(node):
-                at_s, killed = await self._agents[node].crash.remote()
-                return Effect(at_s, tuple((pod, at_s) for pod in killed))
+                return await self._crash(self._agents[node])
             case BootNode(node):
-                return Effect(await self._agents[node].power_on.remote())
+                agent = self._agents[node]
+                return Effect(agent.machine.clock.to_local(await agent.ask("power_on")))
             case KillPod():
                 victims = await self._victims(action)
-                times: list[float] = await asyncio.gather(
-                    *(self._agents[node].kill_pod.remote(pod, due_s) for pod, node in victims)
-                )
-                killed_at = zip(victims, times, strict=True)
-                return Effect(max(times, default=due_s), tuple((pod, at_s) for (pod, _), at_s in killed_at))
+                times = await asyncio.gather(*(self._kill(self._agents[node], pod, due_s) for pod, node in victims))
+                killed_at = tuple((pod, at_s) for (pod, _), at_s in zip(victims, times, strict=True))
+                return Effect(max(times, default=due_s), killed_at)
+            case PowerOffMachine():
+                return Effect(await self._fleet.power_off(action, due_s))
+
+    async def _prepare(self, generator: Resident) -> None:
+        machine, locustfile = generator.machine, self._scenario.load.locustfile
+        if locustfile is not None and not machine.here:
+            locustfile = await machine.ask(machine.actor, "put", locustfile.name, locustfile.read_bytes())
+        await generator.ask("prepare", locustfile)
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
-        actors = [self._master, *self._agents.values(), *self._load_generators.values()]
-        times: list[float] = await self._all(method, actors, action, due_s)
+        residents = [self._master, *self._agents.values(), *self._load_generators.values()]
+
+        async def there(resident: Resident) -> float:
+            clock = resident.machine.clock
+            return clock.to_local(await resident.ask(method, action, clock.to_remote(due_s)))
+
+        times = await asyncio.gather(*(there(each) for each in residents if each.machine.lost_s is None))
         return Effect(max(times))
+
+    @staticmethod
+    async def _crash(agent: Resident) -> Effect:
+        at_remote_s, killed = await agent.ask("crash")
+        at_s = agent.machine.clock.to_local(at_remote_s)
+        return Effect(at_s, tuple((pod, at_s) for pod in killed))
+
+    @staticmethod
+    async def _kill(agent: Resident, pod: str, due_s: float) -> float:
+        clock = agent.machine.clock
+        return clock.to_local(await agent.ask("kill_pod", pod, clock.to_remote(due_s)))
 
     async def _victims(self, action: KillPod) -> list[tuple[str, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
         running = await self._all("running_pods", self._agents.values())
+        nodes = {id(agent): node for node, agent in self._agents.items()}
         found = [
             (pod.name, node)
-            for node, pods in zip(self._agents, running, strict=True)
+            for agent, pods in running
+            for node in [nodes[id(agent)]]
             for pod in pods
             if (action.pod is None or pod.name == action.pod)
             and (action.service is None or pod.template.service == action.service)
@@ -195,6 +257,14 @@ class EmulatedCluster:
         return "\n  ".join(lines)
 
     @staticmethod
-    async def _all(method: str, actors: Iterable[Actor], *arguments: object) -> list[Any]:
-        calls: list[Awaitable[Any]] = [getattr(actor, method).remote(*arguments) for actor in actors]
-        return list(await asyncio.gather(*calls))
+    async def _all(method: str, residents: Iterable[Resident], *arguments: object) -> list[tuple[Resident, Any]]:
+        """Answers of all whose machines are not lost, nor get lost meanwhile."""
+        asked = list(residents)
+        answers = await asyncio.gather(*(each.ask(method, *arguments) for each in asked), return_exceptions=True)
+        heard = []
+        for resident, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, MachineLost):
+                raise answer
+            if not isinstance(answer, MachineLost):
+                heard.append((resident, answer))
+        return heard

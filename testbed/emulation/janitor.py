@@ -15,6 +15,8 @@ from pathlib import Path
 from testbed.emulation.process import kill_marked
 
 RUN_VARIABLE = "TESTBED_RUN"
+RUN_PREFIX = "testbed-"
+"""Of a run's mark, and of the folders that it has in the machine's folder for temporary files."""
 
 
 class Janitor:
@@ -25,20 +27,26 @@ class Janitor:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "testbed.emulation.janitor", run_id, str(socket_dir)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=env,
             start_new_session=True,
         )
 
-    def dismiss(self, timeout_s: float = 15.0) -> None:
+    def dismiss(self) -> None:
+        """Let it clean up, and return when it has."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout_s)
+        self._process.stdout.read()
+        self._process.wait()
 
 
 def main() -> None:
     run_id, socket_dir = sys.argv[1:]
+    if os.fork():
+        # Whoever ends the children of the process that it watches must not find it among them.
+        os._exit(0)
     sys.stdin.buffer.read()
     kill_marked(RUN_VARIABLE, run_id)
     shutil.rmtree(socket_dir, ignore_errors=True)

@@ -101,7 +101,8 @@ class LoadGenerator:
                 listener = self._entry_listener(zone)
                 if zone in self._targets:
                     self._relay.close_forward(listener)
-                self._relay.open_forward(node, listener, target)
+                tunnel = self._network.tunnel(self._place, node)
+                self._relay.open_forward(node, listener, target, tunnel)
                 self._targets[zone] = (node, target)
 
     async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
@@ -112,11 +113,14 @@ class LoadGenerator:
         await until(due_s)
         return self._relay.lift(action.fault)
 
-    async def prepare(self) -> None:
-        """Start Locust and wait until it could send. Raises LoadGeneratorFailed."""
+    async def prepare(self, locustfile: Path | None) -> None:
+        """Start Locust and wait until it could send; `locustfile` is the user's, if any, on this machine.
+
+        Raises LoadGeneratorFailed.
+        """
         self._write_entries(self._entry.answer())
         self._checks = asyncio.create_task(self._check_entries())
-        self._settings_file.write_bytes(orjson.dumps(self._settings(), option=orjson.OPT_INDENT_2))
+        self._settings_file.write_bytes(orjson.dumps(self._settings(locustfile), option=orjson.OPT_INDENT_2))
         self._process = ChildProcess(
             command(self._settings_file),
             env={**os.environ, ENVIRONMENT_VARIABLE: str(self._settings_file)},
@@ -151,7 +155,9 @@ class LoadGenerator:
                 self._fail("did not stop")
 
     async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
-        return self._events, self._relay.drain_samples()
+        """What was recorded since the last call."""
+        events, self._events = self._events, []
+        return events, self._relay.drain_samples()
 
     async def shut_down(self) -> None:
         if self._checks is not None:
@@ -160,7 +166,7 @@ class LoadGenerator:
             await self._process.terminate(grace_s=1.0)
         self._relay.stop()
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, locustfile: Path | None) -> dict[str, Any]:
         return {
             "origin_zone": self._zone,
             "seed": self._seed,
@@ -172,7 +178,7 @@ class LoadGenerator:
             "entry_file": str(self._entry_file),
             "entry_ttl_s": self._timings.entry_ttl_s,
             "records_file": str(self._records_file),
-            "locustfile": None if self._load.locustfile is None else str(self._load.locustfile),
+            "locustfile": None if locustfile is None else str(locustfile),
         }
 
     def _entry_listener(self, zone: str) -> SocketAddress:

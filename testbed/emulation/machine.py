@@ -1,61 +1,144 @@
-"""Samples the machine that everything runs on: whether it was fast enough to be believed."""
+"""One machine of a run: what all places on it share.
+
+Owns its folders, its lock on the run's block of addresses, its ingress, its samples, and the way of its log files to
+whoever drives the run. On the driver's own machine it is a plain object there, on every other one an actor.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import os
 import platform
-import threading
-import time
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
 
-import psutil
+import loadgen
+import testbed
+from testbed.control.objects import SocketAddress
+from testbed.emulation.janitor import RUN_PREFIX, Janitor
+from testbed.emulation.reports import MachineFolders
+from testbed.emulation.sampler import MachineSample, MachineSampler
+from testbed.network.ingress import Ingress
+from testbed.network.loopback import LoopbackBlock
+
+PIECE_BYTES_MAX = 4 << 20
+"""How much of its logs a machine hands over in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class MachineSample:
-    """`lateness_ms` is how much later than planned the sampler itself woke up: what the machine does to any timer."""
+class Versions:
+    """What has to be the same on every machine. `sources` is a digest of the installed testbed's files."""
 
-    t_monotonic_s: float
-    machine: str
-    cpu_percent: float
-    memory_bytes: int
-    network_bytes: int
-    lateness_ms: float
+    python: str
+    testbed: str
+    sources: str
+
+    @classmethod
+    def here(cls) -> Versions:
+        digest = hashlib.sha256()
+        for package in (testbed, loadgen):
+            root = Path(package.__path__[0])
+            for path in sorted(root.rglob("*.py")):
+                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+        return cls(platform.python_version(), importlib.metadata.version("testbed"), digest.hexdigest()[:12])
+
+    def __str__(self) -> str:
+        return f"Python {self.python}, testbed {self.testbed} (sources {self.sources})"
 
 
-class MachineSampler:
-    """A thread that takes a sample every `period_s` until it is stopped."""
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """Bytes of a log file. A file that was replaced begins again at offset 0."""
 
-    def __init__(self, period_s: float = 0.5) -> None:
-        self._period_s = period_s
-        self._samples: list[MachineSample] = []
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="machine-sampler", daemon=True)
+    name: str
+    offset: int
+    data: bytes
 
-    def start(self) -> None:
-        self._thread.start()
 
-    def stop(self) -> list[MachineSample]:
-        """End the thread and return all samples."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        return self._samples
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a machine had to tell since it was asked last; `more` when not all of its logs fitted in."""
 
-    def _run(self) -> None:
-        machine = platform.node()
-        psutil.cpu_percent()
-        due_s = time.monotonic() + self._period_s
-        while not self._stopped.wait(max(0.0, due_s - time.monotonic())):
-            now_s = time.monotonic()
-            network = psutil.net_io_counters()
-            self._samples.append(
-                MachineSample(
-                    t_monotonic_s=now_s,
-                    machine=machine,
-                    cpu_percent=psutil.cpu_percent(),
-                    memory_bytes=psutil.virtual_memory().used,
-                    network_bytes=network.bytes_sent + network.bytes_recv,
-                    lateness_ms=(now_s - due_s) * 1e3,
-                )
-            )
-            due_s += self._period_s
+    samples: list[MachineSample]
+    pieces: list[LogPiece]
+    more: bool
+
+
+class Machine:
+    def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
+        """`folders` are the driver's own, which it also removes; elsewhere they are made here and emptied into calls
+        of `collect`."""
+        self._streams = folders is None
+        if folders is None:
+            root = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
+            self._janitor = Janitor(run_id, root)
+            folders = MachineFolders(root / "logs", root)
+            folders.logs.mkdir()
+        self._folders = folders
+        self._sampler = MachineSampler(name)
+        self._block: LoopbackBlock | None = None
+        self._ingress: Ingress | None = None
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    async def introduce(self) -> tuple[Versions, MachineFolders]:
+        return Versions.here(), self._folders
+
+    async def reserve(self, second_octet: int) -> bool:
+        """Take the block 127.X.0.0/16 for this run; False when another run on this machine has it."""
+        self._block = LoopbackBlock.take(second_octet)
+        return self._block is not None
+
+    async def release(self) -> None:
+        if self._block is not None:
+            self._block.release()
+
+    async def open_ingress(self, ip: str, token: str, networks: Sequence[IPv4Network]) -> SocketAddress:
+        """Let the run's other machines in, to the places that live here. Raises OSError."""
+        self._ingress = Ingress(token, networks)
+        return self._ingress.start(ip)
+
+    async def put(self, name: str, content: bytes) -> Path:
+        """Keep a file for the processes of this machine."""
+        path = self._folders.sockets / name
+        path.write_bytes(content)
+        return path
+
+    async def start_sampling(self) -> None:
+        self._sampler.start()
+
+    async def collect(self) -> Collected:
+        pieces, more = self._new_pieces() if self._streams else ([], False)
+        return Collected(self._sampler.drain(), pieces, more)
+
+    async def close(self) -> None:
+        """Give back what this machine holds for the run. Its processes were ended before; its folders are the
+        janitor's, who waits for the end of this process."""
+        self._sampler.stop()
+        if self._ingress is not None:
+            self._ingress.stop()
+        await self.release()
+
+    def _new_pieces(self) -> tuple[list[LogPiece], bool]:
+        pieces: list[LogPiece] = []
+        room = PIECE_BYTES_MAX
+        with os.scandir(self._folders.logs) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            with (self._folders.logs / name).open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                seen_inode, offset = self._seen.get(name, (inode, 0))
+                if seen_inode != inode:
+                    offset = 0
+                file.seek(offset)
+                data = file.read(room)
+            if data:
+                pieces.append(LogPiece(name, offset, data))
+                self._seen[name] = (inode, offset + len(data))
+                room -= len(data)
+            if not room:
+                return pieces, True
+        return pieces, False

@@ -24,12 +24,12 @@ from testbed.control.messages import (
 from testbed.control.objects import ClusterSpec, Pod, SocketAddress
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
-from testbed.emulation.actors import Actor, until
+from testbed.emulation.actors import Actor, tell, until
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.protobuf import to_any
 from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
-from testbed.network.links import LinkTable
+from testbed.network.links import LinkSample, LinkTable
 
 
 class Master:
@@ -90,11 +90,16 @@ class Master:
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
         return tuple(self._started.values())
 
-    async def records(self) -> tuple[list[Recorded], list[Push]]:
-        """All events and pushes so far. Raises what went wrong in here before."""
+    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+        """Events since the last call; the master has no link of its own. Raises what went wrong in here before."""
         if self._failure is not None:
             raise self._failure
-        return self._events, list(self._pushes.values())
+        events, self._events = self._events, []
+        return events, []
+
+    async def pushes(self) -> list[Push]:
+        """All pushes so far."""
+        return list(self._pushes.values())
 
     def _links_changed(self) -> float:
         for channel in self._channels.values():
@@ -132,7 +137,7 @@ class Master:
     def _push(self, command: PushConfig, now_s: float) -> None:
         resources = tuple(to_any(resource) for resource in command.resources)
         self._pushes[command.proxy, command.type_url, command.version] = Push(
-            command.proxy, command.type_url, command.version, now_s
+            command.proxy, command.node, command.type_url, command.version, now_s
         )
         self._channels[command.node].send(EncodedPush(command.proxy, command.type_url, command.version, resources))
 
@@ -174,4 +179,4 @@ class Master:
 
 
 async def _deliver(agent: Actor, commands: list[NodeCommand]) -> None:
-    await agent.take_commands.remote(commands)
+    await tell(agent, "take_commands", commands)

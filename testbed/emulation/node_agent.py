@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -46,12 +45,19 @@ from testbed.control.messages import (
 from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress, Timings
 from testbed.control.topology import Topology
-from testbed.emulation.actors import Actor, start_actor, this_actor, until
+from testbed.emulation.actors import Actor, start_actor, tell, this_actor, until
 from testbed.emulation.container import command_line
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.pod import Pod
 from testbed.emulation.probes import run_probe
-from testbed.emulation.reports import EncodedPush, NodeCommand, Recorded, Reported, latest_lease_only
+from testbed.emulation.reports import (
+    EncodedPush,
+    MachineFolders,
+    NodeCommand,
+    Recorded,
+    Reported,
+    latest_lease_only,
+)
 from testbed.emulation.sidecar import Sidecar
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
@@ -87,8 +93,7 @@ class NodeAgent:
         timings: Timings,
         network: NetworkBackend,
         master: Actor,
-        log_dir: Path,
-        socket_dir: Path,
+        folders: MachineFolders,
         seed: int,
     ) -> None:
         self._name = name
@@ -97,8 +102,7 @@ class NodeAgent:
         self._timings = timings
         self._network = network
         self._master = master
-        self._log_dir = log_dir
-        self._socket_dir = socket_dir
+        self._folders = folders
         self._seed = seed
         self._random = Random(f"{seed}/{name}")
         self._links = LinkTable(topology)
@@ -119,7 +123,10 @@ class NodeAgent:
         self._relay.start()
         for peer in self._peers:
             self._relay.open_path(
-                peer, self._network.relay_listener(self._name, peer), self._network.node_network(peer)
+                peer,
+                self._network.relay_listener(self._name, peer),
+                self._network.node_network(peer),
+                self._network.tunnel(self._name, peer),
             )
         self._to_master = ControlChannel(
             self._links, self._name, self._control_plane, self._deliver, supersede=latest_lease_only
@@ -219,7 +226,9 @@ class NodeAgent:
         return [held.pod for held in self._pods.values() if held.running and held.running == set(held.actors)]
 
     async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
-        return self._events, self._relay.drain_samples()
+        """What was recorded since the last call."""
+        events, self._events = self._events, []
+        return events, self._relay.drain_samples()
 
     async def shut_down(self) -> None:
         """End everything in good order."""
@@ -293,11 +302,11 @@ class NodeAgent:
 
     def _actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
-            return start_actor(Sidecar, held.pod.name, this_actor(), self._log_dir, self._socket_dir)
+            return start_actor(Sidecar, held.pod.name, this_actor(), self._folders.logs, self._folders.sockets)
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
-        return start_actor(Pod, held.pod, held.address, this_actor(), self._log_dir, seed)
+        return start_actor(Pod, held.pod, held.address, this_actor(), self._folders.logs, seed)
 
     # --- time and messages -----------------------------------------------------------------------------------------
 
@@ -341,7 +350,7 @@ class NodeAgent:
             self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s))
 
     async def _deliver(self, reports: list[Reported]) -> None:
-        await self._master.report.remote(reports)
+        await tell(self._master, "report", reports)
 
     def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
         self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))

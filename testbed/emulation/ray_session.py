@@ -1,4 +1,4 @@
-"""The run's connection to Ray: a local one of its own, or an existing cluster's."""
+"""The run's connection to Ray: a local one of its own, or an existing cluster's, and the machines that it has."""
 
 from __future__ import annotations
 
@@ -6,15 +6,43 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+from testbed.control.placement import Machine
+from testbed.emulation import worker_setup
 from testbed.emulation.janitor import RUN_VARIABLE
+
+ZONE_LABEL = "testbed.zone"
+_HEAD_RESOURCE = "node:__internal_head__"
+_SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+"""Where Ray's workers look for the hook that a runtime environment names. Set for a Ray of our own, it spares the
+runtime environment, with which workers could not be started ahead. A Ray that does not know it is only slower."""
 
 
 class RayUnreachable(Exception):
     """There is no Ray at the given address, or a local one did not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class RayMachine:
+    """A node of the Ray cluster; `described` is what placement has to know of it."""
+
+    described: Machine
+    node_id: str
+    is_driver: bool
+    is_head: bool
+
+    @property
+    def name(self) -> str:
+        return self.described.name
+
+    @property
+    def address(self) -> str:
+        return self.described.address
 
 
 @contextlib.contextmanager
@@ -33,6 +61,7 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address is None:
+            os.environ[_SETUP_HOOK_VARIABLE] = worker_setup.HOOK
             # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
             ray.init(
                 num_cpus=processes,
@@ -46,7 +75,7 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
         else:
             ray.init(
                 address,
-                runtime_env={"env_vars": {RUN_VARIABLE: run_id}},
+                runtime_env={"env_vars": {RUN_VARIABLE: run_id}, "worker_process_setup_hook": worker_setup.HOOK},
                 log_to_driver=False,
                 configure_logging=False,
                 logging_level=logging.ERROR,
@@ -58,3 +87,32 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
         yield
     finally:
         ray.shutdown()
+
+
+def machines() -> list[RayMachine]:
+    """All machines of the cluster that are alive, in order of their names; the name is the host name where it is
+    unique, else the address."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    # Several Ray nodes of one machine are one machine: the one that drives the run, if it is among them.
+    nodes.sort(key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"]))
+    by_address: dict[str, dict[str, Any]] = {}
+    for node in nodes:
+        by_address.setdefault(node["NodeManagerAddress"], node)
+    hosts = [node["NodeManagerHostname"] for node in by_address.values()]
+    found = [
+        RayMachine(
+            Machine(
+                name=host if hosts.count(host) == 1 else address,
+                address=address,
+                zone=node["Labels"].get(ZONE_LABEL),
+                memory_bytes=int(node["Resources"].get("memory", 0)),
+                cpus=node["Resources"].get("CPU", 0.0),
+            ),
+            node_id=node["NodeID"],
+            is_driver=node["NodeID"] == here,
+            is_head=_HEAD_RESOURCE in node["Resources"],
+        )
+        for (address, node), host in zip(by_address.items(), hosts, strict=True)
+    ]
+    return sorted(found, key=lambda machine: machine.name)

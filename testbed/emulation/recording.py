@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import orjson
 from testbed.control.objects import Pod
 from testbed.control.topology import Topology
 from testbed.emulation.cluster import ClusterRecords
-from testbed.emulation.machine import MachineSample
 from testbed.emulation.reports import Push, Recorded
+from testbed.emulation.sampler import MachineSample
 from testbed.network.links import LinkSample
 from testbed.results.ingest import PodIdentity, Pods, ingest_access_log, ingest_outlier_log, ingest_requests
 from testbed.results.tables import Clock
@@ -24,9 +24,18 @@ OUTLIER_SUFFIX = ".outlier.jsonl"
 
 
 def record(
-    run_dir: Path, clock: Clock, topology: Topology, records: ClusterRecords, machines: Iterable[MachineSample]
+    run_dir: Path,
+    clock: Clock,
+    clock_of: Callable[[str], Clock],
+    topology: Topology,
+    records: ClusterRecords,
+    machines: Iterable[MachineSample],
 ) -> None:
-    """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`."""
+    """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`.
+
+    `clock` is the driver's, which records and samples are in; logs are by `clock_of` the place that wrote them.
+    """
+    nodes = {pod.name: pod.node for pod, _ in records.pods if pod.node is not None}
     pods = Pods(identity(pod, started_s, topology, clock) for pod, started_s in records.pods)
     _write_pods(run_dir, pods)
     _write_pushes(run_dir, clock, records.pushes)
@@ -38,17 +47,19 @@ def record(
             events.append(_event(event, clock))
     for path in sorted(logs.glob(f"*{OUTLIER_SUFFIX}")):
         pod = path.name.removesuffix(OUTLIER_SUFFIX)
-        if path.stat().st_size:
+        if path.stat().st_size and pod in nodes:
             with TableWriter(run_dir, "events", pod) as events:
-                ingest_outlier_log(path, pod, pods, clock, events)
+                ingest_outlier_log(path, pod, pods, clock_of(nodes[pod]), events)
     for path in sorted(logs.glob(f"*{REQUESTS_SUFFIX}")):
         zone = path.name.removesuffix(REQUESTS_SUFFIX)
         with TableWriter(run_dir, "requests", zone) as requests:
-            ingest_requests(path, requests, clock, zone)
+            ingest_requests(path, requests, clock_of(f"clients/{zone}"), zone)
     for path in sorted(logs.glob(f"*{ACCESS_SUFFIX}")):
         pod = path.name.removesuffix(ACCESS_SUFFIX)
+        if pod not in nodes:
+            continue  # the master's machine was lost, and with it who was where
         with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
-            ingest_access_log(path, pod, pods, clock, hops, attempts)
+            ingest_access_log(path, pod, pods, clock_of(nodes[pod]), hops, attempts)
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

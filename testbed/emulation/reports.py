@@ -1,15 +1,24 @@
 """What actors tell each other: reports to the master, commands to the nodes, and rows for the tables.
 
-Times are monotonic seconds.
+Times are monotonic seconds of the machine that noted them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFolders:
+    """Where processes of this machine write; sockets have a folder of their own, as their paths must be short."""
+
+    logs: Path
+    sockets: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +41,10 @@ class EncodedPush:
 
 @dataclass(slots=True)
 class Push:
-    """A row of the `pushes` table; times in monotonic seconds."""
+    """A row of the `pushes` table; `sent_s` by the master's clock, `acked_s` by that of the proxy's node."""
 
     proxy: str
+    node: str
     type_url: str
     version: str
     sent_s: float

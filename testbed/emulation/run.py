@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from testbed.emulation.cluster import EmulatedCluster
-from testbed.emulation.janitor import Janitor
+from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
+from testbed.emulation.fleet import Fleet, MachineLost, PowerOffFailed
+from testbed.emulation.janitor import RUN_PREFIX, Janitor
 from testbed.emulation.load_generator import LoadProgress
-from testbed.emulation.machine import MachineSampler
-from testbed.emulation.ray_session import ray_session
+from testbed.emulation.ray_session import machines, ray_session
 from testbed.emulation.recording import record
-from testbed.emulation.reports import Readiness
+from testbed.emulation.reports import MachineFolders, Readiness
+from testbed.faults.machines import MachinePowerOff
 from testbed.faults.schedule import steps
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
-from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts
 from testbed.results.summary import Summary, summarize
-from testbed.results.tables import Clock
 from testbed.scenario import Scenario
 
 START_LEAD_S = 0.5
@@ -36,7 +35,6 @@ FAULT_LEAD_S = 0.3
 """How long before its time a fault is announced to its victims."""
 FLUSH_S = 0.3
 """Envoy writes its access log out every 200 ms."""
-RUN_PREFIX = "testbed-"
 
 
 class Observer(Protocol):
@@ -62,26 +60,19 @@ class _Course:
     ready_s: float = 0.0
     t0_s: float | None = None
     end_s: float | None = None
-    epoch_offset_start_s: float = 0.0
     applied: dict[str, float] = field(default_factory=dict)
     healed: dict[str, float] = field(default_factory=dict)
     killed_proxies: list[tuple[str, float]] = field(default_factory=list)
     locust: dict[str, LocustCount] = field(default_factory=dict)
     interrupted: bool = False
-
-
-def epoch_offset_s() -> float:
-    """Epoch minus monotonic clock, from the pair of readings that lay closest together."""
-    pairs = [(time.monotonic(), time.time(), time.monotonic()) for _ in range(9)]
-    before, epoch, after = min(pairs, key=lambda reading: reading[2] - reading[0])
-    return epoch - (before + after) / 2
+    broken: str | None = None
 
 
 def run(scenario: Scenario, run_dir: Path, address: str | None, observer: Observer) -> Summary:
     """Carry out the scenario and leave everything in `run_dir`, which must exist; returns the summary.
 
-    Raises BringUpFailed, RayUnreachable, AddressesExhausted, LoadGeneratorFailed or RunInterrupted where there was
-    nothing to measure.
+    Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, AddressesExhausted,
+    LoadGeneratorFailed or RunInterrupted where there was nothing to measure.
     """
     started_s = time.monotonic()
     (run_dir / "scenario.yaml").write_text(scenario.resolved_yaml())
@@ -91,9 +82,9 @@ def run(scenario: Scenario, run_dir: Path, address: str | None, observer: Observ
     socket_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     janitor = Janitor(socket_dir.name, socket_dir)
     try:
-        with LoopbackBlock.reserve() as block, ray_session(address, socket_dir.name, expected_actors(scenario)):
-            network = LoopbackNetwork(block.second_octet, [place.name for place in scenario.topology.places])
-            return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(network, log_dir, socket_dir))
+        with ray_session(address, socket_dir.name, expected_actors(scenario)):
+            folders = MachineFolders(log_dir, socket_dir)
+            return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(socket_dir.name, folders))
     finally:
         janitor.dismiss()
 
@@ -116,24 +107,27 @@ class _Run:
         self._started_s = started_s
         self._interrupt = asyncio.Event()
 
-    async def carry_out(self, network: LoopbackNetwork, log_dir: Path, socket_dir: Path) -> Summary:
+    async def carry_out(self, run_id: str, folders: MachineFolders) -> Summary:
+        async with Fleet.assembled(self._scenario, machines(), run_id, folders) as fleet:
+            return await self._on(fleet)
+
+    async def _on(self, fleet: Fleet) -> Summary:
         course, scenario = self._course, self._scenario
         nodes, pods = len(scenario.topology.nodes), sum(d.replicas for d in scenario.cluster.deployments)
+        where = "" if len(fleet.members) == 1 else f" on {len(fleet.members)} machines"
         self._observer.stage(
-            f"{scenario.name}: bringing up {nodes} nodes and {pods} pods "
+            f"{scenario.name}: bringing up {nodes} nodes and {pods} pods{where} "
             f"({scenario.profile} profile, seed {scenario.seed})"
         )
         async with self._interruptible():
-            cluster = EmulatedCluster(scenario, network, log_dir, socket_dir)
+            cluster = EmulatedCluster(scenario, fleet)
             await self._unless_interrupted(cluster.bring_up(self._observer.readiness))
             course.ready_s = time.monotonic() - self._started_s
             self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")
             await self._unless_interrupted(cluster.prepare_load())
-            sampler = MachineSampler()
-            sampler.start()
-            course.epoch_offset_start_s = epoch_offset_s()
+            await fleet.start_sampling()
             try:
-                await self._load(cluster)
+                await self._load(fleet, cluster)
             finally:
                 course.end_s = time.monotonic()
                 await cluster.stop_load()
@@ -142,19 +136,35 @@ class _Run:
                     for zone, progress in (await cluster.load_progress()).items()
                     if progress.done is not None
                 }
-                samples = sampler.stop()
         self._observer.stage("load has ended; collecting what was recorded")
         await asyncio.sleep(FLUSH_S)
         records = await cluster.records()
         await cluster.shut_down()
-        assert course.t0_s is not None
-        clock = Clock(course.t0_s, course.epoch_offset_start_s)
-        record(self._run_dir, clock, scenario.topology, records, samples)
-        self._facts(epoch_offset_s()).save(self._run_dir)
+        await fleet.collect()
+        t0_s = course.t0_s
+        assert t0_s is not None
+        record(
+            self._run_dir,
+            fleet.driver.table_clock(t0_s),
+            lambda place: fleet.of(place).table_clock(t0_s),
+            scenario.topology,
+            records,
+            [sample for member in fleet.members for sample in member.samples],
+        )
+        self._note_lost_proxies(fleet, records)
+        self._facts(fleet.facts(t0_s)).save(self._run_dir)
         return summarize(self._run_dir)
 
-    async def _load(self, cluster: EmulatedCluster) -> None:
-        """Send load and carry out the faults until the end, an interrupt, or a broken load generator."""
+    def _note_lost_proxies(self, fleet: Fleet, records: ClusterRecords) -> None:
+        """What the proxies of a lost machine logged after its last collection is lost, as with a killed one."""
+        for pod, _ in records.pods:
+            assert pod.node is not None
+            machine = fleet.of(pod.node)
+            if machine.lost_s is not None:
+                self._course.killed_proxies.append((pod.name, machine.collected_s))
+
+    async def _load(self, fleet: Fleet, cluster: EmulatedCluster) -> None:
+        """Send load and carry out the faults until the end, an interrupt, a lost machine or a broken load generator."""
         course, load = self._course, self._scenario.load
         course.t0_s = t0_s = time.monotonic() + START_LEAD_S
         await cluster.start_load(t0_s)
@@ -165,20 +175,35 @@ class _Run:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._interrupt.wait(), 1.0)
                 progress = await cluster.load_progress()
+                await cluster.collect()
                 self._observer.load(time.monotonic() - t0_s, load.duration_s, progress)
                 if errors := [each.error for each in progress.values() if each.error is not None]:
                     # Its zone has no count of Locust's own then, which makes the run invalid.
                     self._observer.stage("; ".join(errors))
                     break
+                if fleet.lost:
+                    names = ", ".join(member.name for member in fleet.lost)
+                    self._observer.stage(f"machine lost: {names}; keeping what was measured")
+                    break
+                if faults.done() and self._failed(faults):
+                    break
                 if all(each.done is not None for each in progress.values()):
                     break
-            if faults.done():
-                faults.result()
         finally:
             faults.cancel()
         course.interrupted = self._interrupt.is_set()
         if course.interrupted:
             self._observer.stage("interrupted: keeping what was measured")
+
+    def _failed(self, faults: asyncio.Task[None]) -> bool:
+        """Whether a fault could not be carried out; what is no fault's fault is raised."""
+        failure = faults.exception()
+        if isinstance(failure, PowerOffFailed | MachineLost):
+            self._course.broken = str(failure)
+            self._observer.stage(f"{failure}; keeping what was measured")
+            return True
+        faults.result()
+        return False
 
     async def _faults(self, cluster: EmulatedCluster, t0_s: float) -> None:
         for step in steps(self._scenario.faults, self._scenario.topology):
@@ -190,7 +215,7 @@ class _Run:
             self._course.killed_proxies += effect.killed_proxies
             self._observer.fault(effect.at_s - t0_s, step.fault, "applied" if step.phase == "start" else "healed")
 
-    def _facts(self, epoch_offset_end_s: float) -> RunFacts:
+    def _facts(self, machine_facts: tuple[MachineFacts, ...]) -> RunFacts:
         course, scenario = self._course, self._scenario
         t0_s, end_s = course.t0_s, course.end_s
         assert t0_s is not None
@@ -209,6 +234,7 @@ class _Run:
                     fault.at_s,
                     course.applied[fault.name] - t0_s,
                     course.healed[fault.name] - t0_s if fault.name in course.healed else None,
+                    by_command=isinstance(fault.fault, MachinePowerOff),
                 )
                 for fault in scenario.faults
                 if fault.name in course.applied
@@ -216,9 +242,9 @@ class _Run:
             expectations=scenario.expectations,
             locust=course.locust,
             killed_proxies=tuple((pod, at_s - t0_s) for pod, at_s in course.killed_proxies),
-            epoch_offset_start_s=course.epoch_offset_start_s,
-            epoch_offset_end_s=epoch_offset_end_s,
+            machines=machine_facts,
             interrupted=course.interrupted,
+            broken=course.broken,
         )
 
     @contextlib.asynccontextmanager

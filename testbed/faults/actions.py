@@ -60,4 +60,10 @@ class KillPod:
     count: int = 1
 
 
-Action = ImposeOnLinks | LiftFromLinks | CrashNode | BootNode | KillPod
+@dataclass(frozen=True, slots=True)
+class PowerOffMachine:
+    machine: str
+    command: tuple[str, ...]
+
+
+Action = PowerOffMachine | ImposeOnLinks | LiftFromLinks | CrashNode | BootNode | KillPod

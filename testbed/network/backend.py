@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from typing import Protocol
 
 from testbed.control.objects import PodAddress, SocketAddress
+from testbed.network.tunnel import Tunnel
 
 
 class NetworkBackend(Protocol):
@@ -32,6 +33,10 @@ class NetworkBackend(Protocol):
 
     def client_entry(self, clients_place: str, gateway_index: int) -> SocketAddress:
         """Where the relay of a clients' place takes connections to gateway number `gateway_index` (from 0)."""
+        ...
+
+    def tunnel(self, source: str, destination: str) -> Tunnel | None:
+        """How the relay of `source` gets to the machine of `destination`; None where it is the same machine."""
         ...
 
 

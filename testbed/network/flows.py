@@ -33,8 +33,11 @@ _WINDOW_BYTES = 4 << 20
 _WINDOW_MIN_BYTES = 256 << 10
 _SLICE_S = 0.005
 _RESERVOIR = 512
-_WAKE_UP_S = 30e-6
-"""How much earlier the timer is set, because a thread needs about that long to wake up: it centres the error."""
+_LEAD_S = 30e-6
+_LEAD_MAX_S = 200e-6
+_LEAD_STEP_S = 2e-6
+"""How much earlier the timer is set, because a thread needs time to wake up and to write: at first, at most, and by how
+much each arrival corrects it."""
 _ABORTIVE_CLOSE = struct.pack("ii", 1, 0)
 
 # Bytes, or something that happens when the byte at this place of the stream would arrive: SYN, FIN, RST.
@@ -46,7 +49,8 @@ class Link:
 
     `open` is true when bytes may be written straight through, `slice_bytes` is how much of a large write may arrive in
     one piece (None: all of it), `window_bytes` how much of one connection may be under way, `rto_s` the retransmission
-    time-out of data. `underlay_s` is what the real network below takes of the declared delay, and more if it is slower.
+    time-out of data. `underlay_s` is what the real network below takes of the declared delay, and more if it is slower;
+    `lead_s` how much before its time an arrival has to be begun.
     """
 
     def __init__(self, source: str, destination: str, quality: LinkQuality, random: Random) -> None:
@@ -55,6 +59,7 @@ class Link:
         self.flows: dict[Flow, None] = {}
         self.bytes = 0
         self.underlay_s = 0.0
+        self.lead_s = _LEAD_S
         self._dropped = 0
         self._random = random
         self._sampling = Random(0)
@@ -115,9 +120,19 @@ class Link:
             chance = loss
         return lost_s
 
-    def record(self, delay_s: float) -> None:
-        """Note how long a chunk took here; a bounded random choice of a second's chunks is kept."""
-        delay_s += self.underlay_s
+    def record(self, sent_s: float, due_s: float) -> None:
+        """A chunk has just arrived. Learn from it how early to begin, and note how long it took.
+
+        The lead follows the median of the lateness in small steps (Ma, Muthukrishnan and Sandler: Frugal Streaming for
+        Estimating Quantiles), because that differs between machines, and between links that are busy and idle. Of the
+        delays of a second's chunks a bounded random choice is kept.
+        """
+        now = monotonic()
+        if now > due_s:
+            self.lead_s = min(self.lead_s + _LEAD_STEP_S, _LEAD_MAX_S)
+        else:
+            self.lead_s = max(self.lead_s - _LEAD_STEP_S, 0.0)
+        delay_s = now - sent_s + self.underlay_s
         self._delays_seen += 1
         if len(self._delays_s) < _RESERVOIR:
             self._delays_s.append(delay_s)
@@ -270,25 +285,25 @@ class Flow(asyncio.Protocol):
         if self._queued_bytes > self.link.window_bytes and self._reading:
             self._update_reading()
         if self._alarm is None and not self.link.cut:
-            self._alarm = self._timer.call_at(due - _WAKE_UP_S, self._arrive)
+            self._alarm = self._timer.call_at(due - self.link.lead_s, self._arrive)
 
     def _arrive(self) -> None:
         self._alarm = None
         link, queue = self.link, self._queue
         if link.cut:
             return
-        now = monotonic()
-        while queue and queue[0][0] <= now + _WAKE_UP_S:
-            _, sent, size_bytes, payload = queue.popleft()
+        until_s = monotonic() + link.lead_s
+        while queue and queue[0][0] <= until_s:
+            due, sent, size_bytes, payload = queue.popleft()
             if callable(payload):
                 payload()
             else:
                 self._queued_bytes -= size_bytes
                 link.bytes += size_bytes
-                link.record(now - sent)
                 self._write(payload)
+                link.record(sent, due)
         if queue and self._alarm is None:
-            self._alarm = self._timer.call_at(queue[0][0] - _WAKE_UP_S, self._arrive)
+            self._alarm = self._timer.call_at(queue[0][0] - link.lead_s, self._arrive)
         if not self._reading:
             self._update_reading()
 

@@ -17,13 +17,14 @@ from testbed.faults.actions import LinkEffect
 class LinkSample:
     """What one direction of a link did in one second.
 
-    `second` is a whole second of `time.monotonic`. A second in which the declared quality changed has a row for each.
+    `second` is a whole second of the `time.monotonic` of its machine. A second in which the declared quality changed
+    has a row for each.
     The achieved times are from read to write inside the relay: delay, jitter, queueing and retransmission included,
     time behind a cut not. A written-through byte counts as 0 ms. Between machines, what the network takes is added.
     `dropped` counts lost transmissions.
     """
 
-    second: int
+    second: float
     source: str
     destination: str
     declared_ms: float

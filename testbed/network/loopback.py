@@ -13,6 +13,7 @@ from types import TracebackType
 
 from testbed.control.objects import PodAddress, SocketAddress
 from testbed.network.backend import AddressesExhausted
+from testbed.network.tunnel import Tunnel
 
 # Istio's ports for captured traffic.
 INBOUND_PORT = 15006
@@ -27,6 +28,18 @@ _GATEWAYS_MAX = 1000
 _FIRST_POD, _LAST_POD = 2, 250
 
 
+NO_FREE_BLOCK = (
+    f"no free block 127.X.0.0/16: each of 127.1.255.254:{_LOCK_PORT} .. 127.254.255.254:{_LOCK_PORT} is taken, "
+    "by other runs or by a program that listens on this port on all addresses"
+)
+
+
+def candidates() -> list[int]:
+    """Second octets in the order in which a run should try them."""
+    # 127.0.0.0/16 belongs to localhost. Starting by pid makes parallel runs meet rarely.
+    return [1 + (os.getpid() + offset) % 254 for offset in range(254)]
+
+
 class LoopbackBlock:
     """127.X.0.0/16, held for one run against all others on the machine for as long as this process lives."""
 
@@ -35,22 +48,24 @@ class LoopbackBlock:
         self._lock = lock
 
     @classmethod
+    def take(cls, second_octet: int) -> LoopbackBlock | None:
+        """This very block, or None when it is taken."""
+        lock = socket.socket()
+        try:
+            lock.bind((f"127.{second_octet}.255.254", _LOCK_PORT))
+        except OSError:
+            lock.close()
+            return None
+        return cls(second_octet, lock)
+
+    @classmethod
     def reserve(cls) -> LoopbackBlock:
         """Take a free block. Raises AddressesExhausted when 254 runs hold one each."""
-        # 127.0.0.0/16 belongs to localhost. Starting by pid makes parallel runs meet rarely.
-        for offset in range(254):
-            second_octet = 1 + (os.getpid() + offset) % 254
-            lock = socket.socket()
-            try:
-                lock.bind((f"127.{second_octet}.255.254", _LOCK_PORT))
-            except OSError:
-                lock.close()
-            else:
-                return cls(second_octet, lock)
-        raise AddressesExhausted(
-            f"no free block 127.X.0.0/16: each of 127.1.255.254:{_LOCK_PORT} .. 127.254.255.254:{_LOCK_PORT} is taken, "
-            "by other runs or by a program that listens on this port on all addresses"
-        )
+        for second_octet in candidates():
+            block = cls.take(second_octet)
+            if block is not None:
+                return block
+        raise AddressesExhausted(NO_FREE_BLOCK)
 
     def release(self) -> None:
         """Let others have the block. May be called twice."""
@@ -110,6 +125,9 @@ class LoopbackNetwork:
         if not 0 <= gateway_index < _GATEWAYS_MAX:
             raise AddressesExhausted(f"gateway number {gateway_index}: 0 to {_GATEWAYS_MAX - 1} have an address")
         return SocketAddress(self._address(clients_place, 1), _CLIENT_ENTRY_PORT + gateway_index)
+
+    def tunnel(self, source: str, destination: str) -> Tunnel | None:
+        return None
 
     def _address(self, place: str, host: int) -> str:
         return f"127.{self._second_octet}.{self._index[place]}.{host}"

@@ -22,6 +22,11 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _CLOCK_MONOTONIC = 1
 _TIMER_ABSTIME = 1
 
+_LONG_WAIT_S = 0.004
+_ROUSE_S = 0.0003
+"""After a long wait a core is deep asleep, and how long it takes to wake up differs by tenths of a millisecond. So a
+wake-up for nothing comes this much ahead; from the short wait that is left, the core is back soon."""
+
 
 class _TimerSpec(ctypes.Structure):
     """struct itimerspec, of which only it_value is used: no timer here repeats."""
@@ -121,6 +126,8 @@ class PreciseTimer:
 
     def _arm(self, when_s: float) -> None:
         self._armed_for_s = when_s
+        if _LONG_WAIT_S < when_s - monotonic() < inf:
+            when_s -= _ROUSE_S
         # One nanosecond late rather than early: an early one would find nothing due. Zero would disarm the timer.
         at_ns = 0 if when_s == inf else max(1, int(when_s * 1e9) + 1)
         self._spec.value_s, self._spec.value_ns = divmod(at_ns, 1_000_000_000)

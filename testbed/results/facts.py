@@ -20,6 +20,28 @@ class AppliedFault:
     declared_at_s: float
     applied_s: float
     healed_s: float | None = None
+    by_command: bool = False
+    """A command of the user's did it, in its own time."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """A machine of the run: what lived there, and its clock against that of the machine that drove the run."""
+
+    name: str
+    places: tuple[str, ...] = ()
+    epoch_step_s: float = 0.0
+    """How much its epoch clock, which proxies log, moved against its monotonic one, which clients record."""
+    clock_offset_s: float = 0.0
+    clock_drift: float = 0.0
+    clock_error_s: float = 0.0
+    """By how much times of this machine can be wrong in the tables, after correction."""
+    lost_s: float | None = None
+    """Since when it was silent for good."""
+    records_until_s: float | None = None
+    """Up to when its records were brought home before that."""
+    powered_off: bool = False
+    """Whether a fault of the scenario made it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +70,17 @@ class RunFacts:
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""
     killed_proxies: tuple[tuple[str, float], ...] = ()
-    """Pod and time of every proxy that was killed, by a fault or by its node's crash."""
-    epoch_offset_start_s: float = 0.0
-    """Epoch minus monotonic clock when the run began, and when it ended."""
-    epoch_offset_end_s: float = 0.0
+    """Pod and time of every proxy that was killed, by a fault or by its node's crash, or whose machine was lost."""
+    machines: tuple[MachineFacts, ...] = ()
     logs_hops: bool = True
     """False where no proxy is in the way of requests, so that no hops can be expected."""
     interrupted: bool = False
+    broken: str | None = None
+    """What the testbed itself could not do, where the run went on without it."""
+
+    def records_until_s(self, place: str) -> float | None:
+        """Up to when there are records of a place whose machine was lost; None where it was not."""
+        return next((machine.records_until_s for machine in self.machines if place in machine.places), None)
 
     def save(self, run_dir: Path) -> None:
         (run_dir / _FILE).write_bytes(orjson.dumps(self, option=orjson.OPT_INDENT_2))

@@ -48,10 +48,23 @@ def _headline(summary: Summary) -> RenderableType:
     requests = summary["requests"]
     counts = ", ".join(f"{requests[name]} {name}" for name in ("sent", "ok", "failed", "unknown"))
     setting = f"profile {summary['profile']}, seed {summary['seed']}, ready in {_seconds(summary['ready_s'])}"
+    lines = [Text(f"  requests: {counts}")]
+    if len(summary["machines"]) > 1:
+        lines.append(Text(f"  {_fleet(summary)}"))
     return Group(
         Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary["name"], "bold"), (f"  {setting}", "dim")),
-        Text(f"  requests: {counts}"),
+        *lines,
     )
+
+
+def _fleet(summary: Summary) -> str:
+    off = [
+        f"{machine['name']} off from {_seconds(machine['lost_s'])}"
+        for machine in summary["machines"]
+        if machine["lost_s"] is not None
+    ]
+    parts = [f"{len(summary['machines'])} machines", f"clocks known to {summary['clock_error_ms']:.2f} ms", *off]
+    return ", ".join(parts)
 
 
 def _reasons(summary: Summary) -> list[RenderableType]:

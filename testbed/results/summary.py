@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from testbed.results.analysis import ALL, Measured, measure
 from testbed.results.calls import completeness
 from testbed.results.columns import Requests
-from testbed.results.facts import RunFacts
+from testbed.results.facts import MachineFacts, RunFacts
 from testbed.results.phases import PhaseStats
 from testbed.results.recovery import Aftermath, FaultImpact
 from testbed.results.validity import invalid_reasons
@@ -85,6 +85,8 @@ def summarize(run_dir: Path) -> Summary:
             "explained_by_killed_proxies": complete.explained,
         },
         "nacks": _nacks(pushes),
+        "machines": [_machine(machine) for machine in facts.machines],
+        "clock_error_ms": max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
     }
     content = orjson.dumps(summary, option=orjson.OPT_INDENT_2)
     (run_dir / "summary.json").write_bytes(content + b"\n")
@@ -134,6 +136,17 @@ def _phase(stats: PhaseStats) -> dict[str, Any]:
         "not_ok_share": stats.not_ok_share,
         "rate_per_s": stats.rate_per_s,
         "latency_ms": stats.latency_ms,
+    }
+
+
+def _machine(machine: MachineFacts) -> dict[str, Any]:
+    return {
+        "name": machine.name,
+        "places": machine.places,
+        "clock_error_ms": machine.clock_error_s * 1e3,
+        "clock_drift_ppm": machine.clock_drift * 1e6,
+        "lost_s": machine.lost_s,
+        "powered_off": machine.powered_off,
     }
 
 

@@ -115,13 +115,17 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Turns one machine's clocks into seconds since the run began, which is when the load started."""
+    """Turns one machine's clocks into seconds since the run began, which is when the load started.
+
+    `rate` is how many of its seconds pass in one of the machine that drives the run.
+    """
 
     t0_monotonic_s: float
     epoch_minus_monotonic_s: float
+    rate: float = 1.0
 
     def from_monotonic(self, monotonic_s: float) -> float:
-        return monotonic_s - self.t0_monotonic_s
+        return (monotonic_s - self.t0_monotonic_s) / self.rate
 
     def from_epoch(self, epoch_s: float) -> float:
-        return epoch_s - self.epoch_minus_monotonic_s - self.t0_monotonic_s
+        return self.from_monotonic(epoch_s - self.epoch_minus_monotonic_s)

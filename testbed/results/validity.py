@@ -34,6 +34,8 @@ class Limits:
     """Median latency of a link may be off by the larger of `link_ms` and this share of what is declared."""
     clock_step_s: float = 0.005
     """Change between the epoch and the monotonic clock; proxies log the one, clients the other."""
+    clock_error_s: float = 0.005
+    """Error of a machine's clock against the others'. More, and events of two machines cannot be put in order."""
     fault_late_s: float = 0.05
     """Recovery counts from when a fault came, but a late one met another system than the scenario describes."""
 
@@ -49,6 +51,7 @@ def invalid_reasons(
 ) -> tuple[str, ...]:
     """One line with figures for each reason not to believe the run; none if it is valid. `table` is `requests`'."""
     return (
+        *_machines(facts),
         *_lag(facts, requests, limits),
         *_rate(facts, table, requests, limits),
         *_cpu(facts, machines, limits),
@@ -74,8 +77,9 @@ def _lag(facts: RunFacts, requests: Requests, limits: Limits) -> Iterator[str]:
 def _rate(facts: RunFacts, table: pa.Table, requests: Requests, limits: Limits) -> Iterator[str]:
     zone_codes, zones = codes(table["origin_zone"])
     measured = (requests.intended_s >= facts.warmup_s) & (requests.intended_s < facts.end_s)
-    seconds = facts.end_s - facts.warmup_s
     for zone in sorted({source.zone for source in facts.sources}):
+        until_s = facts.records_until_s(f"clients/{zone}")
+        seconds = (facts.end_s if until_s is None else min(until_s, facts.end_s)) - facts.warmup_s
         sources = [source for source in facts.sources if source.zone == zone]
         rates_per_s = [source.rate_per_s for source in sources if source.rate_per_s is not None]
         if len(rates_per_s) < len(sources) or seconds <= 0:
@@ -127,6 +131,8 @@ def _lost_records(facts: RunFacts, table: pa.Table, requests: Requests, complete
         rows = zone_codes == (zones.index(zone) if zone in zones else -2)
         sent, not_ok = int(rows.sum()), int((rows & ~requests.ok).sum())
         count = facts.locust.get(zone)
+        if count is None and facts.records_until_s(f"clients/{zone}") is not None:
+            continue  # what it counted went with its machine, of which a reason of its own speaks
         if count is None:
             yield f"lost records: Locust in {zone} ended without its counts, {sent} requests are recorded"
         elif (count.requests, count.failures) != (sent, not_ok):
@@ -140,14 +146,28 @@ def _lost_records(facts: RunFacts, table: pa.Table, requests: Requests, complete
 
 
 def _clocks(facts: RunFacts, limits: Limits) -> Iterator[str]:
-    step_s = facts.epoch_offset_end_s - facts.epoch_offset_start_s
-    if abs(step_s) > limits.clock_step_s:
-        yield f"clock stepped by {step_s * 1e3:+.1f} ms during the run, at most {limits.clock_step_s * 1e3:g} ms"
+    for machine in facts.machines:
+        step_ms, error_ms = machine.epoch_step_s * 1e3, machine.clock_error_s * 1e3
+        if abs(step_ms) > limits.clock_step_s * 1e3:
+            bound = f"at most {limits.clock_step_s * 1e3:g} ms"
+            yield f"clock of machine {machine.name} stepped by {step_ms:+.1f} ms during the run, {bound}"
+        if error_ms > limits.clock_error_s * 1e3:
+            bound = f"at most {limits.clock_error_s * 1e3:g} ms"
+            yield f"clock of machine {machine.name} is known to {error_ms:.1f} ms only, {bound}"
     for fault in facts.faults:
         late_s = fault.applied_s - fault.declared_at_s
-        if late_s > limits.fault_late_s:
+        if late_s > limits.fault_late_s and not fault.by_command:
             bound = f"at most {limits.fault_late_s * 1e3:g} ms"
             yield f"fault {fault.name} came {late_s * 1e3:.0f} ms after its time, {bound}"
+
+
+def _machines(facts: RunFacts) -> Iterator[str]:
+    if facts.broken is not None:
+        yield facts.broken
+    for machine in facts.machines:
+        if machine.lost_s is not None and not machine.powered_off:
+            lived = ", ".join(machine.places) or "nothing of the cluster"
+            yield f"machine {machine.name} was lost at {machine.lost_s:.1f} s, which no fault declares; there: {lived}"
 
 
 def _median(values: Floats) -> float:

@@ -92,6 +92,26 @@ def test_sleep_is_never_early_and_late_by_much_less_than_a_millisecond(
     assert median(late_s) < 0.001
 
 
+def test_a_long_wait_ends_once_and_not_early(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
+    due_s = monotonic() + 0.02
+    fired_s: list[float] = []
+    timer.call_at(due_s, lambda: fired_s.append(monotonic()))
+    run_until(loop, timer, 0.03)
+    assert len(fired_s) == 1
+    assert fired_s[0] >= due_s
+
+
+def test_what_is_set_during_a_long_wait_and_due_before_its_end_comes_first(
+    loop: asyncio.AbstractEventLoop, timer: PreciseTimer
+) -> None:
+    fired: list[str] = []
+    now = monotonic()
+    timer.call_at(now + 0.02, lambda: fired.append("long"))
+    timer.call_at(now + 0.01, lambda: timer.call_at(now + 0.015, lambda: fired.append("short")))
+    run_until(loop, timer, 0.03)
+    assert fired == ["short", "long"]
+
+
 def test_a_cancelled_sleep_leaves_nothing_behind(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
     async def cancel() -> None:
         task = asyncio.create_task(timer.sleep(0.002))

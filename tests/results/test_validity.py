@@ -8,7 +8,7 @@ import pytest
 
 from testbed.results.calls import Completeness
 from testbed.results.columns import Requests
-from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts
 from testbed.results.tables import SCHEMAS
 from testbed.results.validity import invalid_reasons
 from testbed.scenario import LoadSource
@@ -95,8 +95,20 @@ def test_a_sound_run_is_valid() -> None:
             "lost records: 3 ok requests have no hops (2 more are explained by killed proxies)",
         ),
         (
-            {"facts": replace(FACTS, epoch_offset_start_s=50.0, epoch_offset_end_s=50.02)},
-            "clock stepped by +20.0 ms during the run, at most 5 ms",
+            {"facts": replace(FACTS, machines=(MachineFacts("m1", epoch_step_s=0.02),))},
+            "clock of machine m1 stepped by +20.0 ms during the run, at most 5 ms",
+        ),
+        (
+            {"facts": replace(FACTS, machines=(MachineFacts("m1", clock_error_s=0.0061),))},
+            "clock of machine m1 is known to 6.1 ms only, at most 5 ms",
+        ),
+        (
+            {"facts": replace(FACTS, machines=(MachineFacts("m2", ("b-1", "clients/b"), lost_s=7.25),))},
+            "machine m2 was lost at 7.2 s, which no fault declares; there: b-1, clients/b",
+        ),
+        (
+            {"facts": replace(FACTS, broken="m2 still answers")},
+            "m2 still answers",
         ),
         (
             {"facts": replace(FACTS, faults=(AppliedFault("f", 6.0, 6.2),))},
@@ -111,6 +123,17 @@ def test_each_way_to_be_invalid_has_its_reason_with_figures(what: dict[str, Any]
 def test_a_shortfall_that_chance_explains_is_no_reason() -> None:
     poisson = replace(FACTS, sources=(LoadSource("a", 100.0, "poisson"),), locust={"a": LocustCount(1040, 0)})
     assert _reasons(poisson, sent=1040) == ()
+
+
+def test_clients_on_a_machine_that_a_fault_powered_off_owe_their_rate_until_then_and_no_count() -> None:
+    off = MachineFacts("m2", ("clients/a",), lost_s=6.0, records_until_s=5.8, powered_off=True)
+    facts = replace(FACTS, machines=(off,), locust={})
+    assert _reasons(facts, sent=580) == ()
+    assert _reasons(facts, sent=400)[0].startswith("achieved rate of a: 62.5/s of 100/s declared")
+
+
+def test_the_time_of_a_fault_that_a_command_carries_out_is_the_commands() -> None:
+    assert _reasons(replace(FACTS, faults=(AppliedFault("f", 6.0, 6.4, by_command=True),))) == ()
 
 
 def test_a_closed_load_has_no_rate_to_keep() -> None:

@@ -1,0 +1,433 @@
+"""The machines of a run, as its driver sees them: which there are, what their clocks show, and which are lost.
+
+Brings their logs and samples home while the run goes on, so that a machine which dies takes little with it. What lives
+where is `control.placement`; what a machine does for its places is `machine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import RayActorError
+
+from testbed.control.placement import Placement, place
+from testbed.emulation.actors import Actor, in_process, start_actor
+from testbed.emulation.machine import Collected, Machine, Versions
+from testbed.emulation.ray_session import RayMachine
+from testbed.emulation.reports import MachineFolders
+from testbed.emulation.sampler import MachineSample
+from testbed.faults.actions import PowerOffMachine
+from testbed.network.backend import AddressesExhausted, NetworkBackend
+from testbed.network.clock_probe import ClockProbe
+from testbed.network.host import HostNetwork
+from testbed.network.loopback import NO_FREE_BLOCK, LoopbackNetwork, candidates
+from testbed.network.tunnel import Tunnel
+from testbed.results.clocks import ClockEstimate, estimate
+from testbed.results.facts import MachineFacts
+from testbed.results.tables import Clock
+from testbed.scenario import Scenario
+
+COLLECT_PERIOD_S = 0.5
+LOST_AFTER_S = 5.0
+"""A machine that has been silent for this long is lost. It is asked for its clock five times a second."""
+INTRODUCTION_TIMEOUT_S = 45.0
+FIRST_READINGS_TIMEOUT_S = 10.0
+FIRST_READINGS = 5
+POWER_OFF_TIMEOUT_S = 30.0
+SILENT_S = 1.0
+"""Silence after which a machine that was ordered to power off is taken to have done so."""
+
+
+class FleetUnfit(Exception):
+    """Machines that cannot carry the run together: one line for each reason."""
+
+
+class MachineLost(Exception):
+    """A machine of the run fell silent, or Ray lost it."""
+
+
+class PowerOffFailed(Exception):
+    """The command that should have powered a machine off did not."""
+
+
+def epoch_offset_s() -> float:
+    """Epoch minus monotonic clock of this machine, from the pair of readings that lay closest together."""
+    pairs = [(time.monotonic(), time.time(), time.monotonic()) for _ in range(9)]
+    before, epoch, after = min(pairs, key=lambda reading: reading[2] - reading[0])
+    return epoch - (before + after) / 2
+
+
+class Member:
+    """One machine of the fleet. Times are the driver's monotonic seconds, but for what `clock` says of its own."""
+
+    def __init__(self, machine: RayMachine, actor: Actor, folders: MachineFolders, *, here: bool) -> None:
+        self.name = machine.name
+        self.address = machine.address
+        self.node_id = machine.node_id
+        self.actor = actor
+        self.folders = folders
+        self.here = here
+        self.is_head = machine.is_head
+        self.clock = ClockEstimate(0.0, 0.0, 0.0, 0.0, epoch_offset_s())
+        self.first_epoch_offset_s = self.clock.epoch_minus_monotonic_s
+        self.samples: list[MachineSample] = []
+        self.collected_s = 0.0
+        self.lost_s: float | None = None
+        self.powered_off = False
+        self._lost = asyncio.Event()
+
+    async def ask(self, actor: Actor, method: str, *arguments: object) -> Any:
+        """Call an actor that lives here. Raises MachineLost instead of waiting for a machine that is silent."""
+        if self.lost_s is not None:
+            raise MachineLost(f"machine {self.name} is lost")
+        call = asyncio.ensure_future(_answer(actor, method, arguments))
+        if self.here:
+            return await call
+        lost = asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if call.done() and isinstance(call.exception(), RayActorError):
+                # Ray may notice before we do; an actor that died on a machine that lives is a defect and is raised.
+                await asyncio.wait({lost}, timeout=2 * LOST_AFTER_S)
+            if lost.done():
+                raise MachineLost(f"machine {self.name} is lost")
+            return call.result()
+        finally:
+            call.cancel()
+            lost.cancel()
+
+    def lose(self, at_s: float, *, powered_off: bool = False) -> None:
+        """It is silent since then: whoever waits for an answer is told."""
+        if self.lost_s is None:
+            self.lost_s = at_s
+            self.powered_off = powered_off
+            self._lost.set()
+
+    def table_clock(self, t0_s: float) -> Clock:
+        """What turns times of this machine's clocks into those of the tables."""
+        clock = self.clock
+        return Clock(clock.to_remote(t0_s), clock.epoch_minus_monotonic_s, 1 + clock.drift)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """An actor that lives on a machine of the fleet."""
+
+    actor: Actor
+    machine: Member
+
+    async def ask(self, method: str, *arguments: object) -> Any:
+        """Raises MachineLost."""
+        return await self.machine.ask(self.actor, method, *arguments)
+
+
+class Fleet:
+    """Made by `assembled`. The driver's own machine is always a member, and so is Ray's head."""
+
+    def __init__(
+        self, members: Sequence[Member], placement: Placement, network: NetworkBackend, probe: ClockProbe | None
+    ) -> None:
+        self.members = tuple(members)
+        self.network = network
+        self._by_name = {member.name: member for member in members}
+        self._placement = placement
+        self._probe = probe
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def assembled(
+        cls, scenario: Scenario, machines: Sequence[RayMachine], run_id: str, folders: MachineFolders
+    ) -> AsyncIterator[Fleet]:
+        """The machines that the scenario needs, ready for its places. `folders` are those of the driver's machine.
+
+        Raises PlacementImpossible, FleetUnfit or AddressesExhausted.
+        """
+        driver = next(machine for machine in machines if machine.is_driver)
+        topology = scenario.topology
+        placement = place(topology, scenario.cluster, [machine.described for machine in machines], driver.name)
+        used = [
+            machine
+            for machine in machines
+            if machine.is_driver or machine.is_head or machine.name in placement.machines.values()
+        ]
+        members: list[Member] = []
+        try:
+            members += await _introduced(used, run_id, folders)
+            octet = await _reserved_block(members)
+            loopback = LoopbackNetwork(octet, [each.name for each in topology.places])
+            if len(members) == 1:
+                network: NetworkBackend = loopback
+                probe = None
+            else:
+                tunnels = await _open_ingresses(members, placement, loopback)
+                network = HostNetwork(octet, placement.machines, tunnels)
+                probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
+                probe.start()
+            fleet = cls(members, placement, network, probe)
+            _check_power_offs(scenario, fleet)
+            await fleet._first_readings()
+            watching = [asyncio.create_task(fleet._watch(member)) for member in members]
+            try:
+                yield fleet
+            finally:
+                for task in watching:
+                    task.cancel()
+                if probe is not None:
+                    probe.stop()
+        finally:
+            await asyncio.gather(*(member.ask(member.actor, "close") for member in members), return_exceptions=True)
+
+    def of(self, place_name: str) -> Member:
+        """The machine on which a place lives. Raises KeyError for an unknown place."""
+        return self._by_name[self._placement.machines[place_name]]
+
+    def start(self, kind: type, place_name: str, *arguments: object) -> Resident:
+        """A new actor on the machine of a place."""
+        member = self.of(place_name)
+        return Resident(start_actor(kind, *arguments, node_id=member.node_id), member)
+
+    @property
+    def lost(self) -> list[Member]:
+        """Members that fell silent though nobody ordered it."""
+        return [member for member in self.members if member.lost_s is not None and not member.powered_off]
+
+    async def start_sampling(self) -> None:
+        """From now on machines and their clocks are observed for the tables."""
+        await self._everyone("start_sampling")
+        self._read_clocks()
+        for member in self.members:
+            if member.here:
+                member.clock = replace(member.clock, epoch_minus_monotonic_s=epoch_offset_s())
+            member.first_epoch_offset_s = self._epoch_offset_s(member)
+
+    async def collect(self) -> None:
+        """Bring home all logs and samples that there are by now."""
+        await asyncio.gather(*(self._collect(member) for member in self.members))
+        self._read_clocks()
+
+    async def power_off(self, action: PowerOffMachine, due_s: float) -> float:
+        """Run the action's command at `due_s` and wait for the silence; returns since when it lasts.
+
+        The time is that of the last sign of life, or of the order if that was later. Raises PowerOffFailed.
+        """
+        member = self._named(action.machine)
+        assert member is not None
+        assert self._probe is not None
+        await asyncio.sleep(due_s - time.monotonic())
+        ordered_s = time.monotonic()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *action.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            )
+        except OSError as error:
+            raise PowerOffFailed(f"fault on machine {member.name}: {action.command[0]}: {error.strerror}") from error
+        output, _ = await process.communicate()
+        words = " ".join(action.command)
+        if process.returncode:
+            said = output.decode(errors="replace").strip()
+            raise PowerOffFailed(
+                f"`{words}` should power {member.name} off, but ended with {process.returncode}: {said}"
+            )
+        deadline_s = time.monotonic() + POWER_OFF_TIMEOUT_S
+        while (silent_since_s := self._last_answer_s(member)) > time.monotonic() - SILENT_S:
+            if time.monotonic() > deadline_s:
+                raise PowerOffFailed(f"{member.name} still answers {POWER_OFF_TIMEOUT_S:g} s after `{words}`")
+            await asyncio.sleep(0.1)
+        at_s = max(ordered_s, silent_since_s)
+        member.lose(at_s, powered_off=True)
+        return at_s
+
+    def facts(self, t0_s: float) -> tuple[MachineFacts, ...]:
+        """What the run has to know about its machines; times since `t0_s`."""
+        places: dict[str, list[str]] = {member.name: [] for member in self.members}
+        for place_name, machine in self._placement.machines.items():
+            places[machine].append(place_name)
+        return tuple(
+            MachineFacts(
+                name=member.name,
+                places=tuple(places[member.name]),
+                epoch_step_s=self._epoch_offset_s(member) - member.first_epoch_offset_s,
+                clock_offset_s=member.clock.offset_s,
+                clock_drift=member.clock.drift,
+                clock_error_s=member.clock.error_s,
+                lost_s=None if member.lost_s is None else member.lost_s - t0_s,
+                records_until_s=None if member.lost_s is None else member.collected_s - t0_s,
+                powered_off=member.powered_off,
+            )
+            for member in self.members
+        )
+
+    def _named(self, machine: str) -> Member | None:
+        return next((member for member in self.members if machine in (member.name, member.address)), None)
+
+    async def _everyone(self, method: str, *arguments: object) -> None:
+        living = [member for member in self.members if member.lost_s is None]
+        await asyncio.gather(*(member.ask(member.actor, method, *arguments) for member in living))
+
+    async def _first_readings(self) -> None:
+        """Wait until every clock was read a few times. Raises FleetUnfit for a machine that does not answer."""
+        if self._probe is None:
+            return
+        deadline_s = time.monotonic() + FIRST_READINGS_TIMEOUT_S
+        others = [member for member in self.members if not member.here]
+        while missing := [each for each in others if len(self._probe.readings(each.name)) < FIRST_READINGS]:
+            if time.monotonic() > deadline_s:
+                names = ", ".join(f"{member.name} ({member.address})" for member in missing)
+                raise FleetUnfit(
+                    f"no answer over the network from {names}: let the machines reach each other's TCP ports"
+                )
+            await asyncio.sleep(0.05)
+        self._read_clocks()
+
+    async def _watch(self, member: Member) -> None:
+        """Collect from a machine until it is lost, and find out when that is."""
+        collecting: asyncio.Task[None] | None = None
+        while member.lost_s is None:
+            await asyncio.sleep(COLLECT_PERIOD_S)
+            if not member.here and self._last_answer_s(member) < time.monotonic() - LOST_AFTER_S:
+                member.lose(self._last_answer_s(member))
+            self._read_clock(member)
+            if collecting is None or collecting.done():
+                collecting = asyncio.create_task(self._collect(member))
+
+    async def _collect(self, member: Member) -> None:
+        more = member.lost_s is None
+        while more:
+            asked_s = time.monotonic()
+            try:
+                collected: Collected = await member.ask(member.actor, "collect")
+            except MachineLost:
+                return
+            logs = self.driver.folders.logs
+            await asyncio.to_thread(_write, logs, collected)
+            member.samples += [self._in_driver_time(member, sample) for sample in collected.samples]
+            member.collected_s = asked_s
+            more = collected.more
+
+    @staticmethod
+    def _in_driver_time(member: Member, sample: MachineSample) -> MachineSample:
+        return replace(sample, t_monotonic_s=member.clock.to_local(sample.t_monotonic_s))
+
+    @property
+    def driver(self) -> Member:
+        return next(member for member in self.members if member.here)
+
+    def _last_answer_s(self, member: Member) -> float:
+        assert self._probe is not None
+        answered_s = self._probe.last_answer_s(member.name)
+        assert answered_s is not None, "first readings were waited for"
+        return answered_s
+
+    def _read_clocks(self) -> None:
+        for member in self.members:
+            self._read_clock(member)
+
+    def _read_clock(self, member: Member) -> None:
+        if self._probe is not None and not member.here:
+            member.clock = estimate(self._probe.readings(member.name))
+
+    def _epoch_offset_s(self, member: Member) -> float:
+        if self._probe is None or member.here:
+            return epoch_offset_s()
+        newest = self._probe.readings(member.name)[-FIRST_READINGS:]
+        return estimate(newest).epoch_minus_monotonic_s
+
+
+async def _answer(actor: Actor, method: str, arguments: tuple[object, ...]) -> Any:
+    return await getattr(actor, method).remote(*arguments)
+
+
+async def _introduced(machines: Sequence[RayMachine], run_id: str, folders: MachineFolders) -> list[Member]:
+    """A Machine on each, all of the same versions. Raises FleetUnfit."""
+    actors = [
+        in_process(Machine, machine.name, run_id, folders)
+        if machine.is_driver
+        else start_actor(Machine, machine.name, run_id, node_id=machine.node_id)
+        for machine in machines
+    ]
+    answers = await asyncio.gather(
+        *(asyncio.wait_for(_answer(actor, "introduce", ()), INTRODUCTION_TIMEOUT_S) for actor in actors),
+        return_exceptions=True,
+    )
+    ours = Versions.here()
+    problems = []
+    members = []
+    for machine, actor, answer in zip(machines, actors, answers, strict=True):
+        if isinstance(answer, TimeoutError):
+            problems.append(
+                f"machine {machine.name} ({machine.address}) did not start a process within "
+                f"{INTRODUCTION_TIMEOUT_S:g} s: is it still there?"
+            )
+        elif isinstance(answer, BaseException):
+            reason = str(answer).strip().splitlines()[-1]
+            problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {reason}")
+        elif answer[0] != ours:
+            problems.append(
+                f"machine {machine.name} ({machine.address}) has {answer[0]}, but this command has {ours}: "
+                "install the same on every machine"
+            )
+        else:
+            members.append(Member(machine, actor, answer[1], here=machine.is_driver))
+    if problems:
+        raise FleetUnfit("\n".join(problems))
+    return members
+
+
+async def _reserved_block(members: Sequence[Member]) -> int:
+    """Second octet of a block that is free on every machine, now held there. Raises AddressesExhausted."""
+    for octet in candidates():
+        held = await asyncio.gather(*(member.ask(member.actor, "reserve", octet) for member in members))
+        if all(held):
+            return octet
+        await asyncio.gather(*(member.ask(member.actor, "release") for member in members))
+    raise AddressesExhausted(NO_FREE_BLOCK)
+
+
+async def _open_ingresses(
+    members: Sequence[Member], placement: Placement, network: NetworkBackend
+) -> Mapping[str, Tunnel]:
+    token = secrets.token_hex(32)
+    listening = await asyncio.gather(
+        *(
+            member.ask(
+                member.actor,
+                "open_ingress",
+                member.address,
+                token,
+                [network.node_network(name) for name, machine in placement.machines.items() if machine == member.name],
+            )
+            for member in members
+        )
+    )
+    return {member.name: Tunnel(address, token) for member, address in zip(members, listening, strict=True)}
+
+
+def _check_power_offs(scenario: Scenario, fleet: Fleet) -> None:
+    """Every machine that a fault powers off must be one of the run's. Raises FleetUnfit."""
+    problems = []
+    for fault in scenario.faults:
+        for action in fault.fault.start(fault.name, scenario.topology):
+            if isinstance(action, PowerOffMachine):
+                member = fleet._named(action.machine)
+                names = ", ".join(each.name for each in fleet.members)
+                if member is None:
+                    problems.append(f"fault {fault.name}: this run has no machine {action.machine}, only {names}")
+                elif member.here or member.is_head:
+                    what = "drives the run" if member.here else "is Ray's head"
+                    problems.append(f"fault {fault.name}: machine {action.machine} {what} and cannot be powered off")
+    if problems:
+        raise FleetUnfit("\n".join(problems))
+
+
+def _write(logs: Path, collected: Collected) -> None:
+    for piece in collected.pieces:
+        with (logs / piece.name).open("r+b" if piece.offset else "wb") as file:
+            file.seek(piece.offset)
+            file.write(piece.data)

@@ -1,0 +1,35 @@
+"""Secrets: the user's SSH key for labs, a lab's host key, and the token that Ray asks every process for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from pathlib import Path
+
+
+def user_key(home: Path) -> Path:
+    """The private key with which `ray up` logs in to labs; made when missing, and kept for the next lab."""
+    key = home / ".testbed" / "lab" / "id_ed25519"
+    if not key.exists():
+        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_key(key, "testbed-lab")
+    return key
+
+
+def make_key(path: Path, comment: str) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def ensure_ray_token(home: Path) -> Path:
+    """`~/.ray/auth_token`, which Ray (token authentication) makes for a local cluster, but not before `ray up`."""
+    path = home / ".ray" / "auth_token"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    return path
