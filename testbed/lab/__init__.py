@@ -1,1 +1,1 @@
-"""Machines out of nothing: network namespaces with addresses, clocks, homes and sshd of their own, on one Linux host."""
+"""Machines out of nothing: network namespaces with addresses, clocks, homes and sshd of their own, on one Linux."""

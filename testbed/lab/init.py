@@ -39,8 +39,8 @@ def main() -> None:
 def make_private(target: Path, contents: str, stage: Path, visible: list[Path]) -> None:
     """Mount over `target`: a folder, or an empty tmpfs where `contents` begins with `mode=`.
 
-    What is in `visible` and below the target stays where it is, read-only. It is put together at `stage` because nothing below
-    the target can be named once it is covered.
+    What is in `visible` and below the target stays where it is, read-only. It is put together at `stage` because
+    nothing below the target can be named once it is covered.
     """
     if contents.startswith("mode="):
         mount("-t", "tmpfs", "-o", f"{contents},nosuid,nodev", "tmpfs", str(stage))
