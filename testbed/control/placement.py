@@ -1,29 +1,124 @@
+"""Which machine carries which emulated place, for runs across the machines of a Ray cluster.
+
+Owns the mapping and the check that it fits into memory, before anything starts. Pods and sidecars follow their node;
+which pods that will be is the scheduler's, later, so that only an even share of them can be counted here.
+"""
+
 from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from testbed.control.objects import ClusterSpec
-from testbed.control.topology import Topology
+from fractions import Fraction
+from itertools import cycle
+from math import ceil
 
-class PlacementImpossible(Exception): ...
+from testbed.control.objects import ClusterSpec
+from testbed.control.topology import Place, Topology
+
+ZONE_LABEL = "testbed.zone"
+"""The label of a Ray node that says which zone of a scenario its machine carries."""
+
+MB = 1_000_000
+# Measured. A user's own program is counted as a built-in workload, and every zone as if clients sent load from it.
+ACTOR_BYTES = 54 * MB
+ENVOY_BYTES = 15 * MB
+WORKLOAD_BYTES = 35 * MB
+LOCUST_BYTES = 120 * MB
+GATEWAY_POD_BYTES = ACTOR_BYTES + ENVOY_BYTES
+POD_BYTES = 2 * ACTOR_BYTES + ENVOY_BYTES + WORKLOAD_BYTES
+
+Placement = Mapping[str, str]
+"""The machine of every place of a topology, the control plane's included: name to name, in topology order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
+    """A Ray node. `zone` is its label `testbed.zone`, `memory_bytes` what it has for the run."""
+
     name: str
     address: str
     zone: str | None
     memory_bytes: int
     cpus: float
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    machines: Mapping[str, str]
+
+class PlacementImpossible(Exception):
+    """The scenario does not fit on the machines; each of `problems` is one line."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
 
 def place(topology: Topology, cluster: ClusterSpec, machines: Sequence[Machine], head: str) -> Placement:
-    labelled=[m for m in machines if m.zone]
-    r={}
-    for p in topology.places:
-        c=[m.name for m in labelled if m.zone==p.locality.zone]
-        if p.kind=="control-plane" and not c: c=[head]
-        if not labelled: c=[head]
-        r[p.name]=c[0]
-    return Placement(r)
+    """Zones go to the machines that are labelled with them, or are spread evenly where no machine has a label.
+
+    Several machines of a zone take its nodes in turn; its clients, and a control plane that lies in it, go to the first
+    of them. A control plane outside all zones goes to `head`, the name of one of the machines. A single machine takes
+    everything. Raises PlacementImpossible with all problems at once.
+    """
+    assert head in {machine.name for machine in machines}
+    zones = tuple(dict.fromkeys(place.locality.zone for place in topology.places if place.kind != "control-plane"))
+    hosts = _hosts(zones, machines)
+    turns = {zone: cycle(hosts[zone]) for zone in zones}
+
+    def machine_of(place: Place) -> str | None:
+        zone = place.locality.zone
+        if place.kind == "node":
+            return next(turns[zone], None)
+        if place.kind == "control-plane" and not zone:
+            return head
+        return next(iter(hosts[zone]), None)
+
+    chosen = {place.name: machine_of(place) for place in topology.places}
+    placement = {name: machine for name, machine in chosen.items() if machine is not None}
+    problems = [_without_machine(zone, machines) for zone in zones if not hosts[zone]]
+    problems += [
+        problem for machine in machines if (problem := _without_room(machine, placement, topology, cluster)) is not None
+    ]
+    if problems:
+        raise PlacementImpossible(problems)
+    return placement
+
+
+def _hosts(zones: Sequence[str], machines: Sequence[Machine]) -> dict[str, tuple[str, ...]]:
+    """The machines of each zone, in order; none for a zone that labels leave out."""
+    if len(machines) > 1 and any(machine.zone is not None for machine in machines):
+        return {zone: tuple(machine.name for machine in machines if machine.zone == zone) for zone in zones}
+    return {zone: (machines[index % len(machines)].name,) for index, zone in enumerate(zones)}
+
+
+def _without_machine(zone: str, machines: Sequence[Machine]) -> str:
+    labels = dict.fromkeys(machine.zone for machine in machines if machine.zone is not None)
+    return (
+        f"zone {zone}: no machine has the label {ZONE_LABEL}={zone}; labels there are: {', '.join(labels)}. "
+        f"Set it with `ray start --labels {ZONE_LABEL}={zone}`"
+    )
+
+
+def _without_room(machine: Machine, placement: Placement, topology: Topology, cluster: ClusterSpec) -> str | None:
+    kinds = [place.kind for place in topology.places if placement.get(place.name) == machine.name]
+    nodes, clients = kinds.count("node"), kinds.count("clients")
+    pods, gateways = _pods(machine, placement, topology, cluster)
+    need_bytes = len(kinds) * ACTOR_BYTES + clients * LOCUST_BYTES + pods * POD_BYTES + gateways * GATEWAY_POD_BYTES
+    if need_bytes <= machine.memory_bytes:
+        return None
+    return (
+        f"machine {machine.name} ({machine.address}): has {machine.memory_bytes / MB:.0f} MB of memory but needs about "
+        f"{need_bytes / MB:.0f} MB, for nodes: {nodes}, origin zones: {clients}, pods: {pods}, gateways: {gateways}. "
+        "Add machines, or declare fewer nodes or replicas"
+    )
+
+
+def _pods(machine: Machine, placement: Placement, topology: Topology, cluster: ClusterSpec) -> tuple[int, int]:
+    """The even share of pods, and of gateways, of all nodes on the machine: an estimate, rounded up."""
+    pods = gateways = Fraction(0)
+    for deployment in cluster.deployments:
+        allowed = [n.name for n in topology.nodes if not deployment.zones or n.locality.zone in deployment.zones]
+        here = sum(placement.get(name) == machine.name for name in allowed)
+        share = Fraction(deployment.replicas * here, max(1, len(allowed)))
+        if deployment.template.role == "gateway":
+            gateways += share
+        else:
+            pods += share
+    return ceil(pods), ceil(gateways)
