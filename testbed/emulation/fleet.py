@@ -155,7 +155,7 @@ class Fleet:
         used = [
             machine
             for machine in machines
-            if machine.is_driver or machine.is_head or machine.name in placement.machines.values()
+            if machine.is_driver or machine.is_head or machine.name in placement.values()
         ]
         members: list[Member] = []
         try:
@@ -167,7 +167,7 @@ class Fleet:
                 probe = None
             else:
                 tunnels = await _open_ingresses(members, placement, loopback)
-                network = HostNetwork(octet, placement.machines, tunnels)
+                network = HostNetwork(octet, placement, tunnels)
                 probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
                 probe.start()
             fleet = cls(members, placement, network, probe)
@@ -186,7 +186,7 @@ class Fleet:
 
     def of(self, place_name: str) -> Member:
         """The machine on which a place lives. Raises KeyError for an unknown place."""
-        return self._by_name[self._placement.machines[place_name]]
+        return self._by_name[self._placement[place_name]]
 
     def start(self, kind: type, place_name: str, *arguments: object) -> Resident:
         """A new actor on the machine of a place."""
@@ -247,7 +247,7 @@ class Fleet:
     def facts(self, t0_s: float) -> tuple[MachineFacts, ...]:
         """What the run has to know about its machines; times since `t0_s`."""
         places: dict[str, list[str]] = {member.name: [] for member in self.members}
-        for place_name, machine in self._placement.machines.items():
+        for place_name, machine in self._placement.items():
             places[machine].append(place_name)
         return tuple(
             MachineFacts(
@@ -401,7 +401,7 @@ async def _open_ingresses(
                 "open_ingress",
                 member.address,
                 token,
-                [network.node_network(name) for name, machine in placement.machines.items() if machine == member.name],
+                [network.node_network(name) for name, machine in placement.items() if machine == member.name],
             )
             for member in members
         )

@@ -12,11 +12,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from testbed.control.placement import Machine
+from testbed.control.placement import ZONE_LABEL, Machine
 from testbed.emulation import worker_setup
 from testbed.emulation.janitor import RUN_VARIABLE
 
-ZONE_LABEL = "testbed.zone"
 _HEAD_RESOURCE = "node:__internal_head__"
 _SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 """Where Ray's workers look for the hook that a runtime environment names. Set for a Ray of our own, it spares the
