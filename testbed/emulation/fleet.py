@@ -103,11 +103,10 @@ class Member:
             call.cancel()
             lost.cancel()
 
-    def lose(self, at_s: float, *, powered_off: bool = False) -> None:
+    def lose(self, at_s: float) -> None:
         """It is silent since then: whoever waits for an answer is told."""
         if self.lost_s is None:
             self.lost_s = at_s
-            self.powered_off = powered_off
             self._lost.set()
 
     def table_clock(self, t0_s: float) -> Clock:
@@ -222,26 +221,20 @@ class Fleet:
         assert self._probe is not None
         await asyncio.sleep(due_s - time.monotonic())
         ordered_s = time.monotonic()
+        member.powered_off = True
         try:
-            process = await asyncio.create_subprocess_exec(
-                *action.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-            )
-        except OSError as error:
-            raise PowerOffFailed(f"fault on machine {member.name}: {action.command[0]}: {error.strerror}") from error
-        output, _ = await process.communicate()
-        words = " ".join(action.command)
-        if process.returncode:
-            said = output.decode(errors="replace").strip()
-            raise PowerOffFailed(
-                f"`{words}` should power {member.name} off, but ended with {process.returncode}: {said}"
-            )
-        deadline_s = time.monotonic() + POWER_OFF_TIMEOUT_S
-        while (silent_since_s := self._last_answer_s(member)) > time.monotonic() - SILENT_S:
-            if time.monotonic() > deadline_s:
-                raise PowerOffFailed(f"{member.name} still answers {POWER_OFF_TIMEOUT_S:g} s after `{words}`")
-            await asyncio.sleep(0.1)
-        at_s = max(ordered_s, silent_since_s)
-        member.lose(at_s, powered_off=True)
+            await _run_command(action)
+            deadline_s = time.monotonic() + POWER_OFF_TIMEOUT_S
+            while self._last_answer_s(member) > time.monotonic() - SILENT_S:
+                if time.monotonic() > deadline_s:
+                    what = f"{member.name} still answers {POWER_OFF_TIMEOUT_S:g} s after"
+                    raise PowerOffFailed(f"{what} `{' '.join(action.command)}`")
+                await asyncio.sleep(0.1)
+        except PowerOffFailed:
+            member.powered_off = False
+            raise
+        at_s = max(ordered_s, self._last_answer_s(member))
+        member.lose(at_s)
         return at_s
 
     def facts(self, t0_s: float) -> tuple[MachineFacts, ...]:
@@ -407,6 +400,22 @@ async def _open_ingresses(
         )
     )
     return {member.name: Tunnel(address, token) for member, address in zip(members, listening, strict=True)}
+
+
+async def _run_command(action: PowerOffMachine) -> None:
+    """Raises PowerOffFailed."""
+    words = " ".join(action.command)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *action.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+    except OSError as error:
+        raise PowerOffFailed(f"`{words}` should power {action.machine} off: {error.strerror}") from error
+    output, _ = await process.communicate()
+    if process.returncode:
+        said = output.decode(errors="replace").strip()
+        ended = f"ended with {process.returncode}: {said}"
+        raise PowerOffFailed(f"`{words}` should power {action.machine} off, but {ended}")
 
 
 def _check_power_offs(scenario: Scenario, fleet: Fleet) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +19,8 @@ from testbed.control.placement import ZONE_LABEL, Machine
 from testbed.emulation import worker_setup
 from testbed.emulation.janitor import RUN_VARIABLE
 
+REACHABLE_WITHIN_S = 5.0
+REFUSED_TOKEN = "it refuses our token; the cluster's has to be in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
 _HEAD_RESOURCE = "node:__internal_head__"
 _SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 """Where Ray's workers look for the hook that a runtime environment names. Set for a Ray of our own, it spares the
@@ -58,34 +63,62 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        if address is None:
-            os.environ[_SETUP_HOOK_VARIABLE] = worker_setup.HOOK
-            # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
-            ray.init(
-                num_cpus=processes,
-                object_store_memory=256 * 2**20,
-                _system_config={"worker_maximum_startup_concurrency": processes},
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                logging_level=logging.ERROR,
-            )
-        else:
-            ray.init(
-                address,
-                runtime_env={"env_vars": {RUN_VARIABLE: run_id}, "worker_process_setup_hook": worker_setup.HOOK},
-                log_to_driver=False,
-                configure_logging=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
-        where = "a local Ray" if address is None else f"Ray at {address}"
-        raise RayUnreachable(f"{where} cannot be used: {error}") from error
+    where = "a local Ray" if address is None else f"Ray at {address}"
+    with _words_of_the_core() as words:
+        try:
+            _connect(address, run_id, processes)
+        except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
+            reason = REFUSED_TOKEN if b"InvalidAuthToken" in words() else str(error).strip()
+            raise RayUnreachable(f"{where} cannot be used: {reason}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None, run_id: str, processes: int) -> None:
+    if address is None:
+        os.environ[_SETUP_HOOK_VARIABLE] = worker_setup.HOOK
+        # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
+        ray.init(
+            num_cpus=processes,
+            object_store_memory=256 * 2**20,
+            _system_config={"worker_maximum_startup_concurrency": processes},
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        _check_reachable(address)
+        ray.init(
+            address,
+            runtime_env={"env_vars": {RUN_VARIABLE: run_id}, "worker_process_setup_hook": worker_setup.HOOK},
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextlib.contextmanager
+def _words_of_the_core() -> Iterator[Callable[[], bytes]]:
+    """Ray's core writes to the descriptor of standard error; during the block that goes to who calls what is given."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself goes on trying for minutes. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), REACHABLE_WITHIN_S).close()
 
 
 def machines() -> list[RayMachine]:

@@ -182,8 +182,8 @@ async def test_a_machine_that_was_ordered_off_is_off_since_its_last_sign_of_life
 
 async def test_a_power_off_command_that_fails_says_what_it_said(world: World) -> None:
     async with world.fleet() as fleet:
+        command = (sys.executable, "-c", "print('no such instance'); raise SystemExit(3)")
         with pytest.raises(PowerOffFailed, match="ended with 3: no such instance"):
-            command = (sys.executable, "-c", "print('no such instance'); raise SystemExit(3)")
             await fleet.power_off(PowerOffMachine("m2", command), 0.0)
 
 
