@@ -77,6 +77,7 @@ def exec(machine: MachineName, command: Annotated[list[str], typer.Argument(meta
         "TERM": os.environ.get("TERM", "dumb"),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
         LAB_VARIABLE: _name(),
+        "RAY_AUTH_MODE": "token",
     }
     enter = ["nsenter", "--all", f"--target={pid}", f"--wdns={user.pw_dir}", "--"]
     os.execvpe("nsenter", [*enter, *command], environment)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
+import shutil
 import subprocess
 from pathlib import Path
 
+_USER_KEY = Path(".testbed") / "lab" / "id_ed25519"
+
 
 def user_key(home: Path) -> Path:
-    """The private key with which `ray up` logs in to labs; made when missing, and kept for the next lab."""
-    key = home / ".testbed" / "lab" / "id_ed25519"
+    """The private key with which `ray up` logs in to labs; made when missing, and kept for the next lab.
+
+    Of `~/.testbed/lab/id_ed25519`, ssh takes `~` to be the home in the user database and Ray takes it to be `home`
+    ($HOME): where they differ, the key is in both.
+    """
+    key = Path(pwd.getpwuid(os.getuid()).pw_dir) / _USER_KEY
     if not key.exists():
         key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_key(key, "testbed-lab")
+    elsewhere = home / _USER_KEY
+    if not elsewhere.exists() or elsewhere.read_bytes() != key.read_bytes():
+        elsewhere.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(key, elsewhere)
     return key
 
 

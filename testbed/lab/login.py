@@ -42,6 +42,6 @@ UsePAM no
 UseDNS no
 PrintMotd no
 MaxStartups 64
-SetEnv {LAB_VARIABLE}={plan.name}
+SetEnv {LAB_VARIABLE}={plan.name} RAY_AUTH_MODE=token
 Subsystem sftp internal-sftp
 """
