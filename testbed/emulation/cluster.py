@@ -16,7 +16,7 @@ from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import Push, Readiness, Recorded
-from testbed.faults.actions import Action, BootNode, CrashNode, ImposeOnLinks, KillPod, LiftFromLinks
+from testbed.faults.actions import Action, BootNode, CrashNode, ImposeOnLinks, KillPod, LiftFromLinks, PowerOffMachine
 from testbed.network.links import LinkSample
 from testbed.network.loopback import LoopbackNetwork
 from testbed.scenario import Scenario
@@ -161,6 +161,8 @@ class EmulatedCluster:
                 )
                 killed_at = zip(victims, times, strict=True)
                 return Effect(max(times, default=due_s), tuple((pod, at_s) for (pod, _), at_s in killed_at))
+            case PowerOffMachine():
+                raise AssertionError("everything runs on the machine of the command")
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         actors = [self._master, *self._agents.values(), *self._load_generators.values()]
