@@ -62,8 +62,13 @@ class KillPod:
 
 @dataclass(frozen=True, slots=True)
 class PowerOffMachine:
+    """A machine of the Ray cluster, by its host name or node address, loses its power with every place on it.
+
+    `command` is what does it, run where the scenario was started. It is the real thing: no link is cut for it.
+    """
+
     machine: str
     command: tuple[str, ...]
 
 
-Action = PowerOffMachine | ImposeOnLinks | LiftFromLinks | CrashNode | BootNode | KillPod
+Action = ImposeOnLinks | LiftFromLinks | CrashNode | BootNode | KillPod | PowerOffMachine

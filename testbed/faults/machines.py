@@ -1,7 +1,22 @@
+"""Faults of machines: what carries the emulated places loses its power."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
+
+from testbed.control.topology import Topology
+from testbed.faults.actions import Action, PowerOffMachine
 
 
 @dataclass(frozen=True, slots=True)
 class MachinePowerOff:
+    """Powers off one real machine, with all that runs on it. There is nothing to undo: it stays off."""
+
     machine: str
     command: tuple[str, ...]
+
+    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
+        return (PowerOffMachine(self.machine, self.command),)
+
+    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
+        return ()

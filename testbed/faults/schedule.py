@@ -11,11 +11,12 @@ from typing import Literal
 from testbed.control.topology import Topology
 from testbed.faults.actions import Action
 from testbed.faults.links import LinkFault
+from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.zones import ZoneCrash
 
-Fault = LinkFault | NodeCrash | PodKill | ZoneCrash
+Fault = LinkFault | MachinePowerOff | NodeCrash | PodKill | ZoneCrash
 
 
 @dataclass(frozen=True, slots=True)

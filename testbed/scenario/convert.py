@@ -22,6 +22,7 @@ from testbed.control.objects import (
 from testbed.control.topology import LinkQuality, Locality, Place, Topology, ZoneLink
 from testbed.faults.actions import LinkEffect
 from testbed.faults.links import LinkFault
+from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.schedule import Fault, ScheduledFault
@@ -221,6 +222,8 @@ def fault_of(fault: FaultModel) -> Fault:
         return NodeCrash(fault.crash.node) if fault.crash.node is not None else ZoneCrash(_sure(fault.crash.zone))
     if fault.kill is not None:
         return PodKill(fault.kill.pod, fault.kill.service, fault.kill.zone, fault.kill.count or 1)
+    if fault.power_off is not None:
+        return MachinePowerOff(_sure(fault.machine), tuple(_sure(fault.power_off.command)))
     if (worse := fault.degrade) is not None:
         effect = LinkEffect(
             added_delay_s=worse.latency or 0.0,

@@ -31,6 +31,9 @@ _UNHURRIED = ("push_debounce_s", "push_debounce_max_s")
 FAST_PROBE_TIMEOUT_S = 0.25
 """Not 1 s / 20: 50 ms is what a busy machine may take, and 1 s would be longer than the period."""
 
+LAB_KILL = ("testbed", "lab", "kill")
+"""What powers a machine of the lab off, followed by its name."""
+
 DEFAULT_RTT_S = {"same_zone": 0.0003, "same_region": 0.001, "cross_region": 0.03}
 
 M = TypeVar("M", bound=Model)
@@ -148,6 +151,8 @@ def _load(load: LoadModel, folder: Path) -> LoadModel:
 def _fault(fault: FaultModel) -> FaultModel:
     if fault.kill is not None and fault.kill.service is not None:
         return _with(fault, kill=_filled(fault.kill, count=1))
+    if fault.power_off is not None:
+        return _with(fault, power_off=_filled(fault.power_off, command=[*LAB_KILL, fault.machine]))
     if fault.degrade is not None:
         return _with(fault, degrade=_filled(fault.degrade, latency=0.0, jitter=0.0, loss=0.0))
     return fault

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic.alias_generators import to_snake
+
 from testbed.control.topology import Topology
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
 from testbed.scenario.cluster_checks import node_names, zone_names, zones_of
@@ -12,7 +14,7 @@ from testbed.scenario.models import CrashModel, CutModel, ExpectationModel, Faul
 from testbed.scenario.problems import Path
 from testbed.scenario.quantities import DURATION
 
-KINDS = ("crash", "kill", "cut", "degrade")
+KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
 
 
 def check_faults(model: ScenarioModel, findings: Findings) -> None:
@@ -22,7 +24,7 @@ def check_faults(model: ScenarioModel, findings: Findings) -> None:
         if fault.name in names:
             findings.report((*here, "name"), f"there is a fault {fault.name!r} already; choose another name")
         names.add(fault.name)
-        kinds = [kind for kind in KINDS if getattr(fault, kind) is not None]
+        kinds = [kind for kind in KINDS if getattr(fault, to_snake(kind)) is not None]
         if len(kinds) == 1:
             _check_kind(here, fault, model, findings)
         elif findings.is_whole(*here):
@@ -33,9 +35,9 @@ def check_faults(model: ScenarioModel, findings: Findings) -> None:
 
 
 def _check_time(here: Path, fault: FaultModel, model: ScenarioModel, findings: Findings) -> None:
-    if fault.kill is not None:
+    if (instant := _without_duration(fault)) is not None:
         if fault.for_ is not None:
-            findings.report((*here, "for"), "a kill has no duration; remove it", at_key=True)
+            findings.report((*here, "for"), f"{instant} has no duration; remove it", at_key=True)
     elif fault.for_ is None and findings.is_whole(*here):
         findings.report((*here, "for"), "is required but not written: how long the fault lasts", at_key=True)
     if not findings.is_whole("spec", "load", "duration"):
@@ -48,9 +50,21 @@ def _check_time(here: Path, fault: FaultModel, model: ScenarioModel, findings: F
         findings.report((*here, "for"), f"lasts until {end:g}s, outside the run: {run}")
 
 
+def _without_duration(fault: FaultModel) -> str | None:
+    """What to call a fault that happens at one instant; None for one that lasts."""
+    if fault.kill is not None:
+        return "a kill"
+    return None if fault.power_off is None else "a powerOff (the machine stays off)"
+
+
 def _check_kind(here: Path, fault: FaultModel, model: ScenarioModel, findings: Findings) -> None:
+    if fault.machine is not None and fault.power_off is None:
+        findings.report((*here, "machine"), "belongs to `powerOff`; remove it", at_key=True)
     if fault.crash is not None:
         _check_crash((*here, "crash"), fault.crash, model, findings)
+    elif fault.power_off is not None and fault.machine is None and findings.is_whole(*here, "machine"):
+        message = "is required but not written: which machine loses its power, by host name or Ray node address"
+        findings.report((*here, "machine"), message, at_key=True)
     elif fault.kill is not None:
         _check_kill((*here, "kill"), fault.kill, model, findings)
     elif fault.degrade is not None:
@@ -146,7 +160,7 @@ def _topology(model: ScenarioModel) -> Topology:
 def check_expectations(model: ScenarioModel, findings: Findings) -> None:
     faults = findings.names("spec", "faults")
     services = findings.names("spec", "services")
-    kills = {fault.name for fault in model.spec.faults if fault.kill is not None}
+    instants = {fault.name: kind for fault in model.spec.faults if (kind := _without_duration(fault)) is not None}
     for index, expectation in enumerate(model.spec.expect):
         here: Path = ("spec", "expect", index)
         if expectation.fault is not None:
@@ -156,8 +170,8 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
             if expectation.metric != "same_zone_share":
                 message = f"only same_zone_share is measured for a service, {expectation.metric} for the whole"
                 findings.report((*here, "service"), message, at_key=True)
-        if expectation.when == "during" and expectation.fault in kills:
-            findings.report((*here, "when"), "a kill has no duration; write `after`")
+        if expectation.when == "during" and expectation.fault in instants:
+            findings.report((*here, "when"), f"{instants[expectation.fault]} has no duration; write `after`")
         if findings.is_whole(*here):
             _check_when(here, expectation, findings)
             _check_bounds(here, expectation, findings)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
 from testbed.scenario.cluster_models import ControlPlaneModel, ServiceModel, TopologyModel
-from testbed.scenario.fields import Bandwidth, Duration, Model, Name, Names, Percentage, PositiveDuration
+from testbed.scenario.fields import Bandwidth, Command, Duration, Model, Name, Names, Percentage, PositiveDuration
 from testbed.scenario.metrics import METRICS, MetricName
 from testbed.scenario.traffic_models import GatewayModel, LoadModel, MeshModel
 
@@ -58,15 +58,24 @@ class DegradeModel(CutModel):
     """Upper bound of each direction."""
 
 
+class PowerOffModel(Model):
+    """Loss of power of a real machine."""
+
+    command: Command | None = None
+    """What does it, run where the scenario was started. Default: the kill of `testbed lab`."""
+
+
 class FaultModel(Model):
-    """Something that goes wrong; exactly one of crash, kill, cut and degrade."""
+    """Something that goes wrong; exactly one of crash, kill, cut, degrade and powerOff."""
 
     name: Name
     """Unique name, for expectations and results."""
     at: Duration
     """When it starts, counted from the start of the load."""
     for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
-    """How long it lasts; a kill has no duration."""
+    """How long it lasts; a kill and a powerOff have no duration."""
+    machine: Annotated[str, Field(min_length=1)] | None = None
+    """The machine of a powerOff: a host name or the address of a Ray node."""
     crash: CrashModel | None = None
     """Loss of power of a zone or a node."""
     kill: KillModel | None = None
@@ -75,6 +84,8 @@ class FaultModel(Model):
     """Links that carry nothing."""
     degrade: DegradeModel | None = None
     """Links that are worse than declared."""
+    power_off: PowerOffModel | None = None
+    """Loss of power of `machine`, for good."""
 
 
 class ExpectationModel(Model):

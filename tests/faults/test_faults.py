@@ -15,8 +15,10 @@ from testbed.faults.actions import (
     KillPod,
     LiftFromLinks,
     LinkEffect,
+    PowerOffMachine,
 )
 from testbed.faults.links import LinkFault
+from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.schedule import Fault, ScheduledFault, steps
@@ -56,6 +58,8 @@ class World:
                     self.down.remove(action.node)
                 case KillPod():
                     self.killed.append(action)
+                case PowerOffMachine():
+                    raise AssertionError("a machine cannot be restored")
         return self
 
     def state(self) -> tuple[dict[tuple[str, str], dict[str, LinkEffect]], list[str]]:
@@ -150,6 +154,12 @@ def test_a_killed_pod_has_nothing_to_undo() -> None:
     kill = PodKill(service="orders", zone="a", count=2)
     assert kill.start("f", TOPOLOGY) == (KillPod(service="orders", zone="a", count=2),)
     assert kill.stop("f", TOPOLOGY) == ()
+
+
+def test_a_machine_without_power_stays_off() -> None:
+    off = MachinePowerOff("m2", ("testbed", "lab", "kill", "m2"))
+    assert off.start("f", TOPOLOGY) == (PowerOffMachine("m2", ("testbed", "lab", "kill", "m2")),)
+    assert off.stop("f", TOPOLOGY) == ()
 
 
 def test_steps_come_in_order_of_time_and_stops_before_starts() -> None:

@@ -13,6 +13,7 @@ import pytest
 from testbed.control.objects import BuiltinWorkload, CommandWorkload, Probe, Timings, WorkTime
 from testbed.control.topology import Locality, Place
 from testbed.faults.links import LinkFault
+from testbed.faults.machines import MachinePowerOff
 from testbed.faults.zones import ZoneCrash
 from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
 from testbed.scenario.cluster_models import TimingsModel
@@ -179,6 +180,18 @@ def test_faults_and_expectations_are_values_in_seconds_and_shares() -> None:
         ("time_to_recover", "all", None, 6.0),
     ]
     assert outage.expectations[1].text == "success_rate steady at least 99.9%"
+
+
+def test_a_machine_is_powered_off_by_the_lab_or_by_a_command_of_the_user(load: Any) -> None:
+    scenario = load(
+        "spec.faults=[{name: a, at: 2s, machine: m2, powerOff: {}},"
+        " {name: b, at: 3s, machine: 10.0.0.7, powerOff: {command: [aws, ec2, stop-instances]}}]"
+    )
+    assert [(fault.at_s, fault.for_s, fault.fault) for fault in scenario.faults] == [
+        (2.0, None, MachinePowerOff("m2", ("testbed", "lab", "kill", "m2"))),
+        (3.0, None, MachinePowerOff("10.0.0.7", ("aws", "ec2", "stop-instances"))),
+    ]
+    assert load(text=scenario.resolved_yaml()) == scenario
 
 
 def test_words_that_older_yaml_takes_for_booleans_times_or_dates_stay_text(load: Any) -> None:
