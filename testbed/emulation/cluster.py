@@ -16,7 +16,15 @@ from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import Push, Readiness, Recorded
-from testbed.faults.actions import Action, BootNode, CrashNode, ImposeOnLinks, KillPod, LiftFromLinks, PowerOffMachine
+from testbed.faults.actions import (
+    Action,
+    BootNode,
+    CrashNode,
+    ImposeOnLinks,
+    KillPod,
+    LiftFromLinks,
+    PowerOffMachine,
+)
 from testbed.network.links import LinkSample
 from testbed.scenario import Scenario
 
@@ -186,13 +194,17 @@ class EmulatedCluster:
                 return Effect(agent.machine.clock.to_local(await agent.ask("power_on")))
             case KillPod():
                 victims = await self._victims(action)
-                times: list[float] = await asyncio.gather(
-                    *(self._agents[node].kill_pod.remote(pod, due_s) for pod, node in victims)
-                )
-                killed_at = zip(victims, times, strict=True)
-                return Effect(max(times, default=due_s), tuple((pod, at_s) for (pod, _), at_s in killed_at))
+                times = await asyncio.gather(*(self._kill(self._agents[node], pod, due_s) for pod, node in victims))
+                killed_at = tuple((pod, at_s) for (pod, _), at_s in zip(victims, times, strict=True))
+                return Effect(max(times, default=due_s), killed_at)
             case PowerOffMachine():
-                raise AssertionError("everything runs on the machine of the command")
+                return Effect(await self._fleet.power_off(action, due_s))
+
+    async def _prepare(self, generator: Resident) -> None:
+        machine, locustfile = generator.machine, self._scenario.load.locustfile
+        if locustfile is not None and not machine.here:
+            locustfile = await machine.ask(machine.actor, "put", locustfile.name, locustfile.read_bytes())
+        await generator.ask("prepare", locustfile)
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         residents = [self._master, *self._agents.values(), *self._load_generators.values()]

@@ -40,6 +40,7 @@ LOST_AFTER_S = 5.0
 INTRODUCTION_TIMEOUT_S = 45.0
 FIRST_READINGS_TIMEOUT_S = 10.0
 FIRST_READINGS = 5
+CLOSE_TIMEOUT_S = 5.0
 POWER_OFF_TIMEOUT_S = 30.0
 SILENT_S = 1.0
 """Silence after which a machine that was ordered to power off is taken to have done so."""
@@ -93,15 +94,15 @@ class Member:
         lost = asyncio.ensure_future(self._lost.wait())
         try:
             await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if call.done() and isinstance(call.exception(), RayActorError):
-                # Ray may notice before we do; an actor that died on a machine that lives is a defect and is raised.
-                await asyncio.wait({lost}, timeout=2 * LOST_AFTER_S)
-            if lost.done():
-                raise MachineLost(f"machine {self.name} is lost")
-            return call.result()
+            if call.done():
+                return call.result()
+        except RayActorError:
+            # Ray noticed before we did, or ended its processes there because its head is gone.
+            self.lose(time.monotonic())
         finally:
             call.cancel()
             lost.cancel()
+        raise MachineLost(f"machine {self.name} is lost")
 
     def lose(self, at_s: float) -> None:
         """It is silent since then: whoever waits for an answer is told."""
@@ -181,7 +182,8 @@ class Fleet:
                 if probe is not None:
                     probe.stop()
         finally:
-            await asyncio.gather(*(member.ask(member.actor, "close") for member in members), return_exceptions=True)
+            closing = (asyncio.wait_for(member.ask(member.actor, "close"), CLOSE_TIMEOUT_S) for member in members)
+            await asyncio.gather(*closing, return_exceptions=True)
 
     def of(self, place_name: str) -> Member:
         """The machine on which a place lives. Raises KeyError for an unknown place."""

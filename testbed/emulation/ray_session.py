@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from testbed.emulation import worker_setup
 from testbed.emulation.janitor import RUN_VARIABLE
 
 REACHABLE_WITHIN_S = 5.0
+SHUTDOWN_WITHIN_S = 15.0
 REFUSED_TOKEN = "it refuses our token; the cluster's has to be in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
 _HEAD_RESOURCE = "node:__internal_head__"
 _SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
@@ -73,7 +75,10 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     try:
         yield
     finally:
-        ray.shutdown()
+        # Without its head Ray does not come to an end by itself; the janitor ends what is left here.
+        shutdown = threading.Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
+        shutdown.start()
+        shutdown.join(SHUTDOWN_WITHIN_S)
 
 
 def _connect(address: str | None, run_id: str, processes: int) -> None:
