@@ -6,6 +6,7 @@ run or none at all, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from itertools import count
@@ -181,4 +182,12 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        session = sys.modules.get("testbed.emulation.ray_session")
+        if session is not None and session.is_stuck():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else EXIT_INVALID)
+        raise

@@ -29,6 +29,9 @@ _SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 runtime environment, with which workers could not be started ahead. A Ray that does not know it is only slower."""
 
 
+_stuck = threading.Event()
+
+
 class RayUnreachable(Exception):
     """There is no Ray at the given address, or a local one did not start."""
 
@@ -79,6 +82,13 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
         shutdown = threading.Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
         shutdown.start()
         shutdown.join(SHUTDOWN_WITHIN_S)
+        if shutdown.is_alive():
+            _stuck.set()
+
+
+def is_stuck() -> bool:
+    """Whether Ray was left without an answer, so that it would hold this process back from ending."""
+    return _stuck.is_set()
 
 
 def _connect(address: str | None, run_id: str, processes: int) -> None:

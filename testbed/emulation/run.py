@@ -234,6 +234,7 @@ class _Run:
                     fault.at_s,
                     course.applied[fault.name] - t0_s,
                     course.healed[fault.name] - t0_s if fault.name in course.healed else None,
+                    instant=fault.for_s is None,
                     by_command=isinstance(fault.fault, MachinePowerOff),
                 )
                 for fault in scenario.faults

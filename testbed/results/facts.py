@@ -20,6 +20,8 @@ class AppliedFault:
     declared_at_s: float
     applied_s: float
     healed_s: float | None = None
+    instant: bool = False
+    """It has no duration, and so no heal: a kill."""
     by_command: bool = False
     """A command of the user's did it, in its own time."""
 

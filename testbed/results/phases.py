@@ -43,14 +43,18 @@ class PhaseStats:
 def phases(warmup_s: float, end_s: float, faults: Sequence[AppliedFault]) -> tuple[Phase, ...]:
     """`warmup`, `steady` until the first fault, `during <fault>` until its heal, `after <fault>` until the next fault.
 
-    Phases of overlapping faults overlap. Empty ones are left out.
+    A fault of one instant has no `during`. Phases of overlapping faults overlap. Empty ones are left out.
     """
     applied = sorted(fault.applied_s for fault in faults)
     found = [Phase("warmup", 0.0, warmup_s), Phase("steady", warmup_s, min([end_s, *applied]))]
     for fault in sorted(faults, key=lambda fault: fault.applied_s):
-        healed_s = end_s if fault.healed_s is None else min(fault.healed_s, end_s)
-        found.append(Phase(f"during {fault.name}", fault.applied_s, healed_s))
-        found.append(Phase(f"after {fault.name}", healed_s, min([end_s, *(s for s in applied if s >= healed_s)])))
+        if fault.instant:
+            over_s, later = fault.applied_s, [s for s in applied if s > fault.applied_s]
+        else:
+            over_s = end_s if fault.healed_s is None else min(fault.healed_s, end_s)
+            later = [s for s in applied if s >= over_s]
+        found.append(Phase(f"during {fault.name}", fault.applied_s, over_s))
+        found.append(Phase(f"after {fault.name}", over_s, min([end_s, *later])))
     return tuple(phase for phase in found if phase.end_s > phase.start_s)
 
 
