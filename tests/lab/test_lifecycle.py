@@ -29,7 +29,7 @@ def test_elsewhere_than_on_linux_it_says_where(monkeypatch: pytest.MonkeyPatch) 
 def test_missing_programs_are_told_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda tool, path: None if tool in {"sshd", "rsync"} else f"/bin/{tool}")
-    with pytest.raises(LabError, match="apt-get install -y openssh-server rsync$"):
+    with pytest.raises(LabError, match=r"apt-get install -y openssh-server rsync$"):
         check_host()
 
 

@@ -32,7 +32,7 @@ for line in sys.stdin.buffer:
 """
 PEER = """
 import socket, sys
-address, wait_s = sys.argv[1], float(sys.argv[2])
+address = sys.argv[1]
 def what_happens(action):
     try:
         return action() or "closed"
@@ -40,10 +40,10 @@ def what_happens(action):
         return type(error).__name__
 connection = socket.create_connection((address, 7000))
 print("connected", flush=True)
-for _ in sys.stdin:
+for line in sys.stdin:
+    wait_s = float(line)
     connection.settimeout(wait_s)
     print(what_happens(lambda: connection.recv(100).decode().strip()), flush=True)
-    connection.settimeout(wait_s)
     print(what_happens(lambda: socket.create_connection((address, 22), timeout=wait_s) and "accepted"), flush=True)
 """
 
@@ -156,15 +156,16 @@ def test_a_cut_is_silent_in_connections_old_and_new_until_it_is_healed(lab: LabP
     address = lab.machine("m2").address
     with Program("m2", LISTENER, address) as listener:
         assert listener.hear() == "listening"
-        with Program("m1", PEER, address, str(SHORT_S)) as peer:
+        with Program("m1", PEER, address) as peer:
             assert peer.hear() == "connected"
             ask(lab.name, "cut", ["m2", "m1"])
             assert (states()["m1"]["cut_from"], states()["m3"]["cut_from"]) == (["m2"], [])
             listener.say("held back")
-            peer.say("what happens?")
+            peer.say(str(SHORT_S))
             assert [peer.hear(), peer.hear()] == ["TimeoutError", "TimeoutError"]
             ask(lab.name, "heal", ["m1", "m2"])
-            peer.say("and now?")
+            # Until TCP tries again, which it does ever more seldom.
+            peer.say(str(COMMAND_TIMEOUT_S))
             assert [peer.hear(), peer.hear()] == ["held back", "accepted"]
 
 
@@ -173,11 +174,11 @@ def test_a_machine_killed_from_another_falls_silent_and_starts_again_with_its_ho
     assert run("exec", "m2", "--", "sh", "-c", "touch ~/kept /tmp/lost").returncode == 0
     with Program("m2", LISTENER, address) as listener:
         assert listener.hear() == "listening"
-        with Program("m1", PEER, address, str(SHORT_S)) as peer:
+        with Program("m1", PEER, address) as peer:
             assert peer.hear() == "connected"
             assert run("exec", "m1", "--", "testbed", "lab", "kill", "m2").returncode == 0
             assert states()["m2"]["state"] == "off"
-            peer.say("what happens?")
+            peer.say(str(SHORT_S))
             assert [peer.hear(), peer.hear()] == ["TimeoutError", "TimeoutError"]
     off = run("exec", "m2", "--", "true")
     assert (off.returncode, off.stderr) == (2, "m2 is off: `testbed lab start m2` first\n")
