@@ -157,28 +157,29 @@ class EmulatedCluster:
             case KillPod():
                 victims = await self._victims(action)
                 times: list[float] = await asyncio.gather(
-                    *(self._agents[node].kill_pod.remote(pod, due_s) for pod, node in victims)
+                    *(self._agents[node].kill_pod.remote(pod.name, due_s) for pod, node in victims)
                 )
                 killed_at = zip(victims, times, strict=True)
-                return Effect(max(times, default=due_s), tuple((pod, at_s) for (pod, _), at_s in killed_at))
+                proxies = tuple((pod.name, at_s) for (pod, _), at_s in killed_at if pod.template.has_proxy)
+                return Effect(max(times, default=due_s), proxies)
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         actors = [self._master, *self._agents.values(), *self._load_generators.values()]
         times: list[float] = await self._all(method, actors, action, due_s)
         return Effect(max(times))
 
-    async def _victims(self, action: KillPod) -> list[tuple[str, str]]:
+    async def _victims(self, action: KillPod) -> list[tuple[PodObject, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
         running = await self._all("running_pods", self._agents.values())
         found = [
-            (pod.name, node)
+            (pod, node)
             for node, pods in zip(self._agents, running, strict=True)
             for pod in pods
             if (action.pod is None or pod.name == action.pod)
             and (action.service is None or pod.template.service == action.service)
             and (action.zone is None or self._scenario.topology.place(node).locality.zone == action.zone)
         ]
-        return sorted(found)[: action.count]
+        return sorted(found, key=lambda victim: victim[0].name)[: action.count]
 
     async def _why_not_ready(self, readiness: Readiness) -> str:
         """What is missing, and the last words of the processes that ended."""

@@ -48,7 +48,7 @@ def record(
     for path in sorted(logs.glob(f"*{ACCESS_SUFFIX}")):
         pod = path.name.removesuffix(ACCESS_SUFFIX)
         with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
-            ingest_access_log(path, pod, pods, clock, hops, attempts)
+            ingest_access_log(path, pods, clock, hops, attempts)
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

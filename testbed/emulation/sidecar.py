@@ -13,7 +13,8 @@ from pathlib import Path
 import orjson
 from tenacity import retry, retry_if_exception_type, wait_fixed
 
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.xds import PUSH_ORDER
 from testbed.emulation import envoy
 from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
@@ -147,11 +148,11 @@ class Sidecar:
 
     def _acked(self, type_url: str, version: str) -> None:
         self._tell("acked", type_url, version)
-        if type_url == PUSH_ORDER[-1]:
+        if type_url == LISTENER_TYPE:
             self._configured.set()
 
     async def _await_ready(self) -> None:
-        # No use in asking before the last type of configuration is there.
+        # No use in asking before the listeners are there. Routes may never be: the proxy of an empty node needs none.
         await self._configured.wait()
         await envoy_is_live(self._paths.admin_socket)
         self._tell("ready")

@@ -145,15 +145,12 @@ def _request(
     return (*begun, clock.from_monotonic(finished_s), latency_ms, status, outcome, error, entry_zone)
 
 
-def ingest_access_log(
-    path: Path, pod: str, pods: Pods, clock: Clock, hops: TableWriter, attempts: TableWriter
-) -> IngestCounts:
-    """The access log of one pod's proxy -> `hops` (a row a call) and `attempts` (a row a failed try).
+def ingest_access_log(path: Path, pods: Pods, clock: Clock, hops: TableWriter, attempts: TableWriter) -> IngestCounts:
+    """The access log of one proxy -> `hops` (a row a call) and `attempts` (a row a failed try).
 
-    The proxy's own pod is the source of outbound and gateway calls and the destination of inbound ones. The other end
-    is null when no host was chosen, or when the caller was no proxy.
+    The pod of a line is the source of outbound and gateway calls and the destination of inbound ones. The other end is
+    null when no host was chosen, or when the caller was no proxy.
     """
-    me = pods.named(pod)
     total = rows_written = unreadable = 0
     for lines, torn in _blocks(path):
         total, unreadable = total + len(lines) + torn, unreadable + torn
@@ -162,6 +159,7 @@ def ingest_access_log(
         for line in lines:
             try:
                 kind = line[access_log.KIND]
+                me = pods.named(line[access_log.POD])
                 start_s = clock.from_epoch(float(line[access_log.START]))
                 flags = line[access_log.FLAGS]
                 flags = None if flags == "-" else flags

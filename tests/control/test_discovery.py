@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from testbed.control.discovery import Discovery
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig, RecordEvent
 from testbed.control.objects import (
     ClusterSpec,
@@ -20,7 +21,7 @@ from testbed.control.objects import (
 )
 from testbed.control.store import Store
 from testbed.control.topology import Locality
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, PUSH_ORDER
+from testbed.control.xds import PUSH_ORDER
 
 NODE = Node("a", Locality("east", "east-a"), ready="True")
 CLUSTER = ClusterSpec(

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import any_pb2
 
 from testbed.control import access_log
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.objects import (
     ClusterSpec,
     Endpoint,
@@ -32,7 +33,7 @@ from testbed.control.objects import (
     TrafficPolicy,
 )
 from testbed.control.topology import Locality
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, proxy_resources
+from testbed.control.xds import ConfigGenerator
 from testbed.emulation import envoy, protobuf
 
 DEADLINE_S = 30.0
@@ -144,7 +145,7 @@ def told_to(pod: Pod, *endpoints: SocketAddress) -> Told:
         (NODE,), (), (Service("web"),), GatewayConfig((GatewayRoute("/", "web"),)), (("web", policy),)
     )
     web = tuple(Endpoint(f"web-{i}", NODE.name, LOCALITY, address) for i, address in enumerate(endpoints))
-    return proxy_resources(cluster, pod, {NODE.name: NODE}, {"web": EndpointSlice("web", web)})
+    return ConfigGenerator(cluster).resources(pod, (pod,), {NODE.name: NODE}, {"web": EndpointSlice("web", web)})
 
 
 def sidecar_pod(app: SocketAddress) -> Pod:

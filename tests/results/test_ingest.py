@@ -109,6 +109,7 @@ def test_every_whole_sent_line_is_exactly_one_row_wherever_the_file_was_torn(
 def _call(kind: str, **fields: Any) -> dict[str, Any]:
     return {
         access_log.KIND: kind,
+        access_log.POD: "web-1",
         access_log.REQUEST_ID: "r1",
         access_log.START: "1700000101.250000",
         access_log.DURATION_US: 1500,
@@ -127,7 +128,7 @@ def _call(kind: str, **fields: Any) -> dict[str, Any]:
 def _hops(folder: Path, lines: list[Any]) -> tuple[ingest.IngestCounts, list[dict[str, Any]], list[dict[str, Any]]]:
     path = _write(folder / "access.log", lines)
     with TableWriter(folder, "hops", "web-1") as hops, TableWriter(folder, "attempts", "web-1") as attempts:
-        counts = ingest_access_log(path, "web-1", PODS, CLOCK, hops, attempts)
+        counts = ingest_access_log(path, PODS, CLOCK, hops, attempts)
     return counts, read_table(folder, "hops").to_pylist(), read_table(folder, "attempts").to_pylist()
 
 
