@@ -37,6 +37,10 @@ UPSTREAM_CLUSTER: Final = "upstream_cluster"
 STATUS: Final = "status"
 FLAGS: Final = "flags"
 """Envoy's response flags, comma separated; `-` or null when there are none."""
+UPSTREAM_CLOSED: Final = "UC"
+DOWNSTREAM_CLOSED: Final = "DC"
+FAILED_STATUS: Final = 500
+"""From this status on the try of a call has failed, as outlier detection counts it."""
 ATTEMPTS: Final = "attempts"
 BYTES_RECEIVED: Final = "bytes_received"
 BYTES_SENT: Final = "bytes_sent"
@@ -65,6 +69,7 @@ ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
     DURATION_MS: "%DURATION%",
     UPSTREAM_HOST: "%UPSTREAM_HOST%",
     UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
+    STATUS: "%RESPONSE_CODE%",
     FLAGS: "%RESPONSE_FLAGS%",
 }
 
@@ -82,8 +87,13 @@ def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None) -> d
 
 
 def attempt_log(pod: str) -> dict[str, Any]:
-    """`upstream_log` entry of a router filter: a line for each upstream try that ended with any response flag."""
-    return {**_stdout_log({KIND: ATTEMPT, POD: pod, **ATTEMPT_FORMAT}), "filter": {"response_flag_filter": {}}}
+    """`upstream_log` entry of a router filter: a line for each upstream try that failed.
+
+    It ended with a response flag, or its answer was a server error.
+    """
+    server_error = {"op": "GE", "value": {"default_value": FAILED_STATUS, "runtime_key": "testbed.failed_status"}}
+    failed = [{"response_flag_filter": {}}, {"status_code_filter": {"comparison": server_error}}]
+    return {**_stdout_log({KIND: ATTEMPT, POD: pod, **ATTEMPT_FORMAT}), "filter": {"or_filter": {"filters": failed}}}
 
 
 def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:

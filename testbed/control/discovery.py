@@ -161,4 +161,4 @@ def _push(proxy: _Proxy, name: str, node: str, resources: dict[str, tuple[dict[s
 
 
 def _short(type_url: str) -> str:
-    return type_url.rpartition(".")[2].rpartition("/")[2]
+    return type_url.rpartition(".")[2]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from testbed.control.envoy_api import TYPES
 from testbed.control.objects import ClusterSpec, Endpoint, EndpointSlice, Node, SocketAddress
 
-ENDPOINT_SLICE: Final = "discovery.k8s.io/v1/EndpointSlice"
-"""Stands where a proxy's resources have their type URL."""
+ENDPOINT_SLICE: Final = TYPES + "k8s.io.api.discovery.v1.EndpointSlice"
 
 _PREFIX: Final = "kube-proxy/"
 
@@ -63,6 +63,7 @@ def read_endpoints(resource: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, S
 
 def _told(service: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     return {
+        "@type": ENDPOINT_SLICE,
         "service": service,
         "endpoints": [
             {"pod": each.pod, "node": each.node, "ip": each.address.ip, "port": each.address.port} for each in endpoints

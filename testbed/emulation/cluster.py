@@ -70,6 +70,7 @@ class EmulatedCluster:
                 log_dir,
                 socket_dir,
                 scenario.seed,
+                [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
             )
             for place in scenario.topology.nodes
         }

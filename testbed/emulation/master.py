@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import orjson
+
+from testbed.control.kube_proxy import ENDPOINT_SLICE
 from testbed.control.messages import (
     Command,
     ConfigAcked,
@@ -130,7 +133,8 @@ class Master:
         self._announce_gateways()
 
     def _push(self, command: PushConfig, now_s: float) -> None:
-        resources = tuple(to_any(resource) for resource in command.resources)
+        encode = orjson.dumps if command.type_url == ENDPOINT_SLICE else to_any
+        resources = tuple(encode(resource) for resource in command.resources)
         self._pushes[command.proxy, command.type_url, command.version] = Push(
             command.proxy, command.type_url, command.version, now_s
         )

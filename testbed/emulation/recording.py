@@ -11,6 +11,7 @@ import orjson
 from testbed.control.objects import Pod
 from testbed.control.topology import Topology
 from testbed.emulation.cluster import ClusterRecords
+from testbed.emulation.container import ACCESS_SUFFIX
 from testbed.emulation.machine import MachineSample
 from testbed.emulation.reports import Push, Recorded
 from testbed.network.links import LinkSample
@@ -19,7 +20,6 @@ from testbed.results.tables import Clock
 from testbed.results.writer import TableWriter
 
 REQUESTS_SUFFIX = ".requests.jsonl"
-ACCESS_SUFFIX = ".access.jsonl"
 OUTLIER_SUFFIX = ".outlier.jsonl"
 
 

@@ -18,6 +18,7 @@ from testbed.control.xds import PUSH_ORDER
 from testbed.emulation import envoy
 from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
+from testbed.emulation.container import ACCESS_SUFFIX
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 
 STOP_GRACE_S = 2.0
@@ -37,7 +38,7 @@ class SidecarPaths:
     @classmethod
     def of(cls, pod: str, log_dir: Path, socket_dir: Path) -> SidecarPaths:
         return cls(
-            access_log=log_dir / f"{pod}.access.jsonl",
+            access_log=log_dir / f"{pod}{ACCESS_SUFFIX}",
             outlier_log=log_dir / f"{pod}.outlier.jsonl",
             error_log=log_dir / f"{pod}.envoy.log",
             bootstrap=log_dir / f"{pod}.bootstrap.json",

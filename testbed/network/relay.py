@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from random import Random
 from time import monotonic
@@ -24,7 +24,7 @@ import uvloop
 
 from testbed.control.objects import SocketAddress
 from testbed.faults.actions import LinkEffect
-from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link
+from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link, abort
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.listener import Listener
 from testbed.network.scheduling import ask_to_be_punctual
@@ -54,13 +54,18 @@ def parse_connect(head: bytes) -> SocketAddress:
     return SocketAddress(str(ip), port)
 
 
+Choice = Callable[[], tuple[str, SocketAddress] | None]
+"""Picks a place and an address there for one connection; None when there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where a listener leads: by CONNECT to any address in `network`, or to one fixed `target`."""
+    """Where a listener leads: by CONNECT to any address in `network`, to one fixed `target`, or where `choose` says."""
 
     destination: str
     network: IPv4Network | None = None
     target: SocketAddress | None = None
+    choose: Choice | None = None
 
 
 class LinkRelay:
@@ -112,6 +117,14 @@ class LinkRelay:
         """Take plain TCP at `listen` for one fixed target at `destination`. Raises OSError as `open_path` does."""
         self._call(lambda: self._listen(_Entry(destination, target=target), listen))
 
+    def open_service(self, listen: SocketAddress, choose: Choice) -> None:
+        """Take plain TCP at `listen` and lead each connection to where `choose` says then, or reset it.
+
+        A destination may be this place itself, or one that a path was opened to. Nothing falls silent here: who
+        connects cannot know yet where to; what stays away behind a cut is the answer. Raises OSError as `open_path`.
+        """
+        self._call(lambda: self._listen(_Entry(self.place, choose=choose), listen))
+
     def close_forward(self, listen: SocketAddress) -> None:
         """Stop listening there; what is connected stays so. Raises KeyError when nothing listens there."""
         self._call(lambda: self._listeners.pop(listen)[1].close())
@@ -145,11 +158,21 @@ class LinkRelay:
     def _begin(self, entry: _Entry, client: socket.socket) -> None:
         async def begin() -> None:
             try:
-                await self.loop.connect_accepted_socket(lambda: _Opening(self, entry), client)
+                await self.loop.connect_accepted_socket(lambda: self._answering(entry), client)
             except OSError:
                 client.close()
 
         self.keep(self.loop.create_task(begin()))
+
+    def _answering(self, entry: _Entry) -> asyncio.Protocol:
+        if entry.choose is None:
+            return _Opening(self, entry)
+        chosen = entry.choose()
+        if chosen is None:
+            return _Refusal()
+        place, target = chosen
+        paths = (path for path, _ in self._listeners.values() if path.destination == place and path.network is not None)
+        return _Opening(self, replace(next(paths, _Entry(place)), network=None, target=target))
 
     def keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         # The loop holds tasks by weak references only.
@@ -212,7 +235,7 @@ class LinkRelay:
 
     def _sample(self, link: Link, second: int) -> None:
         sample = link.take_sample(second)
-        if sample is not None:
+        if sample is not None and link.source != link.destination:
             self._samples.append(sample)
 
     def _sample_every_second(self) -> None:
@@ -238,6 +261,13 @@ class LinkRelay:
                 flow.close(reset=True)
             self._sample(link, int(monotonic()))
         self.timer.close()
+
+
+class _Refusal(asyncio.Protocol):
+    """Resets a connection that leads nowhere."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        abort(cast(asyncio.Transport, transport))
 
 
 class _Opening(asyncio.Protocol):

@@ -165,9 +165,10 @@ def ingest_access_log(path: Path, pods: Pods, clock: Clock, hops: TableWriter, a
                 flags = None if flags == "-" else flags
                 if kind == access_log.ATTEMPT:
                     host = pods.at(line[access_log.UPSTREAM_HOST], start_s)
-                    tries.append(
-                        (line[access_log.REQUEST_ID], me, host, start_s, _float(line[access_log.DURATION_MS]), flags)
-                    )
+                    duration_ms = _float(line[access_log.DURATION_MS])
+                    # Envoy writes 0 where no answer came.
+                    status = _int(line[access_log.STATUS]) or None
+                    tries.append((line[access_log.REQUEST_ID], me, host, start_s, duration_ms, status, flags))
                     continue
                 direction = _CALLS[kind]
                 if direction == "inbound":
@@ -192,7 +193,7 @@ def ingest_access_log(path: Path, pods: Pods, clock: Clock, hops: TableWriter, a
             except (KeyError, TypeError, ValueError, AttributeError):
                 unreadable += 1
         rows_written += _write_hops(hops, pods, calls, ("direction",), ("status", "flags", "attempts", "bytes"))
-        rows_written += _write_hops(attempts, pods, tries, (), ("flags",))
+        rows_written += _write_hops(attempts, pods, tries, (), ("status", "flags"))
     return IngestCounts(total, rows_written, unreadable)
 
 
