@@ -28,5 +28,6 @@ def test_calls_are_all_logged_unless_a_path_is_excluded() -> None:
 
 def test_only_tries_that_failed_are_logged() -> None:
     log = attempt_log("gateway-1")
-    assert log["filter"] == {"response_flag_filter": {}}
+    kinds = [next(iter(each)) for each in log["filter"]["or_filter"]["filters"]]
+    assert kinds == ["response_flag_filter", "status_code_filter"]
     assert log["typed_config"]["log_format"]["json_format"][KIND] == ATTEMPT
