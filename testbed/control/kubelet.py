@@ -430,7 +430,7 @@ class PodLifecycle:
             prober.reset()
 
     def _runs(self, name: Process) -> bool:
-        return self._processes[name].state is State.RUNNING
+        return name in self._processes and self._processes[name].state is State.RUNNING
 
     def _all_run(self) -> bool:
         return all(process.state is State.RUNNING for process in self._processes.values())

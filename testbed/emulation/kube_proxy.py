@@ -39,15 +39,15 @@ class KubeProxy:
     def __init__(self, node: str, services: Sequence[str], network: NetworkBackend, seed: int) -> None:
         self.name = kube_proxy_name(node)
         self.addresses = {service: network.service_address(node, index) for index, service in enumerate(services)}
-        self._rules = {service: ServiceRule(Random(f"{seed}/{self.name}/{service}")) for service in services}
+        self.rules = {service: ServiceRule(Random(f"{seed}/{self.name}/{service}")) for service in services}
 
     def listen(self, relay: LinkRelay) -> None:
         """Raises OSError when an address is taken."""
         for service, address in self.addresses.items():
-            relay.open_service(address, self._rules[service].choose)
+            relay.open_service(address, self.rules[service].choose)
 
     def take(self, resources: Iterable[bytes]) -> None:
         """New endpoints of all services, for the connections to come; open ones stay where they are."""
         for resource in resources:
             service, endpoints = read_endpoints(orjson.loads(resource))
-            self._rules[service].endpoints = endpoints
+            self.rules[service].endpoints = endpoints

@@ -163,6 +163,21 @@ def test_a_failed_try_is_an_attempt_and_no_hop(tmp_path: Path) -> None:
     assert [(row["destination_pod"], row["duration_ms"], row["flags"]) for row in attempts] == [("orders-1", 250, "UF")]
 
 
+def test_a_line_belongs_to_the_pod_that_it_names(tmp_path: Path) -> None:
+    lines = [_call(access_log.OUTBOUND, pod="orders-1", upstream_host="127.20.1.3:15006"), _call(access_log.OUTBOUND)]
+    _, rows, _ = _hops(tmp_path, lines)
+    assert [(row["source_pod"], row["destination_pod"]) for row in rows] == [
+        ("orders-1", "web-1"),
+        ("web-1", "orders-1"),
+    ]
+
+
+def test_an_attempt_has_a_status_where_there_was_an_answer(tmp_path: Path) -> None:
+    lines = [_call(access_log.ATTEMPT, duration_ms=5, status=status) for status in (503, 0, None)]
+    _, _, attempts = _hops(tmp_path, lines)
+    assert [row["status"] for row in attempts] == [503, None, None]
+
+
 def test_access_log_lines_of_another_form_are_counted(tmp_path: Path) -> None:
     lines = [[], {}, {"kind": "tea"}, _call(access_log.OUTBOUND, start="noon"), _call(access_log.OUTBOUND)]
     counts, rows, _ = _hops(tmp_path, lines)
