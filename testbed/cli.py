@@ -109,11 +109,11 @@ def render(
     overrides: Overrides = [],  # noqa: B006
     seed: Seed = None,
     proxy: Annotated[
-        str | None, typer.Option("--proxy", metavar="POD", help="Show this pod's Envoy configuration instead.")
+        str | None, typer.Option("--proxy", metavar="POD", help="Show what the proxy of this pod is told instead.")
     ] = None,
 ) -> None:
     """Print the Kubernetes and Istio objects that a scenario becomes, without starting anything."""
-    from testbed.control.dry_run import DryRun, UnknownPod
+    from testbed.control.dry_run import DryRun, UnknownProxy
     from testbed.network.backend import AddressesExhausted
     from testbed.network.loopback import LoopbackNetwork
 
@@ -122,7 +122,7 @@ def render(
         network = LoopbackNetwork(1, [place.name for place in scenario.topology.places])
         cluster = DryRun(scenario.cluster, network.allocate_pod, network.relay_listener)
         documents = cluster.manifests() if proxy is None else cluster.proxy_resources(proxy)
-    except (UnknownPod, AddressesExhausted) as error:
+    except (UnknownProxy, AddressesExhausted) as error:
         _fail(str(error), EXIT_BAD_INPUT)
     print(yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")
 

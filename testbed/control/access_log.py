@@ -5,7 +5,7 @@ table is `results`; where standard output goes is `emulation`.
 
 A line is one JSON object. Every *call* through a proxy is one line of kind `outbound`, `inbound` or `gateway`. Every
 upstream *try* that failed is one more line of kind `attempt`: a retry that succeeds would hide it otherwise. All lines
-of one request share its `x-request-id`.
+of one request share its `x-request-id`. Each names the pod whose call it is, which may be another than the proxy's own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ ATTEMPT: Final = "attempt"
 CallKind = Literal["outbound", "inbound", "gateway"]
 
 KIND: Final = "kind"
+POD: Final = "pod"
+"""The pod that made the call, or received an inbound one."""
 REQUEST_ID: Final = "request_id"
 START: Final = "start"
 """Seconds since the epoch with microseconds, as a string: a double in JSON would be rounded by some readers."""
@@ -35,6 +37,10 @@ UPSTREAM_CLUSTER: Final = "upstream_cluster"
 STATUS: Final = "status"
 FLAGS: Final = "flags"
 """Envoy's response flags, comma separated; `-` or null when there are none."""
+UPSTREAM_CLOSED: Final = "UC"
+DOWNSTREAM_CLOSED: Final = "DC"
+FAILED_STATUS: Final = 500
+"""From this status on the try of a call has failed, as outlier detection counts it."""
 ATTEMPTS: Final = "attempts"
 BYTES_RECEIVED: Final = "bytes_received"
 BYTES_SENT: Final = "bytes_sent"
@@ -63,13 +69,14 @@ ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
     DURATION_MS: "%DURATION%",
     UPSTREAM_HOST: "%UPSTREAM_HOST%",
     UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
+    STATUS: "%RESPONSE_CODE%",
     FLAGS: "%RESPONSE_FLAGS%",
 }
 
 
-def call_log(kind: CallKind, *, unlogged_path: str | None = None) -> dict[str, Any]:
+def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None) -> dict[str, Any]:
     """`access_log` entry of a connection manager: a line for each call, except calls of exactly `unlogged_path`."""
-    entry = _stdout_log({KIND: kind, **CALL_FORMAT})
+    entry = _stdout_log({KIND: kind, POD: pod, **CALL_FORMAT})
     if unlogged_path is not None:
         entry["filter"] = {
             "header_filter": {
@@ -79,9 +86,14 @@ def call_log(kind: CallKind, *, unlogged_path: str | None = None) -> dict[str, A
     return entry
 
 
-def attempt_log() -> dict[str, Any]:
-    """`upstream_log` entry of a router filter: a line for each upstream try that ended with any response flag."""
-    return {**_stdout_log({KIND: ATTEMPT, **ATTEMPT_FORMAT}), "filter": {"response_flag_filter": {}}}
+def attempt_log(pod: str) -> dict[str, Any]:
+    """`upstream_log` entry of a router filter: a line for each upstream try that failed.
+
+    It ended with a response flag, or its answer was a server error.
+    """
+    server_error = {"op": "GE", "value": {"default_value": FAILED_STATUS, "runtime_key": "testbed.failed_status"}}
+    failed = [{"response_flag_filter": {}}, {"status_code_filter": {"comparison": server_error}}]
+    return {**_stdout_log({KIND: ATTEMPT, POD: pod, **ATTEMPT_FORMAT}), "filter": {"or_filter": {"filters": failed}}}
 
 
 def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:

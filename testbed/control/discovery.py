@@ -1,7 +1,8 @@
 """What every proxy should know, knows and refused: istiod's discovery server without its streams.
 
 Owns when configuration is pushed (debounce), to whom, in which version, and what was acknowledged. What it says is
-`xds`'; how it travels is the sidecar's.
+`xds`'; how it travels is the sidecar's. Without a mesh, the kube-proxy of every node is told of endpoints the same way:
+it watches the API server, which is the same process here.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.control import xds
+from testbed.control.envoy_api import ROUTE_TYPE
+from testbed.control.kube_proxy import node_of, service_endpoints
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig, RecordEvent
 from testbed.control.objects import ClusterSpec, EndpointSlice, Node, Pod, PodAddress
 from testbed.control.store import Store
+from testbed.control.xds import ConfigGenerator, served_pods
+
+Served = tuple[tuple[str, PodAddress | None], ...]
+"""Name and address of each pod whose calls a proxy carries."""
 
 
 @dataclass(slots=True)
@@ -21,8 +27,8 @@ class _Proxy:
     """One connected proxy. `resources` is what was pushed last, by type, in push order."""
 
     resources: dict[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
-    built_for: tuple[int, PodAddress] | None = None
-    """The revision of the configuration and the pod's address that `resources` were made from."""
+    built_for: tuple[int, Served] | None = None
+    """The revision of the configuration and the pods that `resources` were made from."""
     pushed: dict[str, int] = field(default_factory=dict)
     acked: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
@@ -34,11 +40,13 @@ class Discovery:
 
     Changes of endpoints or relays are pushed after `push_debounce_s` without another change and at most
     `push_debounce_max_s` after the first (istiod, pilot/pkg/xds/discovery.go: debounce). A proxy that just connected
-    does not wait. Only types whose resources changed are sent.
+    does not wait, nor does the proxy of a node where a pod came or went (istio-cni tells ztunnel on the spot). Only
+    types whose resources changed are sent.
     """
 
     def __init__(self, cluster: ClusterSpec) -> None:
         self._cluster = cluster
+        self._generator = ConfigGenerator(cluster)
         self._proxies: dict[str, _Proxy] = {}
         self._revision = 0
         self._seen: tuple[int, tuple[object, ...]] = (0, ())
@@ -80,19 +88,26 @@ class Discovery:
         if everyone:
             self._first_change_s = self._push_due_s = None
         commands: list[Command] = []
-        inputs: tuple[dict[str, Node], dict[str, EndpointSlice]] | None = None
+        state: tuple[dict[str, Node], dict[str, EndpointSlice]] | None = None
+        pods_of = self._pods_by_node(store)
         for name, proxy in self._proxies.items():
             pod = store.find(Pod, name)
-            if not proxy.connected or pod is None or pod.address is None:
+            node = pod.node if pod is not None and pod.address is not None else node_of(name)
+            if not proxy.connected or node is None:
                 continue
-            built_for = (self._revision, pod.address)
-            at_once = proxy.built_for is None or proxy.built_for[1] != pod.address
-            if at_once or (everyone and proxy.built_for != built_for):
-                if inputs is None:
-                    nodes = {node.name: node for node in store.list(Node)}
-                    inputs = nodes, {each.service: each for each in store.list(EndpointSlice)}
-                proxy.built_for = built_for
-                commands += _push(proxy, pod, xds.proxy_resources(self._cluster, pod, *inputs))
+            pods = served_pods(pod, pods_of.get(node, ())) if pod is not None else ()
+            served = tuple((each.name, each.address) for each in pods)
+            at_once = proxy.built_for is None or proxy.built_for[1] != served
+            if at_once or (everyone and proxy.built_for != (self._revision, served)):
+                if state is None:
+                    nodes = {each.name: each for each in store.list(Node)}
+                    state = nodes, {each.service: each for each in store.list(EndpointSlice)}
+                proxy.built_for = (self._revision, served)
+                if pod is None:
+                    told = service_endpoints(self._cluster, state[0][node], state[1])
+                else:
+                    told = self._generator.resources(pod, pods, *state)
+                commands += _push(proxy, name, node, told)
         return commands
 
     def next_deadline(self) -> float | None:
@@ -113,6 +128,13 @@ class Discovery:
                 return f"not in sync: {_short(type_url)} version {version} pushed, {acked} acknowledged"
         return None
 
+    def _pods_by_node(self, store: Store) -> dict[str, list[Pod]]:
+        found: dict[str, list[Pod]] = {}
+        for pod in store.list(Pod) if self._cluster.mesh_mode == "node" else ():
+            if pod.node is not None:
+                found.setdefault(pod.node, []).append(pod)
+        return found
+
     def _notice(self, store: Store, now: float) -> None:
         """Leases and readiness alone change nothing that a proxy is told: only slices and relays do."""
         seen = (store.kind_version(EndpointSlice), tuple(node.relays for node in store.list(Node)))
@@ -126,15 +148,15 @@ class Discovery:
         self._push_due_s = min(now + timings.push_debounce_s, self._first_change_s + timings.push_debounce_max_s)
 
 
-def _push(proxy: _Proxy, pod: Pod, resources: dict[str, tuple[dict[str, Any], ...]]) -> list[Command]:
-    assert pod.node is not None
+def _push(proxy: _Proxy, name: str, node: str, resources: dict[str, tuple[dict[str, Any], ...]]) -> list[Command]:
     commands: list[Command] = []
-    for type_url in xds.PUSH_ORDER:
-        new = resources[type_url]
-        if proxy.resources.get(type_url) != new:
+    for type_url, new in resources.items():
+        # Envoy does not ask for routes before a listener names some, and would not acknowledge that there are none.
+        nothing_to_say = type_url == ROUTE_TYPE and not new
+        if proxy.resources.get(type_url) != new and not nothing_to_say:
             proxy.resources[type_url] = new
             proxy.pushed[type_url] = version = proxy.pushed.get(type_url, 0) + 1
-            commands.append(PushConfig(pod.node, pod.name, type_url, str(version), new))
+            commands.append(PushConfig(node, name, type_url, str(version), new))
     return commands
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from testbed.control.kube_proxy import kube_proxy_name, service_endpoints
 from testbed.control.manifests import manifests
 from testbed.control.messages import Command, Event, NodeRegistered, PodReadinessChanged, PodStarted, StartPod
 from testbed.control.objects import ClusterSpec, Pod, PodAddress, SocketAddress
 from testbed.control.plane import ControlPlane
-from testbed.control.xds import proxy_resources
+from testbed.control.xds import ConfigGenerator, served_pods
 
 AllocatePod = Callable[[str, int], PodAddress]
 """Node and application port -> addresses of one more pod there."""
@@ -20,8 +21,8 @@ RelayListener = Callable[[str, str], SocketAddress]
 """Source and destination node -> where the relay between them listens."""
 
 
-class UnknownPod(Exception):
-    """There is no pod of that name with a proxy."""
+class UnknownProxy(Exception):
+    """There is no pod of that name with a proxy, and no kube-proxy."""
 
 
 class DryRun:
@@ -47,14 +48,20 @@ class DryRun:
         plane = self._plane
         return manifests(self._cluster, plane.pods(), plane.nodes(), plane.endpoint_slices())
 
-    def proxy_resources(self, pod_name: str) -> list[Mapping[str, Any]]:
-        """What the Envoy of one pod is told, in push order. Raises UnknownPod."""
-        pods = {pod.name: pod for pod in self.pods() if pod.address is not None}
-        if pod_name not in pods:
-            raise UnknownPod(f"there is no pod {pod_name!r} with a proxy; there are {', '.join(pods) or 'none'}")
+    def proxy_resources(self, name: str) -> list[Mapping[str, Any]]:
+        """What one proxy is told, in push order: the Envoy of a pod, or `kube-proxy/<node>`. Raises UnknownProxy."""
+        pods = {pod.name: pod for pod in self.pods() if pod.address is not None and pod.template.has_proxy}
         nodes = {node.name: node for node in self._plane.nodes()}
         slices = {each.service: each for each in self._plane.endpoint_slices()}
-        by_type = proxy_resources(self._cluster, pods[pod_name], nodes, slices)
+        kube_proxies = [kube_proxy_name(node) for node in nodes] if self._cluster.mesh_mode == "none" else []
+        if name in kube_proxies:
+            by_type = service_endpoints(self._cluster, nodes[name.removeprefix(kube_proxy_name(""))], slices)
+        elif name in pods:
+            proxy = pods[name]
+            by_type = ConfigGenerator(self._cluster).resources(proxy, served_pods(proxy, self.pods()), nodes, slices)
+        else:
+            known = ", ".join((*pods, *kube_proxies)) or "none"
+            raise UnknownProxy(f"there is no pod {name!r} with a proxy; there are {known}")
         return [resource for resources in by_type.values() for resource in resources]
 
 

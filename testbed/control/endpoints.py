@@ -23,7 +23,8 @@ def reconcile(store: Store, now: float) -> list[Command]:
             continue
         node = nodes[pod.node]
         if pod.ready and pod.phase == "Running" and node.ready == "True":
-            endpoints[service].append(Endpoint(pod.name, node.name, node.locality, pod.address.inbound))
+            at = pod.address.app if pod.template.mesh_mode == "none" else pod.address.inbound
+            endpoints[service].append(Endpoint(pod.name, node.name, node.locality, at))
     commands: list[Command] = []
     for service, found in endpoints.items():
         change = store.put(EndpointSlice(service, tuple(sorted(found, key=lambda endpoint: endpoint.pod))))

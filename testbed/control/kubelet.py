@@ -236,7 +236,7 @@ class _Prober:
 class PodLifecycle:
     """`handle` every event when it arrives, and None when `next_deadline()` has come; carry out what it returns.
 
-    A pod is ready when all its processes run, its proxy is ready and its readiness probe (if any) passed. Processes
+    A pod is ready when all its processes run, its proxy (if any) is ready and so is its readiness probe. Processes
     restart one by one: an app that crashes leaves its proxy running. Probes are sent to the app, or to the proxy of
     a pod without one. The first probe is sent `initial_delay_s` after the start; with a `random` the later ones keep
     to a phase of their own within the period, as the kubelet's ticker is not in step with the containers.
@@ -247,7 +247,8 @@ class PodLifecycle:
         self._pod, self._node = pod, pod.node
         self._timings = timings
         self._random = random
-        names: tuple[Process, ...] = ("proxy",) if pod.template.workload is None else ("app", "proxy")
+        app: tuple[Process, ...] = () if pod.template.workload is None else ("app",)
+        names: tuple[Process, ...] = (*app, "proxy") if pod.template.has_proxy else app
         self._processes = {name: _Process(name) for name in names}
         self._probed = names[0]
         kinds: tuple[tuple[ProbeKind, Probe | None], ...] = (
@@ -411,7 +412,7 @@ class PodLifecycle:
         for process in self._processes.values():
             if process.state is not State.RUNNING:
                 return process.exit_reason or f"ContainerCreating: {process.name} is {process.state.value}"
-        if not self._proxy_ready:
+        if "proxy" in self._processes and not self._proxy_ready:
             return "ContainersNotReady: proxy is not ready"
         return next((prober.message for prober in self._probers if prober.kind == "readiness"), "")
 
@@ -429,7 +430,7 @@ class PodLifecycle:
             prober.reset()
 
     def _runs(self, name: Process) -> bool:
-        return self._processes[name].state is State.RUNNING
+        return name in self._processes and self._processes[name].state is State.RUNNING
 
     def _all_run(self) -> bool:
         return all(process.state is State.RUNNING for process in self._processes.values())

@@ -43,19 +43,19 @@ def manifests(
 ) -> list[Manifest]:
     """Plain dicts with apiVersion, kind, metadata and spec, in the order in which one would apply them.
 
-    `cluster` is what is wanted; `pods`, `nodes` and `slices` are the present state.
+    `cluster` is what is wanted; `pods`, `nodes` and `slices` are the present state. Without a mesh there are no objects
+    of Istio's: an Ingress says what the gateways route.
     """
     services = {service.name: service for service in cluster.services}
     ports = {d.template.service: d.template.port for d in cluster.deployments}
     return [
         *(_node(node) for node in nodes),
         *(_service(service, ports.get(service.name, service.port)) for service in cluster.services),
-        *(_deployment(deployment) for deployment in cluster.deployments),
+        *(_deployment(deployment) for deployment in cluster.deployments if deployment.node is None),
+        *_daemon_sets(cluster.deployments),
         *(_pod(pod) for pod in pods),
         *(_endpoint_slice(slice_) for slice_ in slices),
-        *(_destination_rule(name, policy) for name, policy in cluster.policies),
-        *(_virtual_service(services[name], policy) for name, policy in cluster.policies),
-        *_gateway(cluster.gateway, services, dict(cluster.policies)),
+        *(_ingress(cluster.gateway, services) if cluster.mesh_mode == "none" else _istio(cluster, services)),
     ]
 
 
@@ -120,6 +120,21 @@ def _deployment(deployment: Deployment) -> Manifest:
     }
 
 
+def _daemon_sets(deployments: Iterable[Deployment]) -> list[Manifest]:
+    """The Deployments that are pinned to a node each, as the one DaemonSet that they stand for."""
+    templates = {d.template.service: d.template for d in deployments if d.node is not None}
+    return [
+        {
+            **_head("apps/v1", "DaemonSet", name, _labels(template)),
+            "spec": {
+                "selector": {"matchLabels": _labels(template)},
+                "template": {"metadata": {"labels": _labels(template)}, "spec": _pod_spec(template)},
+            },
+        }
+        for name, template in templates.items()
+    ]
+
+
 def _pod(pod: Pod) -> Manifest:
     annotations = _template_annotations(pod.template) | {"testbed/deployment": pod.deployment}
     status: dict[str, Any] = {
@@ -133,8 +148,9 @@ def _pod(pod: Pod) -> Manifest:
     if pod.address is not None:
         status["podIP"] = pod.address.app.ip
         annotations["testbed/app"] = str(pod.address.app)
-        annotations["testbed/inbound"] = str(pod.address.inbound)
-        annotations["testbed/outbound"] = str(pod.address.outbound)
+        if pod.template.mesh_mode != "none":
+            annotations["testbed/inbound"] = str(pod.address.inbound)
+            annotations["testbed/outbound"] = str(pod.address.outbound)
     status["containerStatuses"] = [
         {"name": container["name"], "ready": pod.ready, "restartCount": pod.restarts}
         for container in _pod_spec(pod.template)["containers"]
@@ -154,7 +170,7 @@ def _pod_spec(template: PodTemplate) -> dict[str, Any]:
     """The containers of a pod; its proxy is not among them, as an injector would add it."""
     container: dict[str, Any] = {
         "name": template.service,
-        "image": "istio/proxyv2" if template.role == "gateway" else "testbed/workload",
+        "image": "testbed/workload" if template.role == "service" else "istio/proxyv2",
         "ports": [{"name": "http", "containerPort": template.port}],
     }
     if isinstance(template.workload, CommandWorkload):
@@ -211,6 +227,19 @@ def _work(work: WorkTime) -> str:
     return f"{work.distribution}({', '.join(parameters)})"
 
 
+def _ingress(config: GatewayConfig, services: dict[str, Service]) -> list[Manifest]:
+    paths = [
+        {
+            "path": route.path,
+            "pathType": "Prefix",
+            "backend": {"service": {"name": route.service, "port": {"number": services[route.service].port}}},
+        }
+        for route in config.routes
+    ]
+    spec = {"ingressClassName": _GATEWAY_NAME, "rules": [{"http": {"paths": paths}}]}
+    return [{**_head("networking.k8s.io/v1", "Ingress", _GATEWAY_NAME), "spec": spec}] if paths else []
+
+
 def _endpoint_slice(slice_: EndpointSlice) -> Manifest:
     """Kubernetes has one port for all endpoints of a slice; where they differ, each is in an annotation."""
     ports = sorted({endpoint.address.port for endpoint in slice_.endpoints})
@@ -239,6 +268,14 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
 
 
 # --- Istio -------------------------------------------------------------------------------------------------------
+
+
+def _istio(cluster: ClusterSpec, services: dict[str, Service]) -> list[Manifest]:
+    return [
+        *(_destination_rule(name, policy) for name, policy in cluster.policies),
+        *(_virtual_service(services[name], policy) for name, policy in cluster.policies),
+        *_gateway(cluster.gateway, services, dict(cluster.policies)),
+    ]
 
 
 def _destination_rule(service: str, policy: TrafficPolicy) -> Manifest:

@@ -52,7 +52,7 @@ class PodStopped:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConnected:
-    """The proxy of a pod opened its configuration stream and knows nothing yet."""
+    """A proxy opened its configuration stream and knows nothing yet. It has the name of its pod; see `kube_proxy`."""
 
     proxy: str
 

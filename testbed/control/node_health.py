@@ -181,13 +181,17 @@ class NodeHealth:
                 self._limiters[zone].take(now)
 
     def _evictions(self, store: Store) -> list[tuple[Pod, float]]:
-        """The pods on tainted nodes, each with the time at which its toleration ends."""
+        """The pods on tainted nodes, each with the time at which its toleration ends.
+
+        The DaemonSet controller lets its pods tolerate the taint for ever.
+        """
         tainted = {node.name: node.unreachable_since_s for node in store.list(Node)}
         tolerated_s = self._timings.unreachable_toleration_s
         return [
             (pod, since_s + tolerated_s)
             for pod in store.list(Pod)
             if pod.node is not None and pod.phase != "Terminating" and (since_s := tainted[pod.node]) is not None
+            if pod.template.role != "node-proxy"
         ]
 
     def _evict(self, store: Store, now: float) -> list[Command]:

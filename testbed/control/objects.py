@@ -80,16 +80,29 @@ class Probe:
     failure_threshold: int = 3
 
 
+MeshMode = Literal["sidecar", "node", "none"]
+"""Who carries the calls of pods: a proxy in each pod, one proxy a node for all pods there, or kube-proxy alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """What every pod of a Deployment has in common. A gateway is a pod whose only container is its proxy."""
+    """What every pod of a Deployment has in common. Gateways and node proxies are pods with a proxy and nothing else.
+
+    `mesh_mode` says who carries its calls (in Istio the labels `sidecar.istio.io/inject`, `istio.io/dataplane-mode`).
+    """
 
     service: str
     workload: BuiltinWorkload | CommandWorkload | None
     port: int = 8080
     readiness: Probe | None = None
     liveness: Probe | None = None
-    role: Literal["service", "gateway"] = "service"
+    role: Literal["service", "gateway", "node-proxy"] = "service"
+    mesh_mode: MeshMode = "sidecar"
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether an Envoy runs in the pod itself."""
+        return self.role != "service" or self.mesh_mode == "sidecar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,8 @@ class Deployment:
     """topologySpreadConstraints over zones (whenUnsatisfiable: DoNotSchedule); None spreads by preference only."""
     zones: tuple[str, ...] = ()
     """Restricts its pods to these zones (nodeSelector); empty for all."""
+    node: str | None = None
+    """Restricts its pods to one node that they do not leave either when it is unreachable, as a DaemonSet's do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +170,7 @@ class Endpoint:
     node: str
     locality: Locality
     address: SocketAddress
-    """Where callers connect: the sidecar's inbound listener."""
+    """Where callers connect: the inbound listener of the mesh in front of the pod, or the application itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,5 +297,6 @@ class ClusterSpec:
     services: tuple[Service, ...]
     gateway: GatewayConfig
     policies: tuple[tuple[str, TrafficPolicy], ...]
-    """One policy for every service, in the order of `services`."""
+    """One policy for every service, in the order of `services`. Nobody applies them in mesh mode `none`."""
     timings: Timings = Timings()
+    mesh_mode: MeshMode = "sidecar"

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from testbed.control import deployments, endpoints, scheduler
 from testbed.control.discovery import Discovery
+from testbed.control.kube_proxy import kube_proxy_name, node_of
 from testbed.control.messages import (
     Command,
     ConfigAcked,
@@ -54,6 +55,7 @@ class ControlPlane:
             self._store.put(deployment)
         self._node_health = NodeHealth((node.locality.zone for node in cluster.nodes), cluster.timings)
         self._discovery = Discovery(cluster)
+        self._kube_proxies = cluster.mesh_mode == "none"
         self._all_registered = False
         self._deadline_s: float | None = None
 
@@ -96,6 +98,8 @@ class ControlPlane:
                 lines.append(f"node {node.name}: not registered")
             elif node.ready != "True":
                 lines.append(f"node {node.name}: {node.ready}, its lease expired")
+            elif self._kube_proxies and (problem := self._discovery.not_in_sync(kube_proxy_name(node.name))):
+                lines.append(f"node {node.name}: kube-proxy {problem}")
         pods = [pod for pod in self.pods() if pod.phase != "Terminating"]
         for deployment in self._store.list(Deployment):
             count = sum(pod.deployment == deployment.name for pod in pods)
@@ -108,7 +112,7 @@ class ControlPlane:
             return f"unschedulable: {pod.reason}"
         if pod.phase == "Pending":
             return f"waiting for node {pod.node} to start it: {pod.reason}"
-        out_of_sync = self._discovery.not_in_sync(pod.name)
+        out_of_sync = self._discovery.not_in_sync(pod.name) if pod.template.has_proxy else None
         if not pod.ready:
             node = self._store.get(Node, pod.node)
             told = "no readiness reported yet" if node.ready == "True" else f"its node is {node.ready}"
@@ -121,6 +125,7 @@ class ControlPlane:
             case None:
                 return []
             case NodeRegistered():
+                self._discovery.disconnect(kube_proxy_name(event.node))
                 for pod in self.pods():
                     if pod.node == event.node:
                         self._discovery.disconnect(pod.name)
@@ -130,7 +135,8 @@ class ControlPlane:
             case PodStarted() | PodReadinessChanged() | PodStopped():
                 return self._take_in_pod(event)
             case ProxyConnected():
-                return self._discovery.connect(event) if self._store.find(Pod, event.proxy) else []
+                known = self._store.find(Pod, event.proxy) or node_of(event.proxy)
+                return self._discovery.connect(event) if known else []
             case ConfigAcked():
                 self._discovery.acked(event)
                 return []

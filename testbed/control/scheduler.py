@@ -15,7 +15,7 @@ from testbed.control.store import Store
 
 UNREACHABLE = "node(s) had untolerated taint {node.kubernetes.io/unreachable: }"
 NOT_READY = "node(s) had untolerated taint {node.kubernetes.io/not-ready: }"
-WRONG_ZONE = "node(s) didn't match Pod's node affinity/selector"
+WRONG_NODE = "node(s) didn't match Pod's node affinity/selector"
 TOO_MANY_PODS = "Too many pods"
 SKEWED = "node(s) didn't match pod topology spread constraints"
 WAITING_FOR_KUBELET = "ContainerCreating"
@@ -74,7 +74,7 @@ class _Placement:
 
         A node counts for the first filter that refuses it, in the order of kube-scheduler's default plugins.
         """
-        selected = [node for node in self._nodes if not deployment.zones or node.locality.zone in deployment.zones]
+        selected = [node for node in self._nodes if _selects(deployment, node)]
         # nodeTaintsPolicy Ignore, the default: the zone of a dead node still counts as a domain to spread over.
         fewest = min((self._deployment_in_zone[deployment.name, node.locality.zone] for node in selected), default=0)
         fitting: list[Node] = []
@@ -86,8 +86,8 @@ class _Placement:
                 refusals[UNREACHABLE] += 1
             elif node.ready != "True":
                 refusals[NOT_READY] += 1
-            elif deployment.zones and zone not in deployment.zones:
-                refusals[WRONG_ZONE] += 1
+            elif not _selects(deployment, node):
+                refusals[WRONG_NODE] += 1
             elif self._on_node[node.name] >= node.capacity_pods:
                 refusals[TOO_MANY_PODS] += 1
             elif deployment.max_skew is not None and skew > deployment.max_skew:
@@ -104,6 +104,11 @@ class _Placement:
             return in_zone, self._service_on_node[service, node.name], self._on_node[node.name]
 
         return min(fitting, key=score)
+
+
+def _selects(deployment: Deployment, node: Node) -> bool:
+    in_zone = not deployment.zones or node.locality.zone in deployment.zones
+    return in_zone and deployment.node in (None, node.name)
 
 
 def _unschedulable(nodes: int, refusals: Counter[str]) -> str:

@@ -1,25 +1,46 @@
 """Translation of cluster objects into what Envoy understands, for one proxy at a time.
 
-Owns the shape of every listener, route, cluster and endpoint that a proxy gets, as Istio's pilot would write it
-(pilot/pkg/networking/core). Preferences among endpoints are `locality`, log lines `access_log`; when to push is
-`plane`, and protobuf is `emulation`: here resources are the JSON form of the protobuf messages, each with `@type`.
-
-A sidecar has an inbound listener in front of its application and an outbound one that is an HTTP forward proxy
-(applications set HTTP_PROXY). A gateway has one listener for clients.
+Owns the shape of every route, cluster and endpoint that a proxy gets, as Istio's pilot would write it
+(pilot/pkg/networking/core). Preferences among endpoints are `locality`, listeners are `listeners`, log lines
+`access_log`; when to push is `discovery`, and protobuf is `emulation`: here resources are the JSON form of the protobuf
+messages, each with `@type`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from testbed.control.access_log import GATEWAY, INBOUND, OUTBOUND, PEER_HEADER, CallKind, attempt_log, call_log
+from testbed.control.access_log import GATEWAY, OUTBOUND, PEER_HEADER
+from testbed.control.envoy_api import (
+    ADS,
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    TYPES,
+    Resource,
+    address,
+    duration,
+    header,
+)
+from testbed.control.kube_proxy import reachable
+from testbed.control.listeners import (
+    READY_PATH,
+    address_of,
+    gateway_listener,
+    inbound_cluster_name,
+    inbound_listener,
+    named,
+    outbound_listener,
+)
 from testbed.control.locality import LocalityRule, locality_rule, prioritised
 from testbed.control.objects import (
     ClusterSpec,
     Endpoint,
     EndpointSlice,
     GatewayRoute,
+    LocalityLoadBalancing,
     Node,
     OutlierDetection,
     Pod,
@@ -29,53 +50,96 @@ from testbed.control.objects import (
     TrafficPolicy,
 )
 
-Resource = dict[str, Any]
-
-_TYPES: Final = "type.googleapis.com/"
-CLUSTER_TYPE: Final = _TYPES + "envoy.config.cluster.v3.Cluster"
-ENDPOINT_TYPE: Final = _TYPES + "envoy.config.endpoint.v3.ClusterLoadAssignment"
-LISTENER_TYPE: Final = _TYPES + "envoy.config.listener.v3.Listener"
-ROUTE_TYPE: Final = _TYPES + "envoy.config.route.v3.RouteConfiguration"
-
 PUSH_ORDER: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 """Make before break: nothing is named before it exists. Source: Envoy, xds_protocol, eventual consistency."""
 
-READY_PATH: Final = "/testbed/ready"
-"""A gateway that has its configuration answers 200 here, itself; such calls are not logged."""
 ENTRY_ZONE_HEADER: Final = "x-testbed-entry-zone"
 """Names in every answer that a gateway routed the zone of the gateway."""
 
 _NO_LIMIT: Final = 2**32 - 1
-_ADS: Final[Mapping[str, Any]] = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+_NO_POLICY: Final = TrafficPolicy(load_balancer="RANDOM", retries=Retries(attempts=0))
+"""What is left for a gateway without a mesh: an ingress controller that picks endpoints as kube-proxy does."""
+_NO_RULE: Final = LocalityRule(LocalityLoadBalancing(enabled=False), failover=False)
 
 
-def proxy_resources(
-    cluster: ClusterSpec, proxy: Pod, nodes: Mapping[str, Node], slices: Mapping[str, EndpointSlice]
-) -> dict[str, tuple[Resource, ...]]:
-    """All resources of the proxy of one pod: type URL -> resources, in `PUSH_ORDER`.
+def served_pods(proxy: Pod, pods: Iterable[Pod]) -> tuple[Pod, ...]:
+    """Those of `pods` whose calls a proxy carries and that have an address: its own pod, or all of its node."""
+    if proxy.template.role != "node-proxy":
+        return (proxy,) if proxy.address is not None else ()
+    return tuple(
+        pod
+        for pod in pods
+        if pod.node == proxy.node
+        and pod.address is not None
+        and pod.template.role == "service"
+        and pod.template.mesh_mode == "node"
+    )
 
-    `nodes` by name and `slices` by service are the present state; a service without a slice has no endpoints. The
-    pod must be bound to a node and have an address.
+
+class ConfigGenerator:
+    """Makes the resources of every proxy of one cluster (as Istio's ConfigGenerator does, with its XdsCache).
+
+    What several proxies are told alike is the same object for all of them, also from call to call as long as nothing
+    of it changes: clusters everywhere, endpoints on one node.
     """
-    assert proxy.node is not None, f"pod {proxy.name} has a proxy but no node"
-    node = nodes[proxy.node]
-    policies = dict(cluster.policies)
-    services = [(service, policies.get(service.name, TrafficPolicy())) for service in cluster.services]
-    rules = [(service, policy, locality_rule(service, policy)) for service, policy in services]
 
-    clusters = [_outbound_cluster(service, policy, rule) for service, policy, rule in rules]
-    endpoints = [
-        _load_assignment(service, rule, slices.get(service.name, EndpointSlice(service.name)), node)
-        for service, _, rule in rules
-    ]
-    if proxy.template.role == "gateway":
-        listeners = [_gateway_listener(proxy)]
-        routes = [_gateway_routes(cluster.gateway.routes, services, proxy, node)]
-    else:
-        clusters.insert(0, _inbound_cluster(proxy, policies.get(proxy.template.service, TrafficPolicy())))
-        listeners = [_inbound_listener(proxy), _outbound_listener(proxy)]
-        routes = [_outbound_routes(services, proxy)]
-    return dict(zip(PUSH_ORDER, map(tuple, (clusters, endpoints, listeners, routes)), strict=True))
+    def __init__(self, cluster: ClusterSpec) -> None:
+        self._cluster = cluster
+        self._meshed = cluster.mesh_mode != "none"
+        policies = dict(cluster.policies) if self._meshed else {}
+        default = TrafficPolicy() if self._meshed else _NO_POLICY
+        self._policies = {service.name: policies.get(service.name, default) for service in cluster.services}
+        self._rules = [
+            (service, locality_rule(service, self._policies[service.name]) if self._meshed else _NO_RULE)
+            for service in cluster.services
+        ]
+        self._clusters = tuple(
+            _outbound_cluster(service, self._policies[service.name], rule) for service, rule in self._rules
+        )
+        self._actions = {
+            service.name: _route_action(service, self._policies[service.name]) for service in cluster.services
+        }
+        self._hosts = [_virtual_host(service, self._actions[service.name]) for service in cluster.services]
+        self._assignments: dict[tuple[str, str], tuple[tuple[object, ...], Resource]] = {}
+
+    def resources(
+        self, proxy: Pod, served: tuple[Pod, ...], nodes: Mapping[str, Node], slices: Mapping[str, EndpointSlice]
+    ) -> dict[str, tuple[Resource, ...]]:
+        """All resources of one proxy: type URL -> resources, in `PUSH_ORDER`.
+
+        `served` are its `served_pods`; `nodes` by name and `slices` by service are the present state. A service
+        without a slice has no endpoints. The proxy's pod must be bound to a node.
+        """
+        assert proxy.node is not None, f"pod {proxy.name} has a proxy but no node"
+        node = nodes[proxy.node]
+        endpoints = tuple(self._load_assignment(service, rule, slices, node) for service, rule in self._rules)
+        if proxy.template.role == "gateway":
+            return {
+                CLUSTER_TYPE: self._clusters,
+                ENDPOINT_TYPE: endpoints,
+                LISTENER_TYPE: (gateway_listener(proxy),),
+                ROUTE_TYPE: (_gateway_routes(self._cluster.gateway.routes, self._actions, proxy, node),),
+            }
+        return {
+            CLUSTER_TYPE: (*(self._inbound_cluster(proxy, pod) for pod in served), *self._clusters),
+            ENDPOINT_TYPE: endpoints,
+            LISTENER_TYPE: tuple(make(proxy, pod) for pod in served for make in (inbound_listener, outbound_listener)),
+            ROUTE_TYPE: tuple(_outbound_routes(self._hosts, proxy, pod) for pod in served),
+        }
+
+    def _inbound_cluster(self, proxy: Pod, pod: Pod) -> Resource:
+        return _inbound_cluster(proxy, pod, self._policies.get(pod.template.service, TrafficPolicy()))
+
+    def _load_assignment(
+        self, service: Service, rule: LocalityRule, slices: Mapping[str, EndpointSlice], node: Node
+    ) -> Resource:
+        endpoints = slices[service.name].endpoints if service.name in slices else ()
+        made_from = (endpoints, node.relays)
+        key = (service.name, node.name)
+        if key not in self._assignments or self._assignments[key][0] != made_from:
+            usable = endpoints if self._meshed else reachable(endpoints, node, service.traffic_distribution)
+            self._assignments[key] = (made_from, _load_assignment(service, rule, usable, node))
+        return self._assignments[key][1]
 
 
 def outbound_cluster_name(service: Service) -> str:
@@ -97,7 +161,7 @@ def _outbound_cluster(service: Service, policy: TrafficPolicy, rule: LocalityRul
     http: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
     connections: dict[str, Any] = {}
     if pool.idle_timeout_s is not None:
-        connections["idle_timeout"] = _duration(pool.idle_timeout_s)
+        connections["idle_timeout"] = duration(pool.idle_timeout_s)
     if pool.max_requests_per_connection is not None:
         connections["max_requests_per_connection"] = pool.max_requests_per_connection
     if connections:
@@ -106,14 +170,14 @@ def _outbound_cluster(service: Service, policy: TrafficPolicy, rule: LocalityRul
         "@type": CLUSTER_TYPE,
         "name": name,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": dict(_ADS), "service_name": name},
-        "connect_timeout": _duration(pool.connect_timeout_s),
+        "eds_cluster_config": {"eds_config": dict(ADS), "service_name": name},
+        "connect_timeout": duration(pool.connect_timeout_s),
         "lb_policy": policy.load_balancer,
         "common_lb_config": balancing,
         "circuit_breakers": _circuit_breakers(policy),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": _TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 **http,
             }
         },
@@ -124,24 +188,19 @@ def _outbound_cluster(service: Service, policy: TrafficPolicy, rule: LocalityRul
     return resource
 
 
-def _inbound_cluster(proxy: Pod, policy: TrafficPolicy) -> Resource:
-    assert proxy.address is not None, f"pod {proxy.name} has a proxy but no address"
-    name = _inbound_cluster_name(proxy)
+def _inbound_cluster(proxy: Pod, pod: Pod, policy: TrafficPolicy) -> Resource:
+    name = inbound_cluster_name(proxy, pod)
     return {
         "@type": CLUSTER_TYPE,
         "name": name,
         "type": "STATIC",
-        "connect_timeout": _duration(policy.connection_pool.connect_timeout_s),
+        "connect_timeout": duration(policy.connection_pool.connect_timeout_s),
         "circuit_breakers": _circuit_breakers(TrafficPolicy()),
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(proxy.address.app)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(address_of(pod).app)}}]}],
         },
     }
-
-
-def _inbound_cluster_name(proxy: Pod) -> str:
-    return f"inbound|{proxy.template.port}||"
 
 
 def _circuit_breakers(policy: TrafficPolicy) -> dict[str, Any]:
@@ -162,8 +221,8 @@ def _outlier_detection(outliers: OutlierDetection) -> dict[str, Any]:
         "consecutive_5xx": outliers.consecutive_5xx_errors,
         "enforcing_consecutive_5xx": 100 if outliers.consecutive_5xx_errors > 0 else 0,
         "enforcing_success_rate": 0,
-        "interval": _duration(outliers.interval_s),
-        "base_ejection_time": _duration(outliers.base_ejection_time_s),
+        "interval": duration(outliers.interval_s),
+        "base_ejection_time": duration(outliers.base_ejection_time_s),
         "max_ejection_percent": outliers.max_ejection_percent,
     }
     if outliers.consecutive_gateway_errors is not None:
@@ -175,10 +234,10 @@ def _outlier_detection(outliers: OutlierDetection) -> dict[str, Any]:
 _RELAYED_TRANSPORT: Final[Mapping[str, Any]] = {
     "name": "envoy.transport_sockets.http_11_proxy",
     "typed_config": {
-        "@type": _TYPES + "envoy.extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport",
+        "@type": TYPES + "envoy.extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport",
         "transport_socket": {
             "name": "envoy.transport_sockets.raw_buffer",
-            "typed_config": {"@type": _TYPES + "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+            "typed_config": {"@type": TYPES + "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
         },
     },
 }
@@ -188,7 +247,7 @@ _RELAYED_TRANSPORT: Final[Mapping[str, Any]] = {
 # --- endpoints ---------------------------------------------------------------------------------------------------
 
 
-def _load_assignment(service: Service, rule: LocalityRule, slice_: EndpointSlice, node: Node) -> Resource:
+def _load_assignment(service: Service, rule: LocalityRule, endpoints: Sequence[Endpoint], node: Node) -> Resource:
     relays = dict(node.relays)
     return {
         "@type": ENDPOINT_TYPE,
@@ -204,123 +263,39 @@ def _load_assignment(service: Service, rule: LocalityRule, slice_: EndpointSlice
                 "load_balancing_weight": group.weight,
                 "lb_endpoints": [_lb_endpoint(endpoint, node, relays) for endpoint in group.endpoints],
             }
-            for group in prioritised(slice_.endpoints, node, rule)
+            for group in prioritised(endpoints, node, rule)
         ],
     }
 
 
 def _lb_endpoint(endpoint: Endpoint, node: Node, relays: Mapping[str, SocketAddress]) -> dict[str, Any]:
     """An endpoint keeps its true address; on another node it names the relay that every byte must cross."""
-    resource: dict[str, Any] = {"endpoint": {"address": _address(endpoint.address)}}
+    resource: dict[str, Any] = {"endpoint": {"address": address(endpoint.address)}}
     if endpoint.node != node.name and relays:
         assert endpoint.node in relays, f"node {node.name} has relays, but none to node {endpoint.node}"
         resource["metadata"] = {
             "typed_filter_metadata": {
                 "envoy.http11_proxy_transport_socket.proxy_address": {
-                    "@type": _TYPES + "envoy.config.core.v3.Address",
-                    **_address(relays[endpoint.node]),
+                    "@type": TYPES + "envoy.config.core.v3.Address",
+                    **address(relays[endpoint.node]),
                 }
             }
         }
     return resource
 
 
-# --- listeners ---------------------------------------------------------------------------------------------------
-
-
-def _inbound_listener(proxy: Pod) -> Resource:
-    assert proxy.address is not None, f"pod {proxy.name} has a proxy but no address"
-    route_config = {
-        "name": INBOUND,
-        "validate_clusters": False,
-        "virtual_hosts": [
-            {
-                "name": INBOUND,
-                "domains": ["*"],
-                "routes": [
-                    {"match": {"prefix": "/"}, "route": {"cluster": _inbound_cluster_name(proxy), "timeout": "0s"}}
-                ],
-            }
-        ],
-    }
-    return _listener(INBOUND, proxy.address.inbound, {"route_config": route_config, "access_log": [call_log(INBOUND)]})
-
-
-def _outbound_listener(proxy: Pod) -> Resource:
-    assert proxy.address is not None, f"pod {proxy.name} has a proxy but no address"
-    http = {"rds": _rds(OUTBOUND), "access_log": [call_log(OUTBOUND)]}
-    return _listener(OUTBOUND, proxy.address.outbound, http)
-
-
-def _gateway_listener(proxy: Pod) -> Resource:
-    assert proxy.address is not None, f"pod {proxy.name} has a proxy but no address"
-    http = {
-        "rds": _rds(GATEWAY),
-        "access_log": [call_log(GATEWAY, unlogged_path=READY_PATH)],
-        "always_set_request_id_in_response": True,
-        "use_remote_address": True,
-    }
-    return _listener(GATEWAY, proxy.address.app, http)
-
-
-def _listener(kind: CallKind, address: SocketAddress, http: Mapping[str, Any]) -> Resource:
-    """A listener whose only filter is an HTTP connection manager. `http` is what sets it apart from the others."""
-    router: dict[str, Any] = {
-        "@type": _TYPES + "envoy.extensions.filters.http.router.v3.Router",
-        "dynamic_stats": False,
-        "suppress_envoy_headers": True,
-    }
-    if kind != INBOUND:
-        router["upstream_log"] = [attempt_log()]
-    return {
-        "@type": LISTENER_TYPE,
-        "name": kind,
-        "address": _address(address),
-        "traffic_direction": "INBOUND" if kind == INBOUND else "OUTBOUND",
-        # Two proxies on one address would silently share its connections: fail to bind instead.
-        "enable_reuse_port": False,
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": {
-                            "@type": _TYPES + "envoy.extensions.filters.network.http_connection_manager.v3."
-                            "HttpConnectionManager",
-                            "stat_prefix": kind,
-                            "server_name": "testbed-envoy",
-                            "server_header_transformation": "OVERWRITE" if kind == GATEWAY else "PASS_THROUGH",
-                            "normalize_path": True,
-                            "stream_idle_timeout": "0s",
-                            "use_remote_address": False,
-                            "generate_request_id": True,
-                            "preserve_external_request_id": True,
-                            "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
-                            **http,
-                        },
-                    }
-                ]
-            }
-        ],
-    }
-
-
-def _rds(name: str) -> dict[str, Any]:
-    return {"config_source": dict(_ADS), "route_config_name": name}
-
-
 # --- routes ------------------------------------------------------------------------------------------------------
 
 
-def _outbound_routes(services: list[tuple[Service, TrafficPolicy]], proxy: Pod) -> Resource:
-    hosts = [
-        {
-            "name": f"{service.name}:{service.port}",
-            "domains": _domains(service),
-            "routes": [{"match": {"prefix": "/"}, "route": _route_action(service, policy)}],
-        }
-        for service, policy in services
-    ]
+def _virtual_host(service: Service, action: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": f"{service.name}:{service.port}",
+        "domains": _domains(service),
+        "routes": [{"match": {"prefix": "/"}, "route": action}],
+    }
+
+
+def _outbound_routes(hosts: Sequence[Mapping[str, Any]], proxy: Pod, pod: Pod) -> Resource:
     # Istio's outboundTrafficPolicy REGISTRY_ONLY: calls to anything but a service are answered 502.
     blocked = {
         "name": "block_all",
@@ -329,17 +304,16 @@ def _outbound_routes(services: list[tuple[Service, TrafficPolicy]], proxy: Pod) 
     }
     return {
         "@type": ROUTE_TYPE,
-        "name": OUTBOUND,
+        "name": named(OUTBOUND, proxy, pod),
         "validate_clusters": False,
         "virtual_hosts": [*hosts, blocked],
-        "request_headers_to_add": [_header(PEER_HEADER, proxy.name)],
+        "request_headers_to_add": [header(PEER_HEADER, pod.name)],
     }
 
 
 def _gateway_routes(
-    routes: tuple[GatewayRoute, ...], services: list[tuple[Service, TrafficPolicy]], proxy: Pod, node: Node
+    routes: Iterable[GatewayRoute], actions: Mapping[str, Mapping[str, Any]], gateway: Pod, node: Node
 ) -> Resource:
-    by_name = {service.name: (service, policy) for service, policy in services}
     return {
         "@type": ROUTE_TYPE,
         "name": GATEWAY,
@@ -350,15 +324,12 @@ def _gateway_routes(
                 "domains": ["*"],
                 "routes": [
                     {"match": {"path": READY_PATH}, "direct_response": {"status": 200}},
-                    *(
-                        {"match": {"prefix": route.path}, "route": _route_action(*by_name[route.service])}
-                        for route in routes
-                    ),
+                    *({"match": {"prefix": route.path}, "route": actions[route.service]} for route in routes),
                 ],
             }
         ],
-        "request_headers_to_add": [_header(PEER_HEADER, proxy.name)],
-        "response_headers_to_add": [_header(ENTRY_ZONE_HEADER, node.locality.zone)],
+        "request_headers_to_add": [header(PEER_HEADER, gateway.name)],
+        "response_headers_to_add": [header(ENTRY_ZONE_HEADER, node.locality.zone)],
     }
 
 
@@ -371,7 +342,7 @@ def _domains(service: Service) -> list[str]:
 def _route_action(service: Service, policy: TrafficPolicy) -> dict[str, Any]:
     action: dict[str, Any] = {
         "cluster": outbound_cluster_name(service),
-        "timeout": _duration(policy.timeout_s or 0.0),
+        "timeout": duration(policy.timeout_s or 0.0),
     }
     if policy.retries.attempts > 0:
         action["retry_policy"] = _retry_policy(policy.retries)
@@ -388,7 +359,7 @@ def _retry_policy(retries: Retries) -> dict[str, Any]:
             {
                 "name": "envoy.retry_host_predicates.previous_hosts",
                 "typed_config": {
-                    "@type": _TYPES + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                    "@type": TYPES + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
                 },
             }
         ],
@@ -396,21 +367,5 @@ def _retry_policy(retries: Retries) -> dict[str, Any]:
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
     if retries.per_try_timeout_s is not None:
-        policy["per_try_timeout"] = _duration(retries.per_try_timeout_s)
+        policy["per_try_timeout"] = duration(retries.per_try_timeout_s)
     return policy
-
-
-# --- small messages ----------------------------------------------------------------------------------------------
-
-
-def _address(address: SocketAddress) -> dict[str, Any]:
-    return {"socket_address": {"address": address.ip, "port_value": address.port}}
-
-
-def _header(key: str, value: str) -> dict[str, Any]:
-    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-
-
-def _duration(seconds: float) -> str:
-    """A google.protobuf.Duration in JSON form: `0.25s`."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"

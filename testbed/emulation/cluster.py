@@ -82,6 +82,7 @@ class EmulatedCluster:
                 self._master.actor,
                 fleet.of(place.name).folders,
                 scenario.seed,
+                [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
             )
             for place in topology.nodes
         }
@@ -194,9 +195,12 @@ class EmulatedCluster:
                 return Effect(agent.machine.clock.to_local(await agent.ask("power_on")))
             case KillPod():
                 victims = await self._victims(action)
-                times = await asyncio.gather(*(self._kill(self._agents[node], pod, due_s) for pod, node in victims))
-                killed_at = tuple((pod, at_s) for (pod, _), at_s in zip(victims, times, strict=True))
-                return Effect(max(times, default=due_s), killed_at)
+                times = await asyncio.gather(
+                    *(self._kill(self._agents[node], pod.name, due_s) for pod, node in victims)
+                )
+                killed_at = zip(victims, times, strict=True)
+                proxies = tuple((pod.name, at_s) for (pod, _), at_s in killed_at if pod.template.has_proxy)
+                return Effect(max(times, default=due_s), proxies)
             case PowerOffMachine():
                 return Effect(await self._fleet.power_off(action, due_s))
 
@@ -227,12 +231,12 @@ class EmulatedCluster:
         clock = agent.machine.clock
         return clock.to_local(await agent.ask("kill_pod", pod, clock.to_remote(due_s)))
 
-    async def _victims(self, action: KillPod) -> list[tuple[str, str]]:
+    async def _victims(self, action: KillPod) -> list[tuple[PodObject, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
         running = await self._all("running_pods", self._agents.values())
         nodes = {id(agent): node for node, agent in self._agents.items()}
         found = [
-            (pod.name, node)
+            (pod, node)
             for agent, pods in running
             for node in [nodes[id(agent)]]
             for pod in pods
@@ -240,7 +244,7 @@ class EmulatedCluster:
             and (action.service is None or pod.template.service == action.service)
             and (action.zone is None or self._scenario.topology.place(node).locality.zone == action.zone)
         ]
-        return sorted(found)[: action.count]
+        return sorted(found, key=lambda victim: victim[0].name)[: action.count]
 
     async def _why_not_ready(self, readiness: Readiness) -> str:
         """What is missing, and the last words of the processes that ended."""

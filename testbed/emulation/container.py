@@ -6,23 +6,31 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 
 from testbed.control.objects import BuiltinWorkload, CommandWorkload, Pod, PodAddress, SocketAddress, WorkTime
 
 SETTINGS_VARIABLE = "TESTBED_WORKLOAD"
+ACCESS_SUFFIX = ".access.jsonl"
+"""Of every file with lines about calls, whoever wrote them."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSettings:
-    """Everything the process of a built-in workload is told. `proxy` is the sidecar's outbound listener."""
+    """Everything the process of a built-in workload is told.
+
+    `proxy` is the mesh's outbound listener for the pod. Without a mesh there is none: services are called at the
+    addresses in the environment, and every call is logged at `call_log`.
+    """
 
     host: str
     port: int
-    proxy: SocketAddress
+    proxy: SocketAddress | None
     workload: BuiltinWorkload
     seed: int
+    call_log: str | None = None
 
     def to_json(self) -> str:
         return orjson.dumps(self).decode()
@@ -30,11 +38,11 @@ class WorkloadSettings:
     @classmethod
     def from_json(cls, text: str) -> WorkloadSettings:
         data = orjson.loads(text)
-        proxy = SocketAddress(**data.pop("proxy"))
+        proxy = data.pop("proxy")
         workload = data.pop("workload")
         workload["work"] = WorkTime(**workload["work"])
         workload["stages"] = tuple(tuple(stage) for stage in workload["stages"])
-        return cls(workload=BuiltinWorkload(**workload), proxy=proxy, **data)
+        return cls(workload=BuiltinWorkload(**workload), proxy=proxy and SocketAddress(**proxy), **data)
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -46,24 +54,52 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     )
 
 
-def command_line(pod: Pod, address: PodAddress, seed: int) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment of the pod's container: who and where it is, and its sidecar as HTTP proxy."""
-    proxy = f"http://{address.outbound}"
+def service_variables(service: str) -> tuple[str, str]:
+    """The names of the variables with a service's virtual address and port.
+
+    Kubernetes, "Discovering services": `{SVCNAME}_SERVICE_HOST` and `_PORT`, upper case, dashes become underscores.
+    """
+    name = service.upper().replace("-", "_")
+    return f"{name}_SERVICE_HOST", f"{name}_SERVICE_PORT"
+
+
+def service_address(service: str, env: Mapping[str, str]) -> SocketAddress:
+    """The virtual address that an environment has for a service. Raises KeyError."""
+    host, port = service_variables(service)
+    return SocketAddress(env[host], int(env[port]))
+
+
+def command_line(
+    pod: Pod, address: PodAddress, seed: int, services: Mapping[str, SocketAddress], log_dir: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of the pod's container: who and where it is, and how it calls others.
+
+    That is the mesh as HTTP proxy or, without a mesh, the virtual addresses of `services`.
+    """
     env = {
         "POD_NAME": pod.name,
         "POD_IP": address.app.ip,
         "NODE_NAME": pod.node or "",
         "HOSTNAME": pod.name,
         "PORT": str(address.app.port),
-        "HTTP_PROXY": proxy,
-        "http_proxy": proxy,
-        "NO_PROXY": address.app.ip,
-        "no_proxy": address.app.ip,
         "PYTHONUNBUFFERED": "1",
     }
+    meshed = pod.template.mesh_mode != "none"
+    if meshed:
+        env |= dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{address.outbound}")
+        env |= dict.fromkeys(("NO_PROXY", "no_proxy"), address.app.ip)
+    for service, at in services.items():
+        env |= dict(zip(service_variables(service), (at.ip, str(at.port)), strict=True))
     match pod.template.workload:
         case BuiltinWorkload() as workload:
-            settings = WorkloadSettings(address.app.ip, address.app.port, address.outbound, workload, seed)
+            settings = WorkloadSettings(
+                address.app.ip,
+                address.app.port,
+                address.outbound if meshed else None,
+                workload,
+                seed,
+                None if meshed else str(log_dir / f"{pod.name}{ACCESS_SUFFIX}"),
+            )
             env[SETTINGS_VARIABLE] = settings.to_json()
             return [sys.executable, "-m", "testbed.emulation.workload"], env
         case CommandWorkload(command=command, env=declared):

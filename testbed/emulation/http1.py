@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the built-in workload needs it: a server and a client to one proxy, over httptools and uvloop.
+"""HTTP/1.1 as the built-in workload needs it: a server and a client to one address, over httptools and uvloop.
 
 Parsing is httptools'. What is left out is what a general framework spends most of its time on: an emulated pod gets a
 few hundred requests a second on a share of a core, and everything that it executes is cold in the caches by then.
@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
+
+SERVED_BY = b"x-testbed-served-by"
+"""Names in an answer the address of the server that gave it: behind a virtual address, callers cannot know."""
 
 REASONS = {200: b"OK", 500: b"Internal Server Error", 504: b"Gateway Timeout"}
 
@@ -32,14 +35,27 @@ class Response:
     body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client was answered; `served_by` as the server calls itself."""
+
+    status: int
+    body_bytes: int
+    served_by: str | None
+
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class ServerProtocol(asyncio.Protocol):
-    """One connection of a caller. Requests of one connection are answered in order, one at a time."""
+    """One connection of a caller. Requests of one connection are answered in order, one at a time.
 
-    def __init__(self, handler: Handler) -> None:
+    `served_by` is what answers are to say of it, if anything.
+    """
+
+    def __init__(self, handler: Handler, served_by: str | None = None) -> None:
         self._handler = handler
+        self._identity = b"" if served_by is None else b"%b: %b\r\n" % (SERVED_BY, served_by.encode())
         self._parser = httptools.HttpRequestParser(self)
         self._request = Request()
         self._waiting: list[Request] = []
@@ -84,28 +100,31 @@ class ServerProtocol(asyncio.Protocol):
             request = self._waiting.pop(0)
             response = await self._handler(request)
             self._transport.write(
-                b"HTTP/1.1 %d %b\r\ncontent-length: %d\r\n\r\n%b"
-                % (response.status, REASONS[response.status], len(response.body), response.body)
+                b"HTTP/1.1 %d %b\r\ncontent-length: %d\r\n%b\r\n%b"
+                % (response.status, REASONS[response.status], len(response.body), self._identity, response.body)
             )
             if not request.keep_alive:
                 self._transport.close()
 
 
-class ProxyClient:
-    """GET requests through one HTTP proxy, over connections that are kept and used again, newest first."""
+class HttpClient:
+    """GET requests to one address, over connections that are kept and used again, newest first."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
         self._idle: list[_ClientProtocol] = []
 
-    async def get(self, url: str, host: str, headers: dict[bytes, bytes]) -> int:
-        """The status of the answer, once all of it is there. Raises OSError when the connection fails or breaks."""
+    async def get(self, target: str, host: str, headers: dict[bytes, bytes]) -> Answer:
+        """The answer, once all of it is there. `target` is a path or, to a proxy, a URL.
+
+        Raises OSError when the connection fails or breaks.
+        """
         connection = await self._connection()
         lines = b"".join(b"%b: %b\r\n" % header for header in headers.items())
-        message = b"GET %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (url.encode(), host.encode(), lines)
+        message = b"GET %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (target.encode(), host.encode(), lines)
         try:
-            status, keep = await connection.request(message)
+            answer, keep = await connection.request(message)
         except BaseException:
             # Also when the caller gave up: what is still to come on this connection answers nobody.
             connection.close()
@@ -114,7 +133,7 @@ class ProxyClient:
             self._idle.append(connection)
         else:
             connection.close()
-        return status
+        return answer
 
     async def _connection(self) -> _ClientProtocol:
         while self._idle:
@@ -127,17 +146,20 @@ class ProxyClient:
 
 
 class _ClientProtocol(asyncio.Protocol):
-    """One connection to the proxy: one request at a time."""
+    """One connection to the server: one request at a time."""
 
     def __init__(self) -> None:
         self.usable = True
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: asyncio.Future[tuple[int, bool]] | None = None
+        self._answer: asyncio.Future[tuple[Answer, bool]] | None = None
+        self._body_bytes = 0
+        self._served_by: str | None = None
 
-    async def request(self, message: bytes) -> tuple[int, bool]:
-        """Status, and whether the connection can be used again."""
+    async def request(self, message: bytes) -> tuple[Answer, bool]:
+        """The answer, and whether the connection can be used again."""
         assert self._transport is not None
+        self._body_bytes, self._served_by = 0, None
         self._answer = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(message)
@@ -155,15 +177,23 @@ class _ClientProtocol(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(ConnectionError(f"the proxy's answer is no HTTP: {error}"))
+            self._fail(ConnectionError(f"the answer is no HTTP: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
-        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("the proxy closed the connection"))
+        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("the server closed the connection"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == SERVED_BY:
+            self._served_by = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result((self._parser.get_status_code(), self._parser.should_keep_alive()))
+            answer = Answer(self._parser.get_status_code(), self._body_bytes, self._served_by)
+            self._answer.set_result((answer, self._parser.should_keep_alive()))
 
     def _fail(self, error: OSError) -> None:
         if self._answer is not None and not self._answer.done():

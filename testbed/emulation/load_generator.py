@@ -20,9 +20,9 @@ import orjson
 from loadgen.command import command
 from loadgen.settings import ENVIRONMENT_VARIABLE
 from testbed.control.entry import EntryTable
+from testbed.control.listeners import READY_PATH
 from testbed.control.objects import SocketAddress, Timings
 from testbed.control.topology import Topology
-from testbed.control.xds import READY_PATH
 from testbed.emulation.actors import until
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines

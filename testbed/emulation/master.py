@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import orjson
+
+from testbed.control.kube_proxy import ENDPOINT_SLICE
 from testbed.control.messages import (
     Command,
     ConfigAcked,
@@ -26,7 +29,7 @@ from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
 from testbed.emulation.actors import Actor, tell, until
 from testbed.emulation.control_channel import ControlChannel
-from testbed.emulation.protobuf import to_any
+from testbed.emulation.protobuf import shared_to_any
 from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkSample, LinkTable
@@ -135,7 +138,8 @@ class Master:
         self._announce_gateways()
 
     def _push(self, command: PushConfig, now_s: float) -> None:
-        resources = tuple(to_any(resource) for resource in command.resources)
+        encode = orjson.dumps if command.type_url == ENDPOINT_SLICE else shared_to_any
+        resources = tuple(encode(resource) for resource in command.resources)
         self._pushes[command.proxy, command.type_url, command.version] = Push(
             command.proxy, command.node, command.type_url, command.version, now_s
         )

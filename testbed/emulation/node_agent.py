@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -48,6 +49,7 @@ from testbed.control.topology import Topology
 from testbed.emulation.actors import Actor, start_actor, tell, this_actor, until
 from testbed.emulation.container import command_line
 from testbed.emulation.control_channel import ControlChannel
+from testbed.emulation.kube_proxy import KubeProxy
 from testbed.emulation.pod import Pod
 from testbed.emulation.probes import run_probe
 from testbed.emulation.reports import (
@@ -95,7 +97,9 @@ class NodeAgent:
         master: Actor,
         folders: MachineFolders,
         seed: int,
+        services: Sequence[str],
     ) -> None:
+        """`services` are those that the node's kube-proxy serves: none of them in a mesh."""
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -107,6 +111,7 @@ class NodeAgent:
         self._random = Random(f"{seed}/{name}")
         self._links = LinkTable(topology)
         self._relay = LinkRelay(name, LinkTable(topology), seed=seed)
+        self._kube_proxy = KubeProxy(name, services, network, seed)
         self._pods: dict[str, _HeldPod] = {}
         self._started_pods = 0
         self._powered = False
@@ -128,6 +133,7 @@ class NodeAgent:
                 self._network.node_network(peer),
                 self._network.tunnel(self._name, peer),
             )
+        self._kube_proxy.listen(self._relay)
         self._to_master = ControlChannel(
             self._links, self._name, self._control_plane, self._deliver, supersede=latest_lease_only
         )
@@ -138,6 +144,8 @@ class NodeAgent:
         self._powered = True
         relays = tuple((peer, self._network.relay_listener(self._name, peer)) for peer in self._peers)
         self._report(NodeRegistered(self._name, relays))
+        if self._kube_proxy.addresses:
+            self._report(ProxyConnected(self._kube_proxy.name))
         self._spawn(self._renew_lease())
         self._spawn(self._restart_pods())
         return time.monotonic()
@@ -187,6 +195,9 @@ class NodeAgent:
                     self._step(self._pods[name], StopRequested())
                 case StopPod(_, name):
                     self._report(PodStopped(self._name, name))
+                case EncodedPush(self._kube_proxy.name, type_url, version, resources):
+                    self._kube_proxy.take(resources)
+                    self._report(ConfigAcked(self._kube_proxy.name, type_url, version))
                 case EncodedPush(proxy, type_url, version, resources) if proxy in self._pods:
                     self._pods[proxy].actors["proxy"].publish.remote(type_url, version, resources)
 
@@ -296,7 +307,7 @@ class NodeAgent:
         template = held.pod.template
         probe = template.readiness if kind == "readiness" else template.liveness
         assert probe is not None, f"{held.pod.name} has no {kind} probe"
-        _, env = command_line(held.pod, held.address, seed=0)
+        _, env = command_line(held.pod, held.address, 0, self._kube_proxy.addresses, self._folders.logs)
         ok, message = await run_probe(probe, held.address.app, env)
         self._step(held, ProbeFinished(kind, ok, message))
 
@@ -306,7 +317,8 @@ class NodeAgent:
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
-        return start_actor(Pod, held.pod, held.address, this_actor(), self._folders.logs, seed)
+        services = self._kube_proxy.addresses
+        return start_actor(Pod, held.pod, held.address, this_actor(), self._folders.logs, seed, services)
 
     # --- time and messages -----------------------------------------------------------------------------------------
 

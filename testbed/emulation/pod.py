@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from testbed.control.objects import Pod as PodObject
-from testbed.control.objects import PodAddress
+from testbed.control.objects import PodAddress, SocketAddress
 from testbed.emulation.actors import Actor
 from testbed.emulation.container import command_line
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
@@ -17,11 +18,19 @@ STOP_GRACE_S = 2.0
 class Pod:
     """Supervises one container process; tells its node agent when it exits."""
 
-    def __init__(self, pod: PodObject, address: PodAddress, agent: Actor, log_dir: Path, seed: int) -> None:
+    def __init__(
+        self,
+        pod: PodObject,
+        address: PodAddress,
+        agent: Actor,
+        log_dir: Path,
+        seed: int,
+        services: Mapping[str, SocketAddress],
+    ) -> None:
         self._name = pod.name
         self._agent = agent
         self._log = log_dir / f"{pod.name}.log"
-        self._arguments, self._env = command_line(pod, address, seed)
+        self._arguments, self._env = command_line(pod, address, seed, services, log_dir)
         self._process: ChildProcess | None = None
 
     async def start(self, life: int) -> None:

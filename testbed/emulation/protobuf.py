@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -50,3 +51,29 @@ def to_any(resource: Mapping[str, Any]) -> bytes:
         # The lines after the first list every field that the message does have.
         problem = str(error).splitlines()[0]
         raise InvalidResource(f"{resource.get('@type', 'resource without @type')} {name!r}: {problem}") from error
+
+
+class _Same:
+    """A resource as a key: equal to nothing but itself."""
+
+    __slots__ = ("resource",)
+
+    def __init__(self, resource: Mapping[str, Any]) -> None:
+        self.resource = resource
+
+    def __hash__(self) -> int:
+        return id(self.resource)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.resource is other.resource
+
+
+# Enough for what some hundred proxies share; a resource that is kept here cannot give its id to another.
+@lru_cache(maxsize=2048)
+def _encoded(same: _Same) -> bytes:
+    return to_any(same.resource)
+
+
+def shared_to_any(resource: Mapping[str, Any]) -> bytes:
+    """As `to_any`, once for a resource that many proxies are told; it must not be changed any more."""
+    return _encoded(_Same(resource))

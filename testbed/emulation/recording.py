@@ -11,6 +11,7 @@ import orjson
 from testbed.control.objects import Pod
 from testbed.control.topology import Topology
 from testbed.emulation.cluster import ClusterRecords
+from testbed.emulation.container import ACCESS_SUFFIX
 from testbed.emulation.reports import Push, Recorded
 from testbed.emulation.sampler import MachineSample
 from testbed.network.links import LinkSample
@@ -19,7 +20,6 @@ from testbed.results.tables import Clock
 from testbed.results.writer import TableWriter
 
 REQUESTS_SUFFIX = ".requests.jsonl"
-ACCESS_SUFFIX = ".access.jsonl"
 OUTLIER_SUFFIX = ".outlier.jsonl"
 
 
@@ -59,7 +59,7 @@ def record(
         if pod not in nodes:
             continue  # the master's machine was lost, and with it who was where
         with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
-            ingest_access_log(path, pod, pods, clock_of(nodes[pod]), hops, attempts)
+            ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts)
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

@@ -31,7 +31,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPush:
-    """A PushConfig whose resources are serialised `google.protobuf.Any` messages."""
+    """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for a kube-proxy."""
 
     proxy: str
     type_url: str

@@ -92,7 +92,7 @@ def run(scenario: Scenario, run_dir: Path, address: str | None, observer: Observ
 def expected_actors(scenario: Scenario) -> int:
     """How many actors the run will have: the master, one a node, one an origin zone, one or two a pod."""
     pods = sum(
-        deployment.replicas * (1 if deployment.template.workload is None else 2)
+        deployment.replicas * ((deployment.template.workload is not None) + deployment.template.has_proxy)
         for deployment in scenario.cluster.deployments
     )
     return 1 + len(scenario.topology.nodes) + len({source.zone for source in scenario.load.sources}) + pods

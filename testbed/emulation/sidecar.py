@@ -13,10 +13,12 @@ from pathlib import Path
 import orjson
 from tenacity import retry, retry_if_exception_type, wait_fixed
 
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.xds import PUSH_ORDER
 from testbed.emulation import envoy
 from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
+from testbed.emulation.container import ACCESS_SUFFIX
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 
 STOP_GRACE_S = 2.0
@@ -36,7 +38,7 @@ class SidecarPaths:
     @classmethod
     def of(cls, pod: str, log_dir: Path, socket_dir: Path) -> SidecarPaths:
         return cls(
-            access_log=log_dir / f"{pod}.access.jsonl",
+            access_log=log_dir / f"{pod}{ACCESS_SUFFIX}",
             outlier_log=log_dir / f"{pod}.outlier.jsonl",
             error_log=log_dir / f"{pod}.envoy.log",
             bootstrap=log_dir / f"{pod}.bootstrap.json",
@@ -147,11 +149,11 @@ class Sidecar:
 
     def _acked(self, type_url: str, version: str) -> None:
         self._tell("acked", type_url, version)
-        if type_url == PUSH_ORDER[-1]:
+        if type_url == LISTENER_TYPE:
             self._configured.set()
 
     async def _await_ready(self) -> None:
-        # No use in asking before the last type of configuration is there.
+        # No use in asking before the listeners are there. Routes may never be: the proxy of an empty node needs none.
         await self._configured.wait()
         await envoy_is_live(self._paths.admin_socket)
         self._tell("ready")

@@ -1,8 +1,8 @@
-"""The built-in workload: one HTTP server process that works, calls other services through its sidecar, and answers.
+"""The built-in workload: one HTTP server process that works, calls other services, and answers.
 
-Runs as the container of a pod (`python -m testbed.emulation.workload`), configured by `TESTBED_WORKLOAD`, and reaches
-other services by the HTTP_PROXY convention, as any real program would. Imports neither Ray nor the control plane's
-state: only the description of the workload.
+Runs as the container of a pod (`python -m testbed.emulation.workload`), configured by `TESTBED_WORKLOAD`. How it
+reaches other services is `calls`. Imports neither Ray nor the control plane's state: only the description of the
+workload.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 from math import log, sqrt
+from pathlib import Path
 from random import Random
 
 import uvloop
 
 from testbed.control.objects import WorkTime
+from testbed.emulation.calls import Calls, LoggedCalls, MeshCalls
 from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings
-from testbed.emulation.http1 import ProxyClient, Request, Response, ServerProtocol
+from testbed.emulation.http1 import Request, Response, ServerProtocol
 from testbed.network.timer import PreciseTimer
 
 FORWARDED_HEADERS = (b"x-request-id",)
@@ -49,9 +51,9 @@ class CallFailed(Exception):
 class Workload:
     """Answers every request but `/healthz` with the declared work, calls, size and errors."""
 
-    def __init__(self, settings: WorkloadSettings, proxy: ProxyClient, timer: PreciseTimer) -> None:
+    def __init__(self, settings: WorkloadSettings, calls: Calls, timer: PreciseTimer) -> None:
         self._workload = settings.workload
-        self._proxy = proxy
+        self._calls = calls
         self._timer = timer
         self._random = Random(f"{settings.workload.work.seed}/{settings.seed}")
         self._ok = Response(200, b"x" * settings.workload.response_bytes)
@@ -78,7 +80,7 @@ class Workload:
 
     async def _call(self, service: str, headers: dict[bytes, bytes]) -> None:
         try:
-            status = await self._proxy.get(f"http://{service}/", service, headers)
+            status = await self._calls.get(service, headers)
         except OSError as error:
             raise CallFailed(service, 500, repr(error)) from error
         if status == 504:
@@ -91,9 +93,16 @@ class Workload:
 async def serve(settings: WorkloadSettings) -> None:
     """Serve until the process is killed."""
     loop = asyncio.get_running_loop()
-    workload = Workload(settings, ProxyClient(settings.proxy.ip, settings.proxy.port), PreciseTimer(loop))
+    calls: Calls
+    if settings.proxy is not None:
+        calls, served_by = MeshCalls(settings.proxy), None
+    else:
+        assert settings.call_log is not None, "a workload without a proxy logs its calls itself"
+        calls = LoggedCalls(os.environ["POD_NAME"], os.environ, Path(settings.call_log))
+        served_by = f"{settings.host}:{settings.port}"
+    workload = Workload(settings, calls, PreciseTimer(loop))
     server = await loop.create_server(
-        lambda: ServerProtocol(workload.answer), settings.host, settings.port, backlog=1024
+        lambda: ServerProtocol(workload.answer, served_by), settings.host, settings.port, backlog=1024
     )
     await server.serve_forever()
 

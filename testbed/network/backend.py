@@ -31,6 +31,10 @@ class NetworkBackend(Protocol):
         """Where the relay of `source` takes connections to the node `destination`."""
         ...
 
+    def service_address(self, node: str, service_index: int) -> SocketAddress:
+        """The virtual address of service number `service_index` (from 0) as the pods of a node see it."""
+        ...
+
     def client_entry(self, clients_place: str, gateway_index: int) -> SocketAddress:
         """Where the relay of a clients' place takes connections to gateway number `gateway_index` (from 0)."""
         ...

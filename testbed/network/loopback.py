@@ -22,9 +22,11 @@ OUTBOUND_PORT = 15001
 # Below the ephemeral ports (32768 and up), which the kernel may give to any connection on these addresses.
 _RELAY_PORT = 20000
 _CLIENT_ENTRY_PORT = 22000
+_SERVICE_PORT = 24000
 _LOCK_PORT = 15999
 _PLACES_MAX = 250
 _GATEWAYS_MAX = 1000
+_SERVICES_MAX = 1000
 _FIRST_POD, _LAST_POD = 2, 250
 
 
@@ -120,6 +122,11 @@ class LoopbackNetwork:
 
     def relay_listener(self, source: str, destination: str) -> SocketAddress:
         return SocketAddress(self._address(source, 1), _RELAY_PORT + self._index[destination])
+
+    def service_address(self, node: str, service_index: int) -> SocketAddress:
+        if not 0 <= service_index < _SERVICES_MAX:
+            raise AddressesExhausted(f"service number {service_index}: 0 to {_SERVICES_MAX - 1} have an address")
+        return SocketAddress(self._address(node, 1), _SERVICE_PORT + service_index)
 
     def client_entry(self, clients_place: str, gateway_index: int) -> SocketAddress:
         if not 0 <= gateway_index < _GATEWAYS_MAX:

@@ -12,7 +12,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from random import Random
 from time import monotonic
@@ -21,7 +21,7 @@ from typing import cast
 from testbed.control.objects import SocketAddress
 from testbed.faults.actions import LinkEffect
 from testbed.network.clock_probe import ClockReading, RemoteClock
-from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link
+from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link, abort
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.listener import Listener
 from testbed.network.loop_thread import LoopThread
@@ -43,14 +43,19 @@ _UNDERLAY_PERIOD_S = 1.0
 _UNDERLAY_PINGS = 10
 
 
+Choice = Callable[[], tuple[str, SocketAddress] | None]
+"""Picks a place and an address there for one connection; None when there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where a listener leads: by CONNECT to any address in `network`, or to one fixed `target`."""
+    """Where a listener leads: by CONNECT to any address in `network`, to one fixed `target`, or where `choose` says."""
 
     destination: str
     network: IPv4Network | None = None
     target: SocketAddress | None = None
     tunnel: Tunnel | None = None
+    choose: Choice | None = None
 
 
 class LinkRelay:
@@ -101,6 +106,14 @@ class LinkRelay:
         """Take plain TCP at `listen` for one fixed target at `destination`; the rest is as with `open_path`."""
         self.thread.call(lambda: self._listen(_Entry(destination, target=target, tunnel=tunnel), listen))
 
+    def open_service(self, listen: SocketAddress, choose: Choice) -> None:
+        """Take plain TCP at `listen` and lead each connection to where `choose` says then, or reset it.
+
+        A destination may be this place itself, or one that a path was opened to. Nothing falls silent here: who
+        connects cannot know yet where to; what stays away behind a cut is the answer. Raises OSError as `open_path`.
+        """
+        self.thread.call(lambda: self._listen(_Entry(self.place, choose=choose), listen))
+
     def close_forward(self, listen: SocketAddress) -> None:
         """Stop listening there; what is connected stays so. Raises KeyError when nothing listens there."""
         self.thread.call(lambda: self._listeners.pop(listen)[1].close())
@@ -134,11 +147,21 @@ class LinkRelay:
     def _begin(self, entry: _Entry, client: socket.socket) -> None:
         async def begin() -> None:
             try:
-                await self.thread.loop.connect_accepted_socket(lambda: _Opening(self, entry), client)
+                await self.thread.loop.connect_accepted_socket(lambda: self._answering(entry), client)
             except OSError:
                 client.close()
 
         self.thread.keep(begin())
+
+    def _answering(self, entry: _Entry) -> asyncio.Protocol:
+        if entry.choose is None:
+            return _Opening(self, entry)
+        chosen = entry.choose()
+        if chosen is None:
+            return _Refusal()
+        place, target = chosen
+        paths = (path for path, _ in self._listeners.values() if path.destination == place and path.network is not None)
+        return _Opening(self, replace(next(paths, _Entry(place)), network=None, target=target))
 
     def _listen(self, entry: _Entry, address: SocketAddress) -> None:
         passable = self._table.passable(self.place, entry.destination)
@@ -178,7 +201,7 @@ class LinkRelay:
 
     def _sample(self, link: Link, second: int) -> None:
         sample = link.take_sample(second)
-        if sample is not None:
+        if sample is not None and link.source != link.destination:
             self._samples.append(sample)
 
     def _sample_every_second(self) -> None:
@@ -236,6 +259,13 @@ class _Underlay:
     def _tell(self) -> None:
         for link in self._links:
             link.underlay_s = min(self._round_trips_s, default=0.0) / 2
+
+
+class _Refusal(asyncio.Protocol):
+    """Resets a connection that leads nowhere."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        abort(cast(asyncio.Transport, transport))
 
 
 class _Opening(asyncio.Protocol):

@@ -145,15 +145,12 @@ def _request(
     return (*begun, clock.from_monotonic(finished_s), latency_ms, status, outcome, error, entry_zone)
 
 
-def ingest_access_log(
-    path: Path, pod: str, pods: Pods, clock: Clock, hops: TableWriter, attempts: TableWriter
-) -> IngestCounts:
-    """The access log of one pod's proxy -> `hops` (a row a call) and `attempts` (a row a failed try).
+def ingest_access_log(path: Path, pods: Pods, clock: Clock, hops: TableWriter, attempts: TableWriter) -> IngestCounts:
+    """The access log of one proxy -> `hops` (a row a call) and `attempts` (a row a failed try).
 
-    The proxy's own pod is the source of outbound and gateway calls and the destination of inbound ones. The other end
-    is null when no host was chosen, or when the caller was no proxy.
+    The pod of a line is the source of outbound and gateway calls and the destination of inbound ones. The other end is
+    null when no host was chosen, or when the caller was no proxy.
     """
-    me = pods.named(pod)
     total = rows_written = unreadable = 0
     for lines, torn in _blocks(path):
         total, unreadable = total + len(lines) + torn, unreadable + torn
@@ -162,14 +159,16 @@ def ingest_access_log(
         for line in lines:
             try:
                 kind = line[access_log.KIND]
+                me = pods.named(line[access_log.POD])
                 start_s = clock.from_epoch(float(line[access_log.START]))
                 flags = line[access_log.FLAGS]
                 flags = None if flags == "-" else flags
                 if kind == access_log.ATTEMPT:
                     host = pods.at(line[access_log.UPSTREAM_HOST], start_s)
-                    tries.append(
-                        (line[access_log.REQUEST_ID], me, host, start_s, _float(line[access_log.DURATION_MS]), flags)
-                    )
+                    duration_ms = _float(line[access_log.DURATION_MS])
+                    # Envoy writes 0 where no answer came.
+                    status = _int(line[access_log.STATUS]) or None
+                    tries.append((line[access_log.REQUEST_ID], me, host, start_s, duration_ms, status, flags))
                     continue
                 direction = _CALLS[kind]
                 if direction == "inbound":
@@ -194,7 +193,7 @@ def ingest_access_log(
             except (KeyError, TypeError, ValueError, AttributeError):
                 unreadable += 1
         rows_written += _write_hops(hops, pods, calls, ("direction",), ("status", "flags", "attempts", "bytes"))
-        rows_written += _write_hops(attempts, pods, tries, (), ("flags",))
+        rows_written += _write_hops(attempts, pods, tries, (), ("status", "flags"))
     return IngestCounts(total, rows_written, unreadable)
 
 

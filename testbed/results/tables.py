@@ -52,13 +52,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("bytes", pa.int64()),
         ]
     ),
-    # One try of an outbound call that failed, whether or not a retry then saved the call.
+    # One try of an outbound call that failed, whether or not a retry then saved the call; no status without an answer.
     "attempts": pa.schema(
         [
             ("request_id", pa.string()),
             *_places("source", "destination"),
             ("start_s", pa.float64()),
             ("duration_ms", pa.float64()),
+            ("status", pa.int16()),
             ("flags", _NAME),
         ]
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbed.scenario.cluster_models import ProbeModel, ServiceModel, ZoneModel
-from testbed.scenario.convert import CONTROL_PLANE, GATEWAY
+from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.problems import Path
@@ -69,11 +69,14 @@ def check_topology(model: ScenarioModel, findings: Findings) -> None:
 
 def check_services(model: ScenarioModel, findings: Findings) -> None:
     zones = zone_names(findings)
-    reserved = {GATEWAY, *(f"{GATEWAY}-{zone}" for zone in zones)}
+    nodes = [node for _, zone_name, zone in zones_of(model) for node in node_names(zone_name, zone)]
+    reserved = dict.fromkeys([GATEWAY, *(f"{GATEWAY}-{zone}" for zone in zones)], "gateway")
+    reserved |= dict.fromkeys([NODE_PROXY, *(f"{NODE_PROXY}-{node}" for node in nodes)], "node proxy")
     for name, service in model.spec.services.items():
         here: Path = ("spec", "services", name)
         if name in reserved:
-            findings.report(here, f"{name!r} is the name of the gateway's own pods; choose another", at_key=True)
+            message = f"{name!r} is the name of the {reserved[name]}'s own pods; choose another"
+            findings.report(here, message, at_key=True)
         if service.container_port in SIDECAR_PORTS:
             message = f"port {service.container_port} overlaps with the sidecar's, 15000 to 15090 of the same address"
             findings.report((*here, "containerPort"), f"{message}; choose another, for example 8080")
@@ -164,8 +167,10 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
     """What no scheduler could place. A cluster that passes may still be too small; then pods stay pending."""
     if not findings.is_whole("spec", "topology") or not findings.is_whole("spec", "services"):
         return
+    proxies = 1 if model.spec.mesh.mode == "node" else 0
     capacity = {
-        name: sum(node.capacity_pods or zone.capacity_pods for node in zone.nodes) for _, name, zone in zones_of(model)
+        name: sum((node.capacity_pods or zone.capacity_pods) - proxies for node in zone.nodes)
+        for _, name, zone in zones_of(model)
     }
     wanted = {
         name: (service.replicas, frozenset(zone for zone in service.zones or capacity if zone in capacity))

@@ -12,6 +12,7 @@ from testbed.control.objects import (
     Deployment,
     GatewayConfig,
     GatewayRoute,
+    MeshMode,
     Node,
     PodTemplate,
     Probe,
@@ -44,6 +45,7 @@ from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSp
 
 CONTROL_PLANE = "control-plane"
 GATEWAY = "gateway"
+NODE_PROXY = "node-proxy"
 
 T = TypeVar("T")
 
@@ -56,7 +58,6 @@ def convert(model: ScenarioModel) -> Scenario:
         description=model.metadata.description,
         seed=spec.seed,
         profile=spec.control_plane.profile,
-        mesh_mode=spec.mesh.mode,
         ready_timeout_s=spec.control_plane.ready_timeout,
         cluster=_cluster(model),
         topology=topology_of(spec.topology, spec.control_plane.zone),
@@ -114,20 +115,26 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
         for region_name, region in spec.topology.regions.items()
         for zone_name, zone in region.zones.items()
     ]
-    gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway")
+    nodes = tuple(
+        Node(_sure(node.name), Locality(region, zone_name), _sure(node.capacity_pods))
+        for region, zone_name, zone in zones
+        for node in zone.nodes
+    )
+    mode = spec.mesh.mode
+    gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway", mesh_mode=mode)
     gateways = [Deployment(f"{GATEWAY}-{zone}", 1, gateway, zones=(zone,)) for _, zone, _ in zones]
+    node_proxy = PodTemplate(service=NODE_PROXY, workload=None, role="node-proxy", mesh_mode=mode)
+    node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, node_proxy, node=node.name) for node in nodes]
     services = spec.services.items()
+    workloads = [_deployment(name, service, mode) for name, service in services]
     return ClusterSpec(
-        nodes=tuple(
-            Node(_sure(node.name), Locality(region, zone_name), _sure(node.capacity_pods))
-            for region, zone_name, zone in zones
-            for node in zone.nodes
-        ),
-        deployments=(*(_deployment(name, service) for name, service in services), *gateways),
+        nodes=nodes,
+        deployments=(*(node_proxies if mode == "node" else ()), *workloads, *gateways),
         services=tuple(_service(name, service, spec.mesh) for name, service in services),
         gateway=GatewayConfig(tuple(GatewayRoute(route.path, route.service) for route in spec.gateway.routes)),
         policies=tuple((name, traffic_policy(winning_policy(name, spec.mesh))) for name in spec.services),
         timings=_timings(spec.control_plane.timings),
+        mesh_mode=mode,
     )
 
 
@@ -147,7 +154,7 @@ def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
     return Service(name, service.port, traffic_distribution(asked))
 
 
-def _deployment(name: str, service: ServiceModel) -> Deployment:
+def _deployment(name: str, service: ServiceModel, mesh_mode: MeshMode) -> Deployment:
     spread, liveness = service.topology_spread, service.liveness_probe
     template = PodTemplate(
         service=name,
@@ -155,6 +162,7 @@ def _deployment(name: str, service: ServiceModel) -> Deployment:
         port=service.container_port,
         readiness=_probe(_sure(service.readiness_probe)),
         liveness=None if liveness is None else _probe(liveness),
+        mesh_mode=mesh_mode,
     )
     return Deployment(
         name=name,

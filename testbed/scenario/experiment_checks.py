@@ -7,7 +7,7 @@ from pydantic.alias_generators import to_snake
 from testbed.control.topology import Topology
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
 from testbed.scenario.cluster_checks import node_names, zone_names, zones_of
-from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, fault_of, topology_of
+from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY, fault_of, topology_of
 from testbed.scenario.defaults import complete_topology
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import CrashModel, CutModel, ExpectationModel, FaultModel, KillModel, ScenarioModel
@@ -96,13 +96,16 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
     elif kill.pod is not None:
         for key in (key for key in ("zone", "count") if getattr(kill, key) is not None):
             findings.report((*here, key), "belongs to `service`; a `pod` is one already", at_key=True)
-        deployments = (*findings.names("spec", "services"), *(f"{GATEWAY}-{zone}" for zone in zones))
+        gateways = [f"{GATEWAY}-{zone}" for zone in zones]
+        node_proxies = [f"{NODE_PROXY}-{node}" for node in _nodes(model)] if model.spec.mesh.mode == "node" else []
+        deployments = (*findings.names("spec", "services"), *gateways, *node_proxies)
         if not any(kill.pod.startswith(f"{deployment}-") for deployment in deployments):
             message = f"there is no pod {kill.pod!r}; pods are named after their service, {deployments[0]}-..."
             findings.report((*here, "pod"), message)
     elif kill.service is not None:
         services = findings.names("spec", "services")
-        findings.reference((*here, "service"), "service", kill.service, (*services, GATEWAY))
+        proxies = (GATEWAY, NODE_PROXY) if model.spec.mesh.mode == "node" else (GATEWAY,)
+        findings.reference((*here, "service"), "service", kill.service, (*services, *proxies))
         if kill.zone is not None:
             findings.reference((*here, "zone"), "zone", kill.zone, zones)
         if kill.service in model.spec.services and findings.is_whole("spec", "services", kill.service, "replicas"):

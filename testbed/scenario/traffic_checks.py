@@ -18,9 +18,6 @@ def check_mesh(model: ScenarioModel, findings: Findings) -> None:
     services = findings.names("spec", "services")
     for index, route in enumerate(model.spec.gateway.routes):
         findings.reference(("spec", "gateway", "routes", index, "service"), "service", route.service, services)
-    if model.spec.mesh.mode != "sidecar":
-        message = f"mode {model.spec.mesh.mode!r} is not available yet; only `sidecar` is"
-        findings.report(("spec", "mesh", "mode"), message)
     named: set[str] = set()
     for index, policy in enumerate(model.spec.mesh.policies):
         here: Path = ("spec", "mesh", "policies", index)

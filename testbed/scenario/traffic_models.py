@@ -170,9 +170,10 @@ class MeshModel(Model):
     """The service mesh."""
 
     mode: Literal["sidecar", "node", "none"] = "sidecar"
-    """Where proxies sit. Only `sidecar` is available so far."""
+    """Who carries calls: a proxy in each pod, one proxy on each node, or `none`: kube-proxy, which picks an endpoint at
+    random for each connection and neither retries nor fails over."""
     policies: list[PolicyModel] = Field(default_factory=list)
-    """The policy that names a service wins over `*`."""
+    """The policy that names a service wins over `*`. In mode `none` nothing of them holds but `trafficDistribution`."""
 
 
 # --- load ------------------------------------------------------------------------------------------------------

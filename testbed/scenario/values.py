@@ -71,7 +71,6 @@ class Scenario:
     description: str
     seed: int
     profile: Literal["fast", "kubernetes"]
-    mesh_mode: Literal["sidecar", "node", "none"]
     ready_timeout_s: float
     cluster: ClusterSpec
     topology: Topology

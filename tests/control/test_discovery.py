@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 
 from testbed.control.discovery import Discovery
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.kube_proxy import ENDPOINT_SLICE
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig, RecordEvent
 from testbed.control.objects import (
     ClusterSpec,
@@ -20,7 +22,7 @@ from testbed.control.objects import (
 )
 from testbed.control.store import Store
 from testbed.control.topology import Locality
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, PUSH_ORDER
+from testbed.control.xds import PUSH_ORDER
 
 NODE = Node("a", Locality("east", "east-a"), ready="True")
 CLUSTER = ClusterSpec(
@@ -38,9 +40,9 @@ WEB_1 = Pod("web-1", "web", PodTemplate("web", None), "a", "Running", address=AD
 class World:
     """A discovery server, its store with two started pods, and the number of the last change of endpoints."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: ClusterSpec = CLUSTER) -> None:
         self.store = Store()
-        self.discovery = Discovery(CLUSTER)
+        self.discovery = Discovery(cluster)
         self.changes = 0
         self.store.put(NODE)
         self.store.put(EndpointSlice("web"))
@@ -161,3 +163,60 @@ def test_nothing_is_pushed_to_a_proxy_that_is_gone(leave: str) -> None:
     assert world.pushes(5.1) == [("web-2", ENDPOINT_TYPE, "2")]
     world.discovery.acked(ConfigAcked("web-1", ENDPOINT_TYPE, "1"))
     assert world.discovery.not_in_sync("web-1") == "not connected"
+
+
+# --- one proxy a node ----------------------------------------------------------------------------------------------
+
+NODE_PROXY = replace(WEB_1, name="node-proxy-a-1", template=PodTemplate("node-proxy", None, role="node-proxy"))
+ON_A = replace(WEB_1, template=PodTemplate("web", None, mesh_mode="node"))
+
+
+def node_world(*pods: Pod) -> World:
+    """A connected node proxy that has acknowledged everything, on a node with these pods."""
+    world = World(replace(CLUSTER, mesh_mode="node"))
+    for name in ("web-1", "web-2"):
+        world.store.delete(Pod, name)
+    for pod in (NODE_PROXY, *pods):
+        world.store.put(pod)
+    world.connect(NODE_PROXY.name)
+    world.pushes(0.0)
+    world.pushes(0.1)
+    return world
+
+
+def test_a_pod_that_comes_or_goes_changes_its_nodes_proxy_at_once() -> None:
+    world = node_world(ON_A)
+    changed = [(NODE_PROXY.name, type_url, "2") for type_url in (CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE)]
+    world.store.put(replace(ON_A, name="web-2"))
+    assert world.pushes(5.0) == changed
+    world.store.put(replace(ON_A, name="web-3", node="b"))
+    assert world.pushes(6.0) == []
+    world.store.delete(Pod, "web-1")
+    assert [version for _, _, version in world.pushes(7.0)] == ["3", "3", "3"]
+
+
+def test_a_node_proxy_without_pods_is_in_sync_without_routes() -> None:
+    world = node_world()
+    for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE):
+        world.discovery.acked(ConfigAcked(NODE_PROXY.name, type_url, "1"))
+    assert world.discovery.not_in_sync(NODE_PROXY.name) is None
+    world.store.put(ON_A)
+    assert (NODE_PROXY.name, ROUTE_TYPE, "1") in world.pushes(5.0)
+
+
+# --- no mesh -------------------------------------------------------------------------------------------------------
+
+
+def test_a_kube_proxy_is_told_of_endpoints_at_once_and_of_changes_after_the_quiet_time() -> None:
+    world = World(replace(CLUSTER, mesh_mode="none"))
+    world.connect("kube-proxy/a")
+    assert world.pushes(0.05) == [("kube-proxy/a", ENDPOINT_SLICE, "1")]
+    world.pushes(0.2)
+    world.change_endpoints()
+    assert world.pushes(5.0) == []
+    assert world.pushes(5.1) == [("kube-proxy/a", ENDPOINT_SLICE, "2")]
+    assert world.discovery.not_in_sync("kube-proxy/a") == (
+        "not in sync: EndpointSlice version 2 pushed, none acknowledged"
+    )
+    world.discovery.acked(ConfigAcked("kube-proxy/a", ENDPOINT_SLICE, "2"))
+    assert world.discovery.not_in_sync("kube-proxy/a") is None

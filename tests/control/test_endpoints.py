@@ -60,3 +60,9 @@ def test_a_service_without_ready_pods_has_an_empty_slice_and_one_without_pods_ma
 def test_a_pod_of_no_declared_service_is_nobodys_endpoint() -> None:
     store = store_with(replace(WEB_1, template=PodTemplate("gateway", None, role="gateway")))
     assert ready_pods(store) == []
+
+
+def test_without_a_mesh_callers_connect_to_the_application_itself() -> None:
+    store = store_with(replace(WEB_1, template=PodTemplate("web", None, mesh_mode="none")))
+    endpoints.reconcile(store, 0.0)
+    assert store.get(EndpointSlice, "web").endpoints == (Endpoint("web-1", "a", EAST_A, ADDRESS.app),)

@@ -25,7 +25,16 @@ from testbed.control.kubelet import (
     StopRequested,
 )
 from testbed.control.messages import PodReadinessChanged, PodStarted, PodStopped
-from testbed.control.objects import BuiltinWorkload, Pod, PodAddress, PodTemplate, Probe, SocketAddress, Timings
+from testbed.control.objects import (
+    BuiltinWorkload,
+    MeshMode,
+    Pod,
+    PodAddress,
+    PodTemplate,
+    Probe,
+    SocketAddress,
+    Timings,
+)
 
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
 TEMPLATE = PodTemplate("web", BuiltinWorkload())
@@ -72,6 +81,16 @@ def test_a_gateway_is_its_proxy_alone() -> None:
     assert pod.handle(StartRequested(), 0.0) == [StartProcesses(("proxy",))]
     pod.handle(ProcessesStarted(("proxy",), ADDRESS), 0.0)
     assert pod.handle(ProxyReady(True), 0.0) == [readiness(True)]
+
+
+@pytest.mark.parametrize("mode", ["node", "none"])
+def test_a_pod_without_a_sidecar_is_its_app_alone_and_ready_by_its_probe(mode: MeshMode) -> None:
+    pod = lifecycle(replace(TEMPLATE, mesh_mode=mode, readiness=Probe()))
+    assert pod.handle(StartRequested(), 0.0) == [StartProcesses(("app",))]
+    commands = pod.handle(ProcessesStarted(("app",), ADDRESS), 0.0)
+    assert Report(PodStarted("a", "web-1", ADDRESS, 0)) in commands
+    assert pod.handle(ProbeFinished("readiness", True), 0.1) == [readiness(True)]
+    assert pod.handle(ProcessExited("app", 137), 1.0)[-1] == readiness(False, "Error: app exited with code 137")
 
 
 def test_readiness_is_gained_at_the_success_threshold_and_lost_at_the_failure_threshold() -> None:
@@ -208,14 +227,15 @@ EVENTS: st.SearchStrategy[KubeletEvent | None] = st.one_of(
 STEPS = st.lists(st.tuples(EVENTS, st.floats(0.0, 50.0)), max_size=40)
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, PROBED, GATEWAY])
+@pytest.mark.parametrize("template", [TEMPLATE, PROBED, GATEWAY, replace(PROBED, mesh_mode="none")])
 @settings(max_examples=150)
 @given(steps=STEPS)
 def test_any_order_of_events_keeps_the_invariants(
     template: PodTemplate, steps: list[tuple[KubeletEvent | None, float]]
 ) -> None:
     pod = lifecycle(template, Random(1))
-    names = {"proxy"} if template.workload is None else {"app", "proxy"}
+    names = {"app"} if template.workload is not None else set()
+    names |= {"proxy"} if template.has_proxy else set()
     running: set[str] = set()
     asked: set[str] = set()
     ready = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -110,3 +111,18 @@ def test_annotations_and_labels_are_strings() -> None:
 def test_a_cluster_without_gateway_routes_has_no_gateway() -> None:
     cluster = ClusterSpec((), (), (), GatewayConfig(()), ())
     assert manifests(cluster, (), (), ()) == []
+
+
+def test_node_proxies_are_one_daemon_set() -> None:
+    proxy = PodTemplate("node-proxy", None, role="node-proxy", mesh_mode="node")
+    pinned = tuple(Deployment(f"node-proxy-{node.name}", 1, proxy, node=node.name) for node in NODES)
+    cluster = replace(CLUSTER, mesh_mode="node", deployments=(*pinned, *CLUSTER.deployments))
+    found = manifests(cluster, (), (), ())
+    assert [m["metadata"]["name"] for m in found if m["kind"] == "DaemonSet"] == ["node-proxy"]
+    assert [m["metadata"]["name"] for m in found if m["kind"] == "Deployment"] == ["web", "stock", "gateway"]
+
+
+def test_without_a_mesh_an_ingress_takes_the_place_of_istios_objects(golden: Callable[[str, str], None]) -> None:
+    pods = tuple(replace(pod, template=replace(pod.template, mesh_mode="none")) for pod in PODS)
+    found = manifests(replace(CLUSTER, mesh_mode="none"), pods[:1], (), ())
+    golden("manifests_without_mesh.yaml", yaml.safe_dump_all(found[2:], sort_keys=False))

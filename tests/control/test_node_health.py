@@ -172,3 +172,14 @@ def test_a_lease_before_the_registration_is_ignored() -> None:
 def test_zone_states_are_those_of_compute_zone_state(ready: int, not_ready: int, state: str) -> None:
     node = Node("n", Locality("east", "a"), ready="True")
     assert zone_state([node] * ready + [replace(node, ready="Unknown")] * not_ready) == state
+
+
+def test_the_proxy_of_a_node_is_not_evicted_from_it() -> None:
+    world = World({"a": 1, "b": 1})
+    proxy = PodTemplate("node-proxy", None, role="node-proxy")
+    world.store.put(Pod("node-proxy-a1-1", "node-proxy-a1", proxy, "a1", "Running", True, containers_ready=True))
+    world.silent = {"a1"}
+    world.run(400)
+    assert [name for _, name in world.times("Pod", "TaintManagerEviction")] == ["web-a1"]
+    assert world.pod("node-proxy-a1-1").phase == "Running"
+    assert not world.pod("node-proxy-a1-1").ready

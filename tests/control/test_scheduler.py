@@ -127,3 +127,16 @@ def test_no_placement_breaks_capacity_or_skew(pods: int, max_skew: int, lost: li
     assert not set(bound) & set(lost)
     assert max(per_zone.values(), default=0) - min(per_zone[zone] for zone in ZONES) <= max_skew
     assert all(pod.reason.startswith("0/6 nodes are available: ") for pod in store.list(Pod) if pod.node is None)
+
+
+def test_a_deployment_pinned_to_a_node_is_placed_there_or_nowhere() -> None:
+    store = cluster(replace(WEB, replicas=1, node="east-b-2"), pods=1)
+    scheduler.schedule(store, 0.0)
+    assert where(store) == {"web-1": "east-b-2"}
+    lost = cluster(replace(WEB, replicas=1, node="east-b-2"), pods=1)
+    lose(lost, "east-b-2")
+    scheduler.schedule(lost, 0.0)
+    assert where(lost) == {"web-1": None}
+    reason = lost.get(Pod, "web-1").reason
+    assert f"5 {scheduler.WRONG_NODE}" in reason
+    assert f"1 {scheduler.UNREACHABLE}" in reason

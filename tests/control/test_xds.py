@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.objects import (
     BuiltinWorkload,
     ClusterSpec,
@@ -33,7 +34,7 @@ from testbed.control.objects import (
     TrafficPolicy,
 )
 from testbed.control.topology import Locality
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE, proxy_resources
+from testbed.control.xds import PUSH_ORDER, ConfigGenerator, served_pods
 
 Golden = Callable[[str, str], None]
 
@@ -75,6 +76,23 @@ WEB_POD = Pod(
     ),
 )
 GATEWAY_POD = replace(WEB_POD, name="gateway-1", template=PodTemplate("gateway", None, role="gateway"))
+NODE_PROXY = replace(WEB_POD, name="node-proxy-n1-1", template=PodTemplate("node-proxy", None, role="node-proxy"))
+
+
+def pod_on(node: str | None, name: str, host: int, template: PodTemplate) -> Pod:
+    address = PodAddress(*(SocketAddress(f"127.20.1.{host}", port) for port in (template.port, 15006, 15001)))
+    return replace(WEB_POD, name=name, node=node, template=template, address=address)
+
+
+_WEB = PodTemplate("web", BuiltinWorkload(), mesh_mode="node")
+NODE_PODS = (
+    NODE_PROXY,
+    GATEWAY_POD,
+    pod_on("n1", "web-1", 11, _WEB),
+    pod_on("n2", "web-2", 12, _WEB),
+    pod_on("n1", "orders-1", 13, PodTemplate("orders", BuiltinWorkload(), port=9000, mesh_mode="node")),
+    replace(pod_on("n1", "orders-2", 14, _WEB), address=None),
+)
 
 
 def cluster(
@@ -90,7 +108,8 @@ def cluster(
 
 
 def resources(spec: ClusterSpec, proxy: Pod = WEB_POD, **changed: Node) -> dict[str, tuple[dict[str, Any], ...]]:
-    return proxy_resources(spec, proxy, {**NODES, **changed}, {"orders": ORDERS})
+    served = served_pods(proxy, NODE_PODS)
+    return ConfigGenerator(spec).resources(proxy, served, {**NODES, **changed}, {"orders": ORDERS})
 
 
 def named(spec: ClusterSpec, type_url: str, name: str = "outbound|8000||orders") -> dict[str, Any]:
@@ -113,6 +132,64 @@ def test_a_sidecar_has_inbound_and_outbound_listeners_and_knows_every_service(go
 def test_a_gateway_routes_by_prefix_and_answers_readiness_itself(golden: Golden) -> None:
     routes = (GatewayRoute("/orders", "orders"), GatewayRoute("/", "web"))
     golden("gateway.json", as_text(resources(cluster(routes=routes), GATEWAY_POD)))
+
+
+def test_a_node_proxy_has_the_listeners_of_every_pod_of_its_node(golden: Golden) -> None:
+    golden("node_proxy.json", as_text(resources(cluster(), NODE_PROXY)))
+
+
+def test_a_node_proxy_serves_at_the_addresses_that_sidecars_would_have() -> None:
+    def listening(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [listener["address"]["socket_address"] for listener in told[LISTENER_TYPE]]
+
+    sidecars = [pod for pod in NODE_PODS if pod.name in ("web-1", "orders-1")]
+    assert listening(resources(cluster(), NODE_PROXY)) == [
+        at for pod in sidecars for at in listening(resources(cluster(), pod))
+    ]
+
+
+def test_a_node_proxy_without_pods_has_neither_listeners_nor_routes() -> None:
+    told = resources(cluster(), replace(NODE_PROXY, node="n4"))
+    assert (told[LISTENER_TYPE], told[ROUTE_TYPE]) == ((), ())
+    assert [c["name"] for c in told[CLUSTER_TYPE]] == ["outbound|80||web", "outbound|8000||orders"]
+
+
+POLICY = TrafficPolicy(outlier_detection=OutlierDetection(), retries=Retries(attempts=4), timeout_s=1.5)
+
+
+def test_a_gateway_without_a_mesh_applies_no_policy(golden: Golden) -> None:
+    spec = replace(cluster(POLICY, routes=(GatewayRoute("/", "orders"),)), mesh_mode="none")
+    golden("gateway_without_mesh.json", as_text(resources(spec, GATEWAY_POD)))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "reached"),
+    [
+        (None, ["orders-1", "orders-2", "orders-3", "orders-4"]),
+        ("PreferSameZone", ["orders-1", "orders-2"]),
+        ("PreferSameNode", ["orders-1"]),
+    ],
+)
+def test_a_gateway_without_a_mesh_knows_the_endpoints_that_kube_proxy_would(
+    distribution: Any, reached: list[str]
+) -> None:
+    spec = replace(cluster(service=Service("orders", 8000, distribution)), mesh_mode="none")
+    told = next(r for r in resources(spec, GATEWAY_POD)[ENDPOINT_TYPE] if "orders" in r["cluster_name"])
+    assert {group["priority"] for group in told["endpoints"]} == {0}
+    ips = [e["endpoint"]["address"]["socket_address"]["address"] for g in told["endpoints"] for e in g["lb_endpoints"]]
+    assert ips == [e.address.ip for e in ORDERS.endpoints if e.pod in reached]
+
+
+def test_what_did_not_change_is_the_same_object_for_every_proxy_of_a_node_and_from_time_to_time() -> None:
+    generator = ConfigGenerator(cluster())
+    slices = {"orders": ORDERS, "web": EndpointSlice("web")}
+    before = generator.resources(WEB_POD, (WEB_POD,), NODES, slices)[ENDPOINT_TYPE]
+    other = generator.resources(GATEWAY_POD, (GATEWAY_POD,), NODES, slices)[ENDPOINT_TYPE]
+    assert all(a is b for a, b in zip(before, other, strict=True))
+    slices["orders"] = EndpointSlice("orders", ORDERS.endpoints[1:])
+    after = generator.resources(WEB_POD, (WEB_POD,), NODES, slices)[ENDPOINT_TYPE]
+    assert [a is b for a, b in zip(before, after, strict=True)] == [True, False]
+    assert len(after[1]["endpoints"]) == 3
 
 
 def test_resources_come_in_the_order_in_which_they_are_pushed() -> None:

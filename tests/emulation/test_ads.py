@@ -13,7 +13,8 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, PUSH_ORDER, ROUTE_TYPE
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.xds import PUSH_ORDER
 from testbed.emulation.ads import METHOD, SERVICE, AdsServer
 from tests.emulation.loopback import DEADLINE_S, eventually
 

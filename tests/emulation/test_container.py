@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,15 +12,17 @@ from hypothesis import strategies as st
 from testbed.control.objects import (
     BuiltinWorkload,
     CommandWorkload,
+    MeshMode,
     Pod,
     PodAddress,
     PodTemplate,
     SocketAddress,
     WorkTime,
 )
-from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings, command_line, expand
+from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings, command_line, expand, service_address
 
 IP = "127.20.1.3"
+LOGS = Path("/logs")
 ADDRESS = PodAddress(app=SocketAddress(IP, 8080), inbound=SocketAddress(IP, 15006), outbound=SocketAddress(IP, 15001))
 ENV = {"A": "1", "B_2": "$(A)", "EMPTY": ""}
 
@@ -40,8 +43,9 @@ workloads = st.builds(
 )
 
 
-def pod(workload: BuiltinWorkload | CommandWorkload | None) -> Pod:
-    return Pod(name="cart-0", deployment="cart", template=PodTemplate("cart", workload), node="east-a-1")
+def pod(workload: BuiltinWorkload | CommandWorkload | None, mesh_mode: MeshMode = "sidecar") -> Pod:
+    template = PodTemplate("cart", workload, mesh_mode=mesh_mode)
+    return Pod(name="cart-0", deployment="cart", template=template, node="east-a-1")
 
 
 @pytest.mark.parametrize(
@@ -95,51 +99,70 @@ def test_workload_settings_survive_the_way_through_json(
 
 @pytest.mark.parametrize("workload", [BuiltinWorkload(), CommandWorkload(("server",))])
 def test_every_container_is_told_who_and_where_it_is(workload: BuiltinWorkload | CommandWorkload) -> None:
-    _, env = command_line(pod(workload), ADDRESS, seed=7)
+    _, env = command_line(pod(workload), ADDRESS, 7, {}, LOGS)
     assert env["POD_NAME"] == env["HOSTNAME"] == "cart-0"
     assert env["NODE_NAME"] == "east-a-1"
     assert (env["POD_IP"], env["PORT"]) == (IP, "8080")
 
 
+@pytest.mark.parametrize("mode", ["sidecar", "node"])
 @pytest.mark.parametrize("workload", [BuiltinWorkload(), CommandWorkload(("server",))])
-def test_the_sidecar_is_the_http_proxy_for_all_but_the_pod_itself(
-    workload: BuiltinWorkload | CommandWorkload,
+def test_the_mesh_is_the_http_proxy_for_all_but_the_pod_itself(
+    workload: BuiltinWorkload | CommandWorkload, mode: MeshMode
 ) -> None:
-    _, env = command_line(pod(workload), ADDRESS, seed=7)
+    _, env = command_line(pod(workload, mode), ADDRESS, 7, {}, LOGS)
     assert env["HTTP_PROXY"] == env["http_proxy"] == f"http://{IP}:15001"
     assert env["NO_PROXY"] == env["no_proxy"] == IP
 
 
 def test_a_builtin_workload_gets_its_settings_in_one_variable() -> None:
     workload = BuiltinWorkload(WorkTime("uniform", 0.01, 0.002, seed=3), (("a", "b"), ("c",)), 100, 0.1)
-    arguments, env = command_line(pod(workload), ADDRESS, seed=7)
+    arguments, env = command_line(pod(workload), ADDRESS, 7, {}, LOGS)
     assert arguments == [sys.executable, "-m", "testbed.emulation.workload"]
     assert WorkloadSettings.from_json(env[SETTINGS_VARIABLE]) == WorkloadSettings(
         IP, 8080, ADDRESS.outbound, workload, 7
     )
 
 
+SERVICES = {"orders": SocketAddress("127.20.1.1", 24000), "audit-log": SocketAddress("127.20.1.1", 24001)}
+
+
+def test_without_a_mesh_the_virtual_addresses_of_services_take_the_place_of_the_proxy() -> None:
+    workload = CommandWorkload(("client", "http://$(ORDERS_SERVICE_HOST):$(ORDERS_SERVICE_PORT)/"))
+    arguments, env = command_line(pod(workload, "none"), ADDRESS, 7, SERVICES, LOGS)
+    assert arguments == ["client", "http://127.20.1.1:24000/"]
+    assert (env["AUDIT_LOG_SERVICE_HOST"], env["AUDIT_LOG_SERVICE_PORT"]) == ("127.20.1.1", "24001")
+    assert not [name for name in env if "proxy" in name.lower()]
+    assert {service: service_address(service, env) for service in SERVICES} == SERVICES
+
+
+def test_without_a_mesh_a_builtin_workload_logs_its_calls_beside_the_proxies() -> None:
+    _, env = command_line(pod(BuiltinWorkload(), "none"), ADDRESS, 7, SERVICES, LOGS)
+    settings = WorkloadSettings.from_json(env[SETTINGS_VARIABLE])
+    assert (settings.proxy, settings.call_log) == (None, "/logs/cart-0.access.jsonl")
+
+
 def test_arguments_of_a_command_are_expanded_from_its_own_and_the_declared_variables() -> None:
     workload = CommandWorkload(
         ("server", "--bind=$(POD_IP):$(PORT)", "$(GREETING)", "$$(PORT)", "$(NOBODY)"), (("GREETING", "hello"),)
     )
-    arguments, env = command_line(pod(workload), ADDRESS, seed=7)
+    arguments, env = command_line(pod(workload), ADDRESS, 7, {}, LOGS)
     assert arguments == ["server", f"--bind={IP}:8080", "hello", "$(PORT)", "$(NOBODY)"]
     assert SETTINGS_VARIABLE not in env
 
 
 def test_a_declared_variable_sees_those_before_it_and_not_those_after_it() -> None:
     declared = (("EARLY", "$(LATE)"), ("LATE", "$(PORT)"), ("LAST", "$(LATE)/$(POD_NAME)"))
-    _, env = command_line(pod(CommandWorkload(("server",), declared)), ADDRESS, seed=7)
+    _, env = command_line(pod(CommandWorkload(("server",), declared)), ADDRESS, 7, {}, LOGS)
     assert [env[name] for name, _ in declared] == ["$(LATE)", "8080", "8080/cart-0"]
     assert list(env)[-3:] == ["EARLY", "LATE", "LAST"]
 
 
 def test_a_declared_variable_replaces_the_one_that_the_testbed_sets() -> None:
-    arguments, env = command_line(pod(CommandWorkload(("$(PORT)",), (("PORT", "9$(PORT)"),))), ADDRESS, seed=7)
+    arguments, env = command_line(pod(CommandWorkload(("$(PORT)",), (("PORT", "9$(PORT)"),))), ADDRESS, 7, {}, LOGS)
     assert (arguments, env["PORT"]) == (["98080"], "98080")
 
 
 def test_a_gateway_has_no_container() -> None:
     with pytest.raises(AssertionError, match="cart-0 is a gateway"):
-        command_line(pod(None), ADDRESS, seed=7)
+        command_line(pod(None), ADDRESS, 7, {}, LOGS)

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import any_pb2
 
 from testbed.control import access_log
+from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.objects import (
     ClusterSpec,
     Endpoint,
@@ -32,7 +33,7 @@ from testbed.control.objects import (
     TrafficPolicy,
 )
 from testbed.control.topology import Locality
-from testbed.control.xds import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, proxy_resources
+from testbed.control.xds import ConfigGenerator
 from testbed.emulation import envoy, protobuf
 
 DEADLINE_S = 30.0
@@ -106,6 +107,13 @@ def test_a_resource_is_left_as_it_was() -> None:
     assert orjson.dumps(resource) == before
 
 
+def test_a_shared_resource_is_encoded_once_and_a_new_one_that_is_equal_again() -> None:
+    resource = GOLDEN_RESOURCES["sidecar"][LISTENER_TYPE][0]
+    encoded = protobuf.shared_to_any(resource)
+    assert protobuf.shared_to_any(resource) is encoded
+    assert protobuf.shared_to_any(dict(resource)) is not encoded
+
+
 @pytest.mark.parametrize(
     ("resource", "message"),
     [
@@ -138,13 +146,14 @@ def free_address() -> SocketAddress:
         return SocketAddress(*probe.getsockname())
 
 
-def told_to(pod: Pod, *endpoints: SocketAddress) -> Told:
+def told_to(pod: Pod, *endpoints: SocketAddress, served: tuple[Pod, ...] = ()) -> Told:
     policy = TrafficPolicy(outlier_detection=OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100))
     cluster = ClusterSpec(
         (NODE,), (), (Service("web"),), GatewayConfig((GatewayRoute("/", "web"),)), (("web", policy),)
     )
     web = tuple(Endpoint(f"web-{i}", NODE.name, LOCALITY, address) for i, address in enumerate(endpoints))
-    return proxy_resources(cluster, pod, {NODE.name: NODE}, {"web": EndpointSlice("web", web)})
+    slices = {"web": EndpointSlice("web", web)}
+    return ConfigGenerator(cluster).resources(pod, served or (pod,), {NODE.name: NODE}, slices)
 
 
 def sidecar_pod(app: SocketAddress) -> Pod:
@@ -185,15 +194,16 @@ async def get(address: SocketAddress, url: str, request_id: str) -> str:
 
 
 @asynccontextmanager
-async def application() -> AsyncIterator[tuple[SocketAddress, list[str]]]:
-    """An HTTP server that answers 200 and keeps the heads of its requests."""
+async def application(*first: bytes) -> AsyncIterator[tuple[SocketAddress, list[str]]]:
+    """An HTTP server that keeps the heads of its requests and answers with these statuses first, then 200."""
     heads: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+                status = first[len(heads) - 1] if len(heads) <= len(first) else b"200 OK"
+                writer.write(b"HTTP/1.1 %b\r\ncontent-length: 2\r\n\r\nhi" % status)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
@@ -241,6 +251,43 @@ async def _call_through_a_sidecar(folder: Path) -> None:
 
 def test_a_call_through_a_sidecar_leaves_a_line_at_both_ends_and_one_for_its_failed_try(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(_call_through_a_sidecar(tmp_path), DEADLINE_S))
+
+
+def test_a_server_error_that_a_retry_hides_leaves_a_line_with_its_status(tmp_path: Path) -> None:
+    async def body() -> Path:
+        async with application(b"503 Busy", b"200 OK", b"404 Not Found") as (app, _):
+            pod = sidecar_pod(app)
+            assert pod.address is not None
+            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app)) as log:
+                assert "200 ok" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
+                assert "404 not found" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[1])
+        return log
+
+    lines = lines_of(asyncio.run(asyncio.wait_for(body(), DEADLINE_S)))
+    (attempt,) = lines["attempt"]
+    assert (attempt[access_log.REQUEST_ID], int(attempt[access_log.STATUS])) == (REQUEST_IDS[0], 503)
+    assert attempt[access_log.POD] == "web-1"
+    assert [int(line[access_log.STATUS]) for line in lines["outbound"]] == [200, 404]
+
+
+def test_one_proxy_serves_the_pods_of_its_node_and_each_line_names_its_pod(tmp_path: Path) -> None:
+    async def body() -> Path:
+        async with application() as (app, _):
+            template = PodTemplate("web", None, mesh_mode="node")
+            pods = [replace(sidecar_pod(app), name=name, template=template) for name in ("web-1", "web-2")]
+            proxy = replace(
+                pods[0], name="node-proxy-n1-1", template=PodTemplate("node-proxy", None, role="node-proxy")
+            )
+            first, second = (pod.address for pod in pods)
+            assert first is not None
+            assert second is not None
+            async with running_envoy(tmp_path, told_to(proxy, second.inbound, served=tuple(pods))) as log:
+                assert "200 ok" in await get(first.outbound, "http://web/", REQUEST_IDS[0])
+        return log
+
+    lines = lines_of(asyncio.run(asyncio.wait_for(body(), DEADLINE_S)))
+    assert [(line[access_log.POD], line[access_log.PEER]) for line in lines["outbound"]] == [("web-1", "web-1")]
+    assert [(line[access_log.POD], line[access_log.PEER]) for line in lines["inbound"]] == [("web-2", "web-1")]
 
 
 def test_a_gateway_names_its_zone_and_the_request_and_does_not_log_readiness(tmp_path: Path) -> None:

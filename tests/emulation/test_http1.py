@@ -1,4 +1,4 @@
-"""The workload's HTTP/1.1 over real loopback connections: its server, and its client to one proxy."""
+"""The workload's HTTP/1.1 over real loopback connections: its server, and its client to one address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from testbed.control.objects import SocketAddress
-from testbed.emulation.http1 import Handler, ProxyClient, Request, Response, ServerProtocol
+from testbed.emulation.http1 import Handler, HttpClient, Request, Response, ServerProtocol
 from tests.emulation.loopback import DEADLINE_S, LOOPBACK, eventually, listening, open_connections
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -48,12 +48,12 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return head[0], await reader.readexactly(int(head[1].split()[1]))
 
 
-async def get(client: ProxyClient) -> int:
-    return await client.get("http://cart/", "cart", {b"x-request-id": b"7"})
+async def get(client: HttpClient) -> int:
+    return (await client.get("http://cart/", "cart", {b"x-request-id": b"7"})).status
 
 
-def client_of(address: SocketAddress) -> ProxyClient:
-    return ProxyClient(address.ip, address.port)
+def client_of(address: SocketAddress) -> HttpClient:
+    return HttpClient(address.ip, address.port)
 
 
 async def echo(request: Request) -> Response:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.control.objects import BuiltinWorkload, SocketAddress, WorkTime
+from testbed.emulation.calls import MeshCalls
 from testbed.emulation.container import WorkloadSettings
-from testbed.emulation.http1 import ProxyClient, Request, Response
+from testbed.emulation.http1 import Request, Response
 from testbed.emulation.workload import Workload, draw_work_s
 from testbed.network.timer import PreciseTimer
 from tests.emulation.loopback import DEADLINE_S, LOOPBACK, listening
@@ -39,7 +40,7 @@ async def answers(
     async with listening(talk) as proxy:
         settings = WorkloadSettings(LOOPBACK, 0, proxy, workload, seed=7)
         with PreciseTimer(asyncio.get_running_loop()) as timer:
-            served = Workload(settings, ProxyClient(proxy.ip, proxy.port), timer)
+            served = Workload(settings, MeshCalls(proxy), timer)
             return [await served.answer(request) for request in requests]
 
 
@@ -206,7 +207,7 @@ def test_a_proxy_that_cannot_be_reached_is_a_500() -> None:
             LOOPBACK, 0, SocketAddress(gone.ip, gone.port), BuiltinWorkload(stages=(("a",),)), 7
         )
         with PreciseTimer(asyncio.get_running_loop()) as timer:
-            return [await Workload(settings, ProxyClient(gone.ip, gone.port), timer).answer(CALL)]
+            return [await Workload(settings, MeshCalls(gone), timer).answer(CALL)]
 
     (response,) = run(scenario())
     assert response.status == 500

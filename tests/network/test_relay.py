@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from testbed.control.objects import SocketAddress
 from testbed.control.topology import LinkQuality
 from testbed.faults.actions import LinkEffect
+from testbed.network.relay import Choice
 from testbed.network.tunnel import parse_connect
 from tests.network.conftest import (
     BOTH,
@@ -24,7 +25,9 @@ from tests.network.conftest import (
     ONE_MS,
     OPENED,
     Start,
+    World,
     head,
+    is_silent,
     read_exactly,
     reset,
     round_trips_s,
@@ -318,3 +321,69 @@ def test_finished_seconds_can_be_drained_while_the_relay_runs(world: Start) -> N
         return sum(s.bytes for s in drained if s.source == "a")
 
     wait_until(lambda: forward_bytes() == 1)
+
+
+# --- services ------------------------------------------------------------------------------------------------------
+
+
+def service_of(w: World, choose: Choice) -> SocketAddress:
+    """The address of a service whose connections go where `choose` says."""
+    address = w.network.service_address("a", 0)
+    w.relay.open_service(address, choose)
+    return address
+
+
+@BOTH_KINDS
+def test_every_connection_to_a_service_goes_where_it_is_led_then(world: Start, quality: LinkQuality) -> None:
+    w = world(quality)
+    here = w.own(socket.create_server((w.network.allocate_pod("a", 8080).app.ip, 8080)))
+    near, far = SocketAddress(*here.getsockname()), w.target
+    choices = iter([("b", far), ("a", near), ("b", far)])
+    address = service_of(w, lambda: next(choices))
+    for server in (w.server, here, w.server):
+        client = w.dial(address)
+        client.sendall(b"ping")
+        accepted = w.own(server.accept()[0])
+        assert read_exactly(accepted, 4) == b"ping"
+        accepted.sendall(b"pong")
+        assert read_exactly(client, 4) == b"pong"
+
+
+def test_a_service_that_leads_nowhere_resets(world: Start) -> None:
+    w = world()
+    address = service_of(w, lambda: None)
+    client = w.dial(address)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_a_service_takes_the_link_of_the_place_that_it_leads_to(world: Start) -> None:
+    w = world(LinkQuality(delay_s=0.02))
+    client = w.dial(service_of(w, lambda: ("b", w.target)))
+    started_s = monotonic()
+    client.sendall(b"x")
+    server = w.accept()
+    assert monotonic() - started_s >= 0.019
+    server.sendall(read_exactly(server, 1))
+    read_exactly(client, 1)
+    w.relay.stop()
+    assert {(s.source, s.destination) for s in w.relay.drain_samples()} == {("a", "b"), ("b", "a")}
+
+
+def test_a_connection_to_a_service_behind_a_cut_is_open_and_silent_until_the_cut_ends(world: Start) -> None:
+    w = world(ONE_MS)
+    address = service_of(w, lambda: ("b", w.target))
+    w.relay.impose("cut", BOTH, LinkEffect(cut=True))
+    client = w.dial(address)
+    client.sendall(b"ping")
+    assert is_silent(client)
+    w.relay.lift("cut")
+    assert read_exactly(w.accept(), 4) == b"ping"
+
+
+def test_a_refused_connection_to_a_service_is_reset(world: Start) -> None:
+    w = world(ONE_MS)
+    gone = SocketAddress(w.target.ip, w.target.port + 1)
+    client = w.dial(service_of(w, lambda: ("b", gone)))
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)

@@ -109,6 +109,7 @@ def test_every_whole_sent_line_is_exactly_one_row_wherever_the_file_was_torn(
 def _call(kind: str, **fields: Any) -> dict[str, Any]:
     return {
         access_log.KIND: kind,
+        access_log.POD: "web-1",
         access_log.REQUEST_ID: "r1",
         access_log.START: "1700000101.250000",
         access_log.DURATION_US: 1500,
@@ -127,7 +128,7 @@ def _call(kind: str, **fields: Any) -> dict[str, Any]:
 def _hops(folder: Path, lines: list[Any]) -> tuple[ingest.IngestCounts, list[dict[str, Any]], list[dict[str, Any]]]:
     path = _write(folder / "access.log", lines)
     with TableWriter(folder, "hops", "web-1") as hops, TableWriter(folder, "attempts", "web-1") as attempts:
-        counts = ingest_access_log(path, "web-1", PODS, CLOCK, hops, attempts)
+        counts = ingest_access_log(path, PODS, CLOCK, hops, attempts)
     return counts, read_table(folder, "hops").to_pylist(), read_table(folder, "attempts").to_pylist()
 
 
@@ -160,6 +161,21 @@ def test_a_failed_try_is_an_attempt_and_no_hop(tmp_path: Path) -> None:
     _, rows, attempts = _hops(tmp_path, [line])
     assert rows == []
     assert [(row["destination_pod"], row["duration_ms"], row["flags"]) for row in attempts] == [("orders-1", 250, "UF")]
+
+
+def test_a_line_belongs_to_the_pod_that_it_names(tmp_path: Path) -> None:
+    lines = [_call(access_log.OUTBOUND, pod="orders-1", upstream_host="127.20.1.3:15006"), _call(access_log.OUTBOUND)]
+    _, rows, _ = _hops(tmp_path, lines)
+    assert [(row["source_pod"], row["destination_pod"]) for row in rows] == [
+        ("orders-1", "web-1"),
+        ("web-1", "orders-1"),
+    ]
+
+
+def test_an_attempt_has_a_status_where_there_was_an_answer(tmp_path: Path) -> None:
+    lines = [_call(access_log.ATTEMPT, duration_ms=5, status=status) for status in (503, 0, None)]
+    _, _, attempts = _hops(tmp_path, lines)
+    assert [row["status"] for row in attempts] == [503, None, None]
 
 
 def test_access_log_lines_of_another_form_are_counted(tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ spec:
 """
 
 
+NODE_NAMES = ["east-a-1", "east-a-2", "big", "east-b-2", "west-a-1"]
+
+
 @pytest.fixture
 def load(tmp_path: Path) -> Any:
     def load(*overrides: str, text: str = FIRST) -> Scenario:
@@ -96,6 +99,36 @@ def test_each_zone_has_a_gateway_that_is_no_service(load: Any) -> None:
         (f"gateway-{zone}", 1, (zone,), "gateway", None) for zone in ("east-a", "east-b", "west-a")
     ]
     assert [service.name for service in cluster.services] == ["web", "orders", "stock", "prices"]
+
+
+def test_the_mesh_mode_holds_for_every_pod_and_node_proxies_exist_in_theirs_only(load: Any) -> None:
+    for mode, proxies in (("sidecar", []), ("none", []), ("node", [f"node-proxy-{node}" for node in NODE_NAMES])):
+        cluster = load(f"spec.mesh.mode={mode}").cluster
+        assert cluster.mesh_mode == mode
+        assert {deployment.template.mesh_mode for deployment in cluster.deployments} == {mode}
+        pinned = [(d.name, d.node) for d in cluster.deployments if d.template.role == "node-proxy"]
+        assert pinned == list(zip(proxies, NODE_NAMES, strict=False))
+
+
+@pytest.mark.parametrize("kill", ["pod: node-proxy-big-1", "service: node-proxy"])
+def test_a_node_proxy_can_be_killed_where_there_is_one(load: Any, kill: str) -> None:
+    fault = f"spec.faults=[{{name: f, at: 1s, kill: {{{kill}}}}}]"
+    assert load(fault, "spec.mesh.mode=node").faults
+    with pytest.raises(ScenarioError, match="node-proxy"):
+        load(fault)
+
+
+def test_node_proxies_take_a_place_on_their_node(load: Any) -> None:
+    tight = "spec.topology.regions.west.zones.west-a.capacityPods=2"
+    only_there = ("spec.services.orders.zones=[west-a]", tight)
+    assert load(*only_there)
+    with pytest.raises(ScenarioError, match="west-a can hold 0 pods"):
+        load(*only_there, "spec.mesh.mode=node")
+
+
+def test_policies_are_accepted_where_nobody_applies_them(load: Any) -> None:
+    policy = "spec.mesh.policies=[{service: '*', timeout: 1s, retries: {attempts: 3}}]"
+    assert load(policy, "spec.mesh.mode=none")
 
 
 def test_workloads_become_call_graph_nodes_or_commands(load: Any) -> None:

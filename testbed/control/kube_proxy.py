@@ -1,0 +1,71 @@
+"""What kube-proxy knows on a node: for every service, the endpoints that its connections may go to.
+
+Owns which endpoints those are, and the form in which a node is told. It keeps no health of its own and repeats
+nothing; the choice among them, at random for each connection, is `network.service`'s. When to tell is `discovery`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from testbed.control.envoy_api import TYPES
+from testbed.control.objects import ClusterSpec, Endpoint, EndpointSlice, Node, SocketAddress
+
+ENDPOINT_SLICE: Final = TYPES + "k8s.io.api.discovery.v1.EndpointSlice"
+
+_PREFIX: Final = "kube-proxy/"
+
+
+def kube_proxy_name(node: str) -> str:
+    return _PREFIX + node
+
+
+def node_of(name: str) -> str | None:
+    """The node whose kube-proxy has that name; None for the name of a pod."""
+    return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
+
+
+def reachable(endpoints: Sequence[Endpoint], node: Node, distribution: str | None) -> tuple[Endpoint, ...]:
+    """The endpoints that a node's connections to a service are spread over.
+
+    PreferSameNode keeps to the node, then to the zone; PreferSameZone to the zone; where there is no endpoint, all of
+    them serve. Source: Kubernetes, pkg/proxy/topology.go (CategorizeEndpoints), and the hints of
+    k8s.io/endpointslice/trafficdist.
+    """
+    on_node = tuple(endpoint for endpoint in endpoints if endpoint.node == node.name)
+    in_zone = tuple(endpoint for endpoint in endpoints if endpoint.locality.zone == node.locality.zone)
+    if distribution == "PreferSameNode" and on_node:
+        return on_node
+    if distribution is not None and in_zone:
+        return in_zone
+    return tuple(endpoints)
+
+
+def service_endpoints(
+    cluster: ClusterSpec, node: Node, slices: Mapping[str, EndpointSlice]
+) -> dict[str, tuple[dict[str, Any], ...]]:
+    """What the kube-proxy of a node is told, in the form of a proxy's resources: one for every service."""
+    found = {
+        service.name: reachable(slices[service.name].endpoints, node, service.traffic_distribution)
+        if service.name in slices
+        else ()
+        for service in cluster.services
+    }
+    return {ENDPOINT_SLICE: tuple(_told(service, endpoints) for service, endpoints in found.items())}
+
+
+def read_endpoints(resource: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, SocketAddress], ...]]:
+    """One of these resources: the service, and for each endpoint its node and where to connect."""
+    endpoints = ((each["node"], SocketAddress(each["ip"], each["port"])) for each in resource["endpoints"])
+    return resource["service"], tuple(endpoints)
+
+
+def _told(service: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    return {
+        "@type": ENDPOINT_SLICE,
+        "service": service,
+        "endpoints": [
+            {"pod": each.pod, "node": each.node, "ip": each.address.ip, "port": each.address.port} for each in endpoints
+        ],
+    }

@@ -1,0 +1,153 @@
+"""The same cluster with one proxy a node, and without a mesh: who carries calls, and what a failure costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import pytest
+
+from tests.emulation.conftest import FinishedRun
+
+VICTIM = "node-proxy-east-a-1-1"
+KILL_PROXY = f"spec.faults=[{{name: kill-proxy, at: 4s, kill: {{pod: {VICTIM}}}}}]"
+LOSE_ZONE = "spec.faults=[{name: lose-east-b, at: 4s, for: 3s, crash: {zone: east-b}}]"
+
+CLIENT_TIMEOUT_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def node(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
+    run = testbed_run("modes.yaml", "spec.mesh.mode=node", KILL_PROXY)
+    assert run.summary, run.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def none(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
+    run = testbed_run("modes.yaml", "spec.mesh.mode=none", LOSE_ZONE)
+    assert run.summary, run.stderr
+    return run
+
+
+def envoys(run: FinishedRun) -> set[str]:
+    assert run.run_dir is not None
+    return {path.name.removesuffix(".bootstrap.json") for path in run.run_dir.glob("logs/*.bootstrap.json")}
+
+
+def chains(run: FinishedRun) -> dict[str, set[tuple[str | None, str | None, str]]]:
+    """Request -> its hops as (source service, destination service, direction)."""
+    found: dict[str, set[tuple[str | None, str | None, str]]] = {}
+    for hop in run.rows("hops"):
+        call = (hop["source_service"], hop["destination_service"], hop["direction"])
+        found.setdefault(hop["request_id"], set()).add(call)
+    return found
+
+
+def ok_requests(run: FinishedRun) -> list[str]:
+    """Those whose hops are all there: a proxy that is killed takes the last 200 ms of its log with it."""
+    killed_s = run.summary["faults"][0]["applied_s"]
+    rows = run.rows("requests")
+    return [
+        row["request_id"]
+        for row in rows
+        if row["outcome"] == "ok" and not killed_s - 0.3 <= row["finished_s"] <= killed_s + 0.1
+    ]
+
+
+def lost_records(run: FinishedRun) -> list[str]:
+    """A busy machine can make a run invalid, but nothing may be lost on it."""
+    return [reason for reason in run.summary["invalid_reasons"] if "lost records" in reason]
+
+
+def same_zone_share(hops: list[dict[str, Any]], service: str) -> tuple[float, int]:
+    called = [hop for hop in hops if hop["direction"] == "outbound" and hop["destination_service"] == service]
+    return sum(hop["source_zone"] == hop["destination_zone"] for hop in called) / len(called), len(called)
+
+
+# --- one proxy a node ----------------------------------------------------------------------------------------------
+
+
+def test_only_gateways_and_nodes_have_proxies(node: FinishedRun) -> None:
+    assert lost_records(node) == []
+    proxies = {"gateway-east-a-1", "gateway-east-b-1", VICTIM, "node-proxy-east-b-1-1"}
+    assert envoys(node) == proxies
+    assert {row["proxy"] for row in node.rows("pushes")} == proxies
+    assert not [row for row in node.rows("pushes") if row["error"]]
+    assert proxies < {row["pod"] for row in node.rows("pods")}
+
+
+def test_a_node_proxy_logs_both_ends_of_the_calls_of_its_pods(node: FinishedRun) -> None:
+    found = chains(node)
+    whole = {
+        ("gateway", "web", "outbound"),
+        ("gateway", "web", "inbound"),
+        ("web", "orders", "outbound"),
+        ("web", "orders", "inbound"),
+    }
+    ok = ok_requests(node)
+    assert len(ok) > 300
+    assert {frozenset(found[request_id]) for request_id in ok} == {frozenset(whole)}
+
+
+def test_a_killed_node_proxy_cuts_its_pods_off_until_it_is_back(node: FinishedRun) -> None:
+    killed_s = node.summary["faults"][0]["applied_s"]
+    failed = [row for row in node.rows("attempts") if row["start_s"] > killed_s - 0.1]
+    assert {row["destination_zone"] for row in failed} >= {"east-a"}
+    restarts = [row for row in node.rows("events") if row["object"] == VICTIM and row["reason"] == "Started"]
+    assert len(restarts) == 2
+    served = [row for row in node.rows("hops") if row["direction"] == "inbound" and row["destination_zone"] == "east-a"]
+    assert [row for row in served if row["start_s"] > restarts[-1]["t_s"]]
+    # The pods themselves never stopped.
+    workloads = {row["object"] for row in node.rows("events") if row["reason"] == "ProcessExited"}
+    assert workloads == {VICTIM}
+
+
+def test_a_node_proxy_honours_traffic_distribution(node: FinishedRun) -> None:
+    killed_s = node.summary["faults"][0]["applied_s"]
+    steady = [hop for hop in node.rows("hops") if hop["start_s"] < killed_s]
+    assert same_zone_share(steady, "orders")[0] == 1.0
+
+
+# --- no mesh -------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_mesh_only_gateways_are_proxies(none: FinishedRun) -> None:
+    assert lost_records(none) == []
+    assert envoys(none) == {"gateway-east-a-1", "gateway-east-b-1"}
+    told = {(row["proxy"], row["type"]) for row in none.rows("pushes") if row["acked_s"] is not None}
+    assert {("kube-proxy/east-a-1", "EndpointSlice"), ("kube-proxy/east-b-1", "EndpointSlice")} <= told
+
+
+def test_without_a_mesh_callers_tell_of_every_call(none: FinishedRun) -> None:
+    found = chains(none)
+    ok = ok_requests(none)
+    assert len(ok) > 200
+    whole = frozenset({("gateway", "web", "outbound"), ("web", "orders", "outbound")})
+    assert {frozenset(found[request_id]) for request_id in ok} == {whole}
+
+
+def test_kube_proxy_honours_traffic_distribution_and_else_knows_no_zones(none: FinishedRun) -> None:
+    crashed_s = none.summary["faults"][0]["applied_s"]
+    steady = [hop for hop in none.rows("hops") if hop["start_s"] < crashed_s]
+    assert same_zone_share(steady, "orders")[0] == 1.0
+    share, calls = same_zone_share(steady, "web")
+    assert abs(share - 0.5) <= 3 * sqrt(0.25 / calls), (share, calls)
+
+
+def test_without_a_mesh_nothing_is_tried_twice_and_calls_into_a_dead_zone_hang(none: FinishedRun) -> None:
+    fault = none.summary["faults"][0]
+    assert {hop["attempts"] for hop in none.rows("hops")} <= {0, 1, None}
+    hung = [
+        hop
+        for hop in none.rows("hops")
+        if hop["source_pod"] == "gateway-east-a-1"
+        and hop["status"] != 200
+        and fault["applied_s"] < hop["start_s"] < fault["healed_s"] - CLIENT_TIMEOUT_S - 0.1
+    ]
+    assert hung
+    # A dead machine does not reset: the clients give up.
+    assert {(hop["destination_pod"], hop["flags"]) for hop in hung} == {("web-2", "DC")}
+    lost = {row["outcome"] for row in none.rows("requests") if row["request_id"] in {hop["request_id"] for hop in hung}}
+    assert lost == {"unknown"}
