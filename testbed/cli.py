@@ -47,7 +47,15 @@ def run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
     seed: Seed = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
-    address: Annotated[str | None, typer.Option("--address", help="An existing Ray (default: start one).")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", envvar="RAY_ADDRESS", help="An existing Ray; auto: this machine's. Default: start one."
+        ),
+    ] = None,
+    machines: Annotated[
+        int, typer.Option("--machines", min=1, help="With --address: wait until so many machines have joined.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
@@ -56,8 +64,9 @@ def run(
     # Imported late: Ray costs a second that no other command needs.
     from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
-    from testbed.emulation.fleet import FleetUnfit, MachineLost
+    from testbed.emulation.fleet import FleetUnfit
     from testbed.emulation.load_generator import LoadGeneratorFailed
+    from testbed.emulation.member import MachineLost
     from testbed.emulation.ray_session import RayUnreachable
     from testbed.emulation.run import RunInterrupted
     from testbed.emulation.run import run as carry_out
@@ -70,10 +79,10 @@ def run(
     console = _console()
     try:
         if quiet or as_json:
-            summary = carry_out(scenario, run_dir, address, NoProgress())
+            summary = carry_out(scenario, run_dir, NoProgress(), address, machines)
         else:
             with LiveProgress(console) as progress:
-                summary = carry_out(scenario, run_dir, address, progress)
+                summary = carry_out(scenario, run_dir, progress, address, machines)
     except RunInterrupted as interrupted:
         _fail(str(interrupted), EXIT_INTERRUPTED)
     except (PlacementImpossible, FleetUnfit) as failure:

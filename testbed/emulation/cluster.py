@@ -11,9 +11,10 @@ from itertools import groupby
 from typing import Any
 
 from testbed.control.objects import Pod as PodObject
-from testbed.emulation.fleet import Fleet, MachineLost, Resident
+from testbed.emulation.fleet import Fleet
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
+from testbed.emulation.member import MachineLost, Resident
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import Push, Readiness, Recorded
 from testbed.faults.actions import (

@@ -13,14 +13,14 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ray.exceptions import RayActorError
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from testbed.control.placement import Placement, place
-from testbed.emulation.actors import Actor, in_process, start_actor
+from testbed.emulation.actors import in_process, start_actor
 from testbed.emulation.machine import Collected, Machine, Versions
-from testbed.emulation.ray_session import RayMachine
+from testbed.emulation.member import MachineLost, Member, Resident, epoch_offset_s
+from testbed.emulation.ray_session import RayMachine, machines
 from testbed.emulation.reports import MachineFolders
 from testbed.emulation.sampler import MachineSample
 from testbed.faults.actions import PowerOffMachine
@@ -29,14 +29,14 @@ from testbed.network.clock_probe import ClockProbe
 from testbed.network.host import HostNetwork
 from testbed.network.loopback import NO_FREE_BLOCK, LoopbackNetwork, candidates
 from testbed.network.tunnel import Tunnel
-from testbed.results.clocks import ClockEstimate, estimate
+from testbed.results.clocks import estimate
 from testbed.results.facts import MachineFacts
-from testbed.results.tables import Clock
 from testbed.scenario import Scenario
 
 COLLECT_PERIOD_S = 0.5
 LOST_AFTER_S = 5.0
 """A machine that has been silent for this long is lost. It is asked for its clock five times a second."""
+JOINING_TIMEOUT_S = 60.0
 INTRODUCTION_TIMEOUT_S = 45.0
 FIRST_READINGS_TIMEOUT_S = 10.0
 FIRST_READINGS = 5
@@ -50,86 +50,47 @@ class FleetUnfit(Exception):
     """Machines that cannot carry the run together: one line for each reason."""
 
 
-class MachineLost(Exception):
-    """A machine of the run fell silent, or Ray lost it."""
-
-
 class PowerOffFailed(Exception):
     """The command that should have powered a machine off did not."""
 
 
-def epoch_offset_s() -> float:
-    """Epoch minus monotonic clock of this machine, from the pair of readings that lay closest together."""
-    pairs = [(time.monotonic(), time.time(), time.monotonic()) for _ in range(9)]
-    before, epoch, after = min(pairs, key=lambda reading: reading[2] - reading[0])
-    return epoch - (before + after) / 2
-
-
-class Member:
-    """One machine of the fleet. Times are the driver's monotonic seconds, but for what `clock` says of its own."""
-
-    def __init__(self, machine: RayMachine, actor: Actor, folders: MachineFolders, *, here: bool) -> None:
-        self.name = machine.name
-        self.address = machine.address
-        self.node_id = machine.node_id
-        self.actor = actor
-        self.folders = folders
-        self.here = here
-        self.is_head = machine.is_head
-        self.clock = ClockEstimate(0.0, 0.0, 0.0, 0.0, epoch_offset_s())
-        self.first_epoch_offset_s = self.clock.epoch_minus_monotonic_s
-        self.samples: list[MachineSample] = []
-        self.collected_s = 0.0
-        self.lost_s: float | None = None
-        self.powered_off = False
-        self._lost = asyncio.Event()
-
-    async def ask(self, actor: Actor, method: str, *arguments: object) -> Any:
-        """Call an actor that lives here. Raises MachineLost instead of waiting for a machine that is silent."""
-        if self.lost_s is not None:
-            raise MachineLost(f"machine {self.name} is lost")
-        call = asyncio.ensure_future(_answer(actor, method, arguments))
-        if self.here:
-            return await call
-        lost = asyncio.ensure_future(self._lost.wait())
-        try:
-            await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if call.done():
-                return call.result()
-        except RayActorError:
-            # Ray noticed before we did, or ended its processes there because its head is gone.
-            self.lose(time.monotonic())
-        finally:
-            call.cancel()
-            lost.cancel()
-        raise MachineLost(f"machine {self.name} is lost")
-
-    def lose(self, at_s: float) -> None:
-        """It is silent since then: whoever waits for an answer is told."""
-        if self.lost_s is None:
-            self.lost_s = at_s
-            self._lost.set()
-
-    def table_clock(self, t0_s: float) -> Clock:
-        """What turns times of this machine's clocks into those of the tables."""
-        clock = self.clock
-        return Clock(clock.to_remote(t0_s), clock.epoch_minus_monotonic_s, 1 + clock.drift)
-
-
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """An actor that lives on a machine of the fleet."""
+class Survey:
+    """Machines that a run needs, and what lives where. The driver's own is always among them, and so is Ray's head."""
 
-    actor: Actor
-    machine: Member
+    machines: tuple[RayMachine, ...]
+    placement: Placement
 
-    async def ask(self, method: str, *arguments: object) -> Any:
-        """Raises MachineLost."""
-        return await self.machine.ask(self.actor, method, *arguments)
+
+def survey(scenario: Scenario, found: Sequence[RayMachine]) -> Survey:
+    """Raises PlacementImpossible."""
+    driver = next(machine for machine in found if machine.is_driver)
+    placement = place(scenario.topology, scenario.cluster, [machine.described for machine in found], driver.name)
+    carrying = set(placement.values())
+    needed = (each for each in found if each.is_driver or each.is_head or each.name in carrying)
+    return Survey(tuple(needed), placement)
+
+
+@retry(
+    retry=retry_if_exception_type(FleetUnfit),
+    stop=stop_after_delay(JOINING_TIMEOUT_S),
+    wait=wait_fixed(1.0),
+    reraise=True,
+)
+def joined_machines(at_least: int) -> list[RayMachine]:
+    """The machines of the cluster, once there are that many: `ray up` returns before the workers have joined.
+
+    Raises FleetUnfit.
+    """
+    found = machines()
+    if len(found) < at_least:
+        names = ", ".join(machine.name for machine in found)
+        raise FleetUnfit(f"only {len(found)} of {at_least} machines have joined Ray: {names}")
+    return found
 
 
 class Fleet:
-    """Made by `assembled`. The driver's own machine is always a member, and so is Ray's head."""
+    """Made by `assembled`."""
 
     def __init__(
         self, members: Sequence[Member], placement: Placement, network: NetworkBackend, probe: ClockProbe | None
@@ -143,23 +104,16 @@ class Fleet:
     @classmethod
     @contextlib.asynccontextmanager
     async def assembled(
-        cls, scenario: Scenario, machines: Sequence[RayMachine], run_id: str, folders: MachineFolders
+        cls, scenario: Scenario, survey: Survey, run_id: str, folders: MachineFolders
     ) -> AsyncIterator[Fleet]:
         """The machines that the scenario needs, ready for its places. `folders` are those of the driver's machine.
 
-        Raises PlacementImpossible, FleetUnfit or AddressesExhausted.
+        Raises FleetUnfit or AddressesExhausted.
         """
-        driver = next(machine for machine in machines if machine.is_driver)
-        topology = scenario.topology
-        placement = place(topology, scenario.cluster, [machine.described for machine in machines], driver.name)
-        used = [
-            machine
-            for machine in machines
-            if machine.is_driver or machine.is_head or machine.name in placement.values()
-        ]
+        topology, placement = scenario.topology, survey.placement
         members: list[Member] = []
         try:
-            members += await _introduced(used, run_id, folders)
+            members += await _introduced(survey.machines, run_id, folders)
             octet = await _reserved_block(members)
             loopback = LoopbackNetwork(octet, [each.name for each in topology.places])
             if len(members) == 1:
@@ -335,10 +289,6 @@ class Fleet:
         return estimate(newest).epoch_minus_monotonic_s
 
 
-async def _answer(actor: Actor, method: str, arguments: tuple[object, ...]) -> Any:
-    return await getattr(actor, method).remote(*arguments)
-
-
 async def _introduced(machines: Sequence[RayMachine], run_id: str, folders: MachineFolders) -> list[Member]:
     """A Machine on each, all of the same versions. Raises FleetUnfit."""
     actors = [
@@ -348,12 +298,12 @@ async def _introduced(machines: Sequence[RayMachine], run_id: str, folders: Mach
         for machine in machines
     ]
     answers = await asyncio.gather(
-        *(asyncio.wait_for(_answer(actor, "introduce", ()), INTRODUCTION_TIMEOUT_S) for actor in actors),
+        *(asyncio.wait_for(actor.introduce.remote(), INTRODUCTION_TIMEOUT_S) for actor in actors),
         return_exceptions=True,
     )
     ours = Versions.here()
     problems = []
-    members = []
+    members: list[Member] = []
     for machine, actor, answer in zip(machines, actors, answers, strict=True):
         if isinstance(answer, TimeoutError):
             problems.append(

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
-from testbed.emulation.fleet import Fleet, MachineLost, PowerOffFailed
+from testbed.emulation.fleet import Fleet, PowerOffFailed, Survey, joined_machines, survey
 from testbed.emulation.janitor import RUN_PREFIX, Janitor
 from testbed.emulation.load_generator import LoadProgress
-from testbed.emulation.ray_session import machines, ray_session
+from testbed.emulation.member import MachineLost
+from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
 from testbed.emulation.reports import MachineFolders, Readiness
 from testbed.faults.machines import MachinePowerOff
@@ -68,9 +69,10 @@ class _Course:
     broken: str | None = None
 
 
-def run(scenario: Scenario, run_dir: Path, address: str | None, observer: Observer) -> Summary:
+def run(scenario: Scenario, run_dir: Path, observer: Observer, address: str | None, at_least: int) -> Summary:
     """Carry out the scenario and leave everything in `run_dir`, which must exist; returns the summary.
 
+    Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
     Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, AddressesExhausted,
     LoadGeneratorFailed or RunInterrupted where there was nothing to measure.
     """
@@ -83,8 +85,11 @@ def run(scenario: Scenario, run_dir: Path, address: str | None, observer: Observ
     janitor = Janitor(socket_dir.name, socket_dir)
     try:
         with ray_session(address, socket_dir.name, expected_actors(scenario)):
+            surveyed = survey(scenario, joined_machines(at_least))
             folders = MachineFolders(log_dir, socket_dir)
-            return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(socket_dir.name, folders))
+            return asyncio.run(
+                _Run(scenario, run_dir, observer, started_s).carry_out(surveyed, socket_dir.name, folders)
+            )
     finally:
         janitor.dismiss()
 
@@ -107,14 +112,15 @@ class _Run:
         self._started_s = started_s
         self._interrupt = asyncio.Event()
 
-    async def carry_out(self, run_id: str, folders: MachineFolders) -> Summary:
-        async with Fleet.assembled(self._scenario, machines(), run_id, folders) as fleet:
+    async def carry_out(self, surveyed: Survey, run_id: str, folders: MachineFolders) -> Summary:
+        async with Fleet.assembled(self._scenario, surveyed, run_id, folders) as fleet:
             return await self._on(fleet)
 
     async def _on(self, fleet: Fleet) -> Summary:
         course, scenario = self._course, self._scenario
         nodes, pods = len(scenario.topology.nodes), sum(d.replicas for d in scenario.cluster.deployments)
-        where = "" if len(fleet.members) == 1 else f" on {len(fleet.members)} machines"
+        names = ", ".join(member.name for member in fleet.members)
+        where = "" if len(fleet.members) == 1 else f" on {len(fleet.members)} machines ({names})"
         self._observer.stage(
             f"{scenario.name}: bringing up {nodes} nodes and {pods} pods{where} "
             f"({scenario.profile} profile, seed {scenario.seed})"

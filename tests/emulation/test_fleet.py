@@ -17,8 +17,9 @@ from testbed.control.objects import SocketAddress
 from testbed.control.placement import Machine as MachineDescription
 from testbed.emulation import fleet as fleet_module
 from testbed.emulation.actors import in_process
-from testbed.emulation.fleet import Fleet, FleetUnfit, MachineLost, PowerOffFailed
+from testbed.emulation.fleet import Fleet, FleetUnfit, PowerOffFailed, survey
 from testbed.emulation.machine import PIECE_BYTES_MAX, Machine, Versions
+from testbed.emulation.member import MachineLost
 from testbed.emulation.ray_session import RayMachine
 from testbed.emulation.reports import MachineFolders
 from testbed.faults.actions import PowerOffMachine
@@ -81,7 +82,7 @@ class World:
     @contextlib.asynccontextmanager
     async def fleet(self, machines: list[RayMachine] = MACHINES, **changes: Any) -> AsyncIterator[Fleet]:
         scenario: Scenario = replace(load_scenario(SCENARIO), **changes)
-        async with Fleet.assembled(scenario, machines, "testbed-test", self.folders) as fleet:
+        async with Fleet.assembled(scenario, survey(scenario, machines), "testbed-test", self.folders) as fleet:
             yield fleet
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.lab.lifecycle import ask, check_host, make_lab, remove_lab
+from testbed.lab.lifecycle import ask, make_lab, remove_lab
 from testbed.lab.plan import LabError, LabPlan
 from testbed.lab.state import load_state
+from tests.multimachine.conftest import unavailable
 
 PLAN = LabPlan(3, ("east-a", "east-b"), "testbed-test77", "198.18.77.0/24")
 COMMAND_TIMEOUT_S = 30.0
@@ -46,15 +47,6 @@ for line in sys.stdin:
     print(what_happens(lambda: connection.recv(100).decode().strip()), flush=True)
     print(what_happens(lambda: socket.create_connection((address, 22), timeout=wait_s) and "accepted"), flush=True)
 """
-
-
-def unavailable() -> str | None:
-    try:
-        check_host()
-    except LabError as error:
-        return str(error)
-    made = subprocess.run(["unshare", "--net", "--time", "--pid", "--fork", "true"], capture_output=True, text=True)
-    return None if made.returncode == 0 else f"no namespaces here: {made.stderr.strip()}"
 
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))

@@ -1,0 +1,189 @@
+"""Runs across the machines of a Ray cluster: the same measurement, nothing for strangers, and machines that die."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.multimachine.conftest import ROOT, RUN_TIMEOUT_S, STRANGER, Cluster, Result, run_command, unavailable
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+
+LOAD = (
+    "spec.load.warmup=2s",
+    "spec.load.sources=[{zone: east-a, rate: 40/s}, {zone: east-b, rate: 40/s}, {zone: east-c, rate: 10/s}]",
+    "spec.expect=[]",
+)
+TWO_ZONES = (
+    "spec.topology.regions.east.zones={east-a: {nodes: 1}, east-b: {nodes: 1}}",
+    "spec.load.sources=[{zone: east-a, rate: 40/s}, {zone: east-b, rate: 40/s}]",
+    "spec.faults=[]",
+)
+CLOCK_ERROR_MS = 5.0
+NOBODY = "198.18.78.99"
+
+PROBE = """
+import socket, sys
+address, wanted = sys.argv[1], sys.argv[2:]
+for target in wanted:
+    port, _, words = target.partition(" ")
+    try:
+        with socket.create_connection((address, int(port)), timeout=2) as connection:
+            if words:
+                connection.sendall(words.encode().decode("unicode_escape").encode())
+            connection.settimeout(3)
+            print(port, "answered", repr(connection.recv(60)), flush=True)
+    except OSError as error:
+        print(port, type(error).__name__, flush=True)
+"""
+
+
+def result_of(cluster: Cluster, before: list[Path]) -> Result:
+    (run_dir,) = [run_dir for run_dir in cluster.run_dirs() if run_dir not in before]
+    return Result(run_dir)
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str) -> str:
+    """All output up to the line with these words; fails when the program ends without."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if words in line:
+            return seen
+    pytest.fail(f"never said {words!r}:\n{seen}")
+
+
+def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(cluster: Cluster) -> None:
+    before = cluster.run_dirs()
+    fault = "spec.faults=[{name: lose-east-a, at: 7s, for: 7s, crash: {zone: east-a}}]"
+    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=20s", fault))
+    seen = wait_for_line(running, "sending load")
+
+    # Meanwhile a stranger tries what there is on the machine of east-b, whose places all listen by now.
+    _, listening = cluster.run("m3", "ss -Hltnp")
+    assert "envoy" in listening
+    exposed = [
+        (address, int(port), line.rsplit("users:", 1)[-1])
+        for line in listening.splitlines()
+        for address, _, port in [line.split()[3].rpartition(":")]
+        if not address.startswith("127.")
+    ]
+    # Ray's own ports, sshd's, and one of ours.
+    assert all(any(name in owner for name in ('"ray', "sshd")) for _, _, owner in exposed), exposed
+    (ingress,) = [port for address, port, owner in exposed if "Machine" in owner and address == cluster.address("m3")]
+    head = r"CONNECT 127.0.0.1:15006 HTTP/1.1\r\n{}\r\n"
+    guessed = r"proxy-authorization: Bearer " + "0" * 64 + r"\r\n"
+    tries = ["15006", "15001", "8080", "20000", "22000"]
+    tries += [f"{ingress} {head.format(authorization)}" for authorization in ("", guessed)]
+    quoted = " ".join(shlex.quote(each) for each in tries)
+    script = f"python3 -c {shlex.quote(PROBE)} {cluster.address('m3')} {quoted}"
+    _, answers = cluster.run(STRANGER, script)
+    lines = answers.splitlines()
+    assert [line.split()[1] for line in lines[:5]] == ["ConnectionRefusedError"] * 5, answers
+    assert all("407" in line for line in lines[5:]), answers
+
+    output, _ = running.communicate(timeout=RUN_TIMEOUT_S)
+    result = result_of(cluster, before)
+    summary = result.summary
+    requests = summary["requests"]
+    rows = result.rows("requests")
+    assert requests["sent"] == len(rows) == summary["locust"]["requests"], seen + output
+    assert requests["sent"] == requests["ok"] + requests["failed"] + requests["unknown"]
+    assert requests["unknown"] > 0
+    assert summary["hops"]["ok_requests_without_hops"] == summary["hops"]["explained_by_killed_proxies"]
+    assert summary["same_zone_share_by_phase"]["steady"] > 0.85
+    assert summary["faults"][0]["recovered_s"] is not None
+    assert {machine["name"]: machine["places"] for machine in summary["machines"]} == {
+        "m1": ["control-plane"],
+        "m2": ["east-a-1", "clients/east-a"],
+        "m3": ["east-b-1", "clients/east-b"],
+        "m4": ["east-c-1", "clients/east-c"],
+    }
+    # Machines' clocks are a thousand seconds apart: only when they are corrected does a call lie within its request.
+    assert 0 < summary["clock_error_ms"] < CLOCK_ERROR_MS
+    gateways = {
+        row["request_id"]: row
+        for row in result.rows("hops")
+        if row["source_service"] == "gateway" and row["direction"] == "outbound"
+    }
+    tolerance_s = 2 * CLOCK_ERROR_MS / 1e3
+    answered = [row for row in rows if row["outcome"] == "ok" and row["request_id"] in gateways]
+    assert len(answered) > 1000
+    for row in answered:
+        start_s = gateways[row["request_id"]]["start_s"]
+        assert row["sent_s"] - tolerance_s <= start_s <= row["finished_s"] + tolerance_s
+    assert {sample["machine"] for sample in result.rows("machines")} == {"m1", "m2", "m3", "m4"}
+
+
+def test_a_machine_that_a_fault_powers_off_is_measured_like_any_other_fault(cluster: Cluster) -> None:
+    before = cluster.run_dirs()
+    fault = "spec.faults=[{name: m4-dies, at: 6s, machine: m4, powerOff: {}}]"
+    # As from a laptop: a job that brings its scenario along.
+    _, home = cluster.run("m1", "pwd")
+    job = [
+        str(Path(sys.executable).with_name("ray")),
+        "job",
+        "submit",
+        "--address",
+        f"http://{cluster.address('m1')}:8265",
+    ]
+    command = shlex.split(run_command(*LOAD, "spec.load.duration=18s", fault, options=f"--out {home.strip()}/runs"))
+    command[2] = "zone-outage.yaml"
+    done = subprocess.run(
+        [*job, "--working-dir", str(ROOT / "scenarios"), "--", *command],
+        env=cluster.env,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+    )
+    assert "Results in" in done.stdout, done.stdout + done.stderr
+    result = result_of(cluster, before)
+    summary = result.summary
+    assert not any("lost" in reason for reason in summary["invalid_reasons"]), done.stdout + done.stderr
+    off = {machine["name"]: machine for machine in summary["machines"]}["m4"]
+    (impact,) = summary["faults"]
+    assert off["powered_off"]
+    assert 6.0 <= impact["applied_s"] == off["lost_s"] < 9.0
+    assert impact["control_path"]["detected_s"] is not None
+    ended = max(row["sent_s"] for row in result.rows("requests") if row["origin_zone"] == "east-c")
+    assert off["lost_s"] - 2.0 < ended < off["lost_s"] + 0.5
+    others = [row for row in result.rows("requests") if row["origin_zone"] != "east-c" and row["sent_s"] > ended + 5.0]
+    assert len(others) > 200
+    assert sum(row["outcome"] == "ok" for row in others) > 0.9 * len(others)
+
+
+def test_a_machine_that_dies_unasked_leaves_a_partial_result_that_says_so(cluster: Cluster) -> None:
+    before = cluster.run_dirs()
+    running = cluster.start("m1", run_command(*LOAD, *TWO_ZONES, "spec.load.duration=60s", machines=3))
+    seen = wait_for_line(running, "10.")
+    cluster.lab("kill", "m3")
+    output, _ = running.communicate(timeout=RUN_TIMEOUT_S)
+    assert running.returncode == 3, seen + output
+    assert "machine m3 was lost" in output
+    summary = result_of(cluster, before).summary
+    assert summary["verdict"] == "invalid"
+    assert summary["requests"]["sent"] > 300
+    assert any("machine m3 was lost" in reason for reason in summary["invalid_reasons"])
+
+
+def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) -> None:
+    zone = run_command(
+        "spec.topology.regions.east.zones={west-x: {nodes: 1}}",
+        "spec.load.sources=[{zone: west-x, rate: 1/s}]",
+        "spec.services.orders.zones=[]",
+        "spec.faults=[]",
+        "spec.expect=[]",
+        machines=1,
+    )
+    nowhere = run_command(options=f"--address {NOBODY}:6379")
+    no_label = "zone west-x: no machine has the label testbed.zone=west-x"
+    for script, words in ((zone, no_label), (nowhere, "cannot be used")):
+        code, output = cluster.run("m1", script)
+        assert (code, words in output, "Traceback" in output) == (2, True, False), output
+    _, processes = cluster.run("m1", "pgrep -fc '[t]estbed.emulation' || true")
+    assert processes.strip() == "0"
