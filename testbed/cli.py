@@ -60,6 +60,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
+    if machines > 1 and address is None:
+        _fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
     scenario = _load(file, overrides, seed)
     # Imported late: Ray costs a second that no other command needs.
     from testbed.control.placement import PlacementImpossible
