@@ -13,6 +13,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from testbed.emulation.worker_setup import leave_out_unused_packages
+
+# Modules of actors' classes import this one, or do the same.
+leave_out_unused_packages()
+
 Actor = ActorHandle[Any]
 """A handle: `await handle.method.remote(...)`. The actor ends when its last handle is gone."""
 

@@ -96,7 +96,7 @@ class EmulatedCluster:
                 timings,
                 fleet.network,
                 scenario.load,
-                fleet.of(f"clients/{zone}").folders.logs,
+                fleet.of(f"clients/{zone}").folders,
                 scenario.seed,
             )
             for zone in dict.fromkeys(source.zone for source in scenario.load.sources)

@@ -103,9 +103,7 @@ class Fleet:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def assembled(
-        cls, scenario: Scenario, survey: Survey, run_id: str, folders: MachineFolders
-    ) -> AsyncIterator[Fleet]:
+    async def assembled(cls, scenario: Scenario, survey: Survey, folders: MachineFolders) -> AsyncIterator[Fleet]:
         """The machines that the scenario needs, ready for its places. `folders` are those of the driver's machine.
 
         Raises FleetUnfit or AddressesExhausted.
@@ -113,7 +111,7 @@ class Fleet:
         topology, placement = scenario.topology, survey.placement
         members: list[Member] = []
         try:
-            members += await _introduced(survey.machines, run_id, folders)
+            members += await _introduced(survey.machines, folders)
             octet = await _reserved_block(members)
             loopback = LoopbackNetwork(octet, [each.name for each in topology.places])
             if len(members) == 1:
@@ -289,12 +287,12 @@ class Fleet:
         return estimate(newest).epoch_minus_monotonic_s
 
 
-async def _introduced(machines: Sequence[RayMachine], run_id: str, folders: MachineFolders) -> list[Member]:
+async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -> list[Member]:
     """A Machine on each, all of the same versions. Raises FleetUnfit."""
     actors = [
-        in_process(Machine, machine.name, run_id, folders)
+        in_process(Machine, machine.name, folders.run_id, folders)
         if machine.is_driver
-        else start_actor(Machine, machine.name, run_id, node_id=machine.node_id)
+        else start_actor(Machine, machine.name, folders.run_id, node_id=machine.node_id)
         for machine in machines
     ]
     answers = await asyncio.gather(

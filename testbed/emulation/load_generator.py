@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from testbed.control.topology import Topology
 from testbed.emulation.actors import until
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines
-from testbed.emulation.reports import Recorded
+from testbed.emulation.reports import MachineFolders, Recorded
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
@@ -63,7 +62,7 @@ class LoadGenerator:
         timings: Timings,
         network: NetworkBackend,
         load: LoadSpec,
-        log_dir: Path,
+        folders: MachineFolders,
         seed: int,
     ) -> None:
         self._zone = zone
@@ -73,10 +72,11 @@ class LoadGenerator:
         self._network = network
         self._load = load
         self._seed = seed
-        self._records_file = log_dir / f"{zone}.requests.jsonl"
-        self._entry_file = log_dir / f"{zone}.entry.json"
-        self._settings_file = log_dir / f"{zone}.load.json"
-        self._log = log_dir / f"{zone}.locust.log"
+        self._environment = folders.environment()
+        self._records_file = folders.logs / f"{zone}.requests.jsonl"
+        self._entry_file = folders.logs / f"{zone}.entry.json"
+        self._settings_file = folders.logs / f"{zone}.load.json"
+        self._log = folders.logs / f"{zone}.locust.log"
         self._zones = list(dict.fromkeys(node.locality.zone for node in topology.nodes))
         self._relay = LinkRelay(self._place, LinkTable(topology), seed=seed)
         self._entry = EntryTable(
@@ -123,7 +123,7 @@ class LoadGenerator:
         self._settings_file.write_bytes(orjson.dumps(self._settings(locustfile), option=orjson.OPT_INDENT_2))
         self._process = ChildProcess(
             command(self._settings_file),
-            env={**os.environ, ENVIRONMENT_VARIABLE: str(self._settings_file)},
+            env={**self._environment, ENVIRONMENT_VARIABLE: str(self._settings_file)},
             output=self._log,
             errors=self._log,
             on_exit=self._exited,

@@ -22,8 +22,11 @@ from testbed.control.objects import SocketAddress
 from testbed.emulation.janitor import RUN_PREFIX, Janitor
 from testbed.emulation.reports import MachineFolders
 from testbed.emulation.sampler import MachineSample, MachineSampler
+from testbed.emulation.worker_setup import leave_out_unused_packages
 from testbed.network.ingress import Ingress
 from testbed.network.loopback import LoopbackBlock
+
+leave_out_unused_packages()
 
 PIECE_BYTES_MAX = 4 << 20
 """How much of its logs a machine hands over in one answer."""
@@ -76,7 +79,7 @@ class Machine:
         if folders is None:
             root = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
             self._janitor = Janitor(run_id, root)
-            folders = MachineFolders(root / "logs", root)
+            folders = MachineFolders(root / "logs", root, run_id)
             folders.logs.mkdir()
         self._folders = folders
         self._sampler = MachineSampler(name)

@@ -313,12 +313,12 @@ class NodeAgent:
 
     def _actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
-            return start_actor(Sidecar, held.pod.name, this_actor(), self._folders.logs, self._folders.sockets)
+            return start_actor(Sidecar, held.pod.name, this_actor(), self._folders)
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
         services = self._kube_proxy.addresses
-        return start_actor(Pod, held.pod, held.address, this_actor(), self._folders.logs, seed, services)
+        return start_actor(Pod, held.pod, held.address, this_actor(), self._folders, seed, services)
 
     # --- time and messages -----------------------------------------------------------------------------------------
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress, SocketAddress
 from testbed.emulation.actors import Actor
 from testbed.emulation.container import command_line
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
+from testbed.emulation.reports import MachineFolders
 
 STOP_GRACE_S = 2.0
 
@@ -23,21 +22,22 @@ class Pod:
         pod: PodObject,
         address: PodAddress,
         agent: Actor,
-        log_dir: Path,
+        folders: MachineFolders,
         seed: int,
         services: Mapping[str, SocketAddress],
     ) -> None:
         self._name = pod.name
         self._agent = agent
-        self._log = log_dir / f"{pod.name}.log"
-        self._arguments, self._env = command_line(pod, address, seed, services, log_dir)
+        self._environment = folders.environment()
+        self._log = folders.logs / f"{pod.name}.log"
+        self._arguments, self._env = command_line(pod, address, seed, services, folders.logs)
         self._process: ChildProcess | None = None
 
     async def start(self, life: int) -> None:
         """Start the container for the `life`-th time. Raises OSError when the program cannot be started."""
         self._process = ChildProcess(
             self._arguments,
-            env={**os.environ, **self._env},
+            env={**self._environment, **self._env},
             output=self._log,
             niceness=EMULATED_NICENESS,
             on_exit=lambda code: self._exited(life, code),

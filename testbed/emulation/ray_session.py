@@ -17,18 +17,12 @@ import ray
 from ray.exceptions import RayError
 
 from testbed.control.placement import ZONE_LABEL, Machine
-from testbed.emulation import worker_setup
 from testbed.emulation.janitor import RUN_VARIABLE
 
 REACHABLE_WITHIN_S = 5.0
 SHUTDOWN_WITHIN_S = 15.0
 REFUSED_TOKEN = "it refuses our token; the cluster's has to be in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
 _HEAD_RESOURCE = "node:__internal_head__"
-_SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
-"""Where Ray's workers look for the hook that a runtime environment names. Set for a Ray of our own, it spares the
-runtime environment, with which workers could not be started ahead. A Ray that does not know it is only slower."""
-
-
 _stuck = threading.Event()
 
 
@@ -71,7 +65,7 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     where = "a local Ray" if address is None else f"Ray at {address}"
     with _words_of_the_core() as words:
         try:
-            _connect(address, run_id, processes)
+            _connect(address, processes)
         except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
             reason = REFUSED_TOKEN if b"InvalidAuthToken" in words() else str(error).strip()
             raise RayUnreachable(f"{where} cannot be used: {reason}") from error
@@ -91,9 +85,8 @@ def is_stuck() -> bool:
     return _stuck.is_set()
 
 
-def _connect(address: str | None, run_id: str, processes: int) -> None:
+def _connect(address: str | None, processes: int) -> None:
     if address is None:
-        os.environ[_SETUP_HOOK_VARIABLE] = worker_setup.HOOK
         # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
         ray.init(
             num_cpus=processes,
@@ -108,7 +101,6 @@ def _connect(address: str | None, run_id: str, processes: int) -> None:
         _check_reachable(address)
         ray.init(
             address,
-            runtime_env={"env_vars": {RUN_VARIABLE: run_id}, "worker_process_setup_hook": worker_setup.HOOK},
             log_to_driver=False,
             configure_logging=False,
             logging_level=logging.ERROR,

@@ -5,12 +5,14 @@ Times are monotonic seconds of the machine that noted them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+from testbed.emulation.janitor import RUN_VARIABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,11 @@ class MachineFolders:
 
     logs: Path
     sockets: Path
+    run_id: str
+
+    def environment(self) -> dict[str, str]:
+        """Of every process that is started for the run: with the mark by which the janitor finds it."""
+        return {**os.environ, RUN_VARIABLE: self.run_id}
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,8 @@ def run(scenario: Scenario, run_dir: Path, observer: Observer, address: str | No
     try:
         with ray_session(address, socket_dir.name, expected_actors(scenario)):
             surveyed = survey(scenario, joined_machines(at_least))
-            folders = MachineFolders(log_dir, socket_dir)
-            return asyncio.run(
-                _Run(scenario, run_dir, observer, started_s).carry_out(surveyed, socket_dir.name, folders)
-            )
+            folders = MachineFolders(log_dir, socket_dir, socket_dir.name)
+            return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(surveyed, folders))
     finally:
         janitor.dismiss()
 
@@ -112,8 +110,8 @@ class _Run:
         self._started_s = started_s
         self._interrupt = asyncio.Event()
 
-    async def carry_out(self, surveyed: Survey, run_id: str, folders: MachineFolders) -> Summary:
-        async with Fleet.assembled(self._scenario, surveyed, run_id, folders) as fleet:
+    async def carry_out(self, surveyed: Survey, folders: MachineFolders) -> Summary:
+        async with Fleet.assembled(self._scenario, surveyed, folders) as fleet:
             return await self._on(fleet)
 
     async def _on(self, fleet: Fleet) -> Summary:

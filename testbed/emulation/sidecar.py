@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import os
 import socket
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
 from testbed.emulation.container import ACCESS_SUFFIX
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
+from testbed.emulation.reports import MachineFolders
 
 STOP_GRACE_S = 2.0
 
@@ -36,14 +36,14 @@ class SidecarPaths:
     ads_socket: Path
 
     @classmethod
-    def of(cls, pod: str, log_dir: Path, socket_dir: Path) -> SidecarPaths:
+    def of(cls, pod: str, folders: MachineFolders) -> SidecarPaths:
         return cls(
-            access_log=log_dir / f"{pod}{ACCESS_SUFFIX}",
-            outlier_log=log_dir / f"{pod}.outlier.jsonl",
-            error_log=log_dir / f"{pod}.envoy.log",
-            bootstrap=log_dir / f"{pod}.bootstrap.json",
-            admin_socket=socket_dir / f"{pod}.admin",
-            ads_socket=socket_dir / f"{pod}.ads",
+            access_log=folders.logs / f"{pod}{ACCESS_SUFFIX}",
+            outlier_log=folders.logs / f"{pod}.outlier.jsonl",
+            error_log=folders.logs / f"{pod}.envoy.log",
+            bootstrap=folders.logs / f"{pod}.bootstrap.json",
+            admin_socket=folders.sockets / f"{pod}.admin",
+            ads_socket=folders.sockets / f"{pod}.ads",
         )
 
 
@@ -83,10 +83,11 @@ async def envoy_is_live(admin_socket: Path) -> None:
 class Sidecar:
     """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
 
-    def __init__(self, pod: str, agent: Actor, log_dir: Path, socket_dir: Path) -> None:
+    def __init__(self, pod: str, agent: Actor, folders: MachineFolders) -> None:
         self._pod = pod
         self._agent = agent
-        self._paths = SidecarPaths.of(pod, log_dir, socket_dir)
+        self._paths = SidecarPaths.of(pod, folders)
+        self._environment = folders.environment()
         self._process: ChildProcess | None = None
         self._ads = AdsServer(
             self._paths.ads_socket,
@@ -117,7 +118,7 @@ class Sidecar:
         paths.bootstrap.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         self._process = ChildProcess(
             envoy.arguments(paths.bootstrap),
-            env=dict(os.environ),
+            env=self._environment,
             output=paths.access_log,
             errors=paths.error_log,
             niceness=EMULATED_NICENESS,

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 
-HOOK = "testbed.emulation.worker_setup.leave_out_unused_packages"
-"""In the form in which Ray takes a `worker_process_setup_hook`."""
+import ray
+
 UNUSED_PACKAGES = ("pydantic", "pyarrow")
 
 
 def leave_out_unused_packages() -> None:
-    """Make importing them fail as if they were not installed, which Ray is prepared for."""
-    for package in UNUSED_PACKAGES:
-        sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # what `import` takes for "not there"
+    """In a Ray worker, make importing them fail as if they were not installed, which Ray is prepared for.
+
+    In time when called while the module of an actor's class is imported: Ray does that before it first serializes.
+    """
+    if ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        for package in UNUSED_PACKAGES:
+            sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # what `import` takes for "not there"

@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.machines: dict[str, Machine] = {}
-        self.folders = MachineFolders(folder / "logs", folder)
+        self.folders = MachineFolders(folder / "logs", folder, "testbed-test")
         self.folders.logs.mkdir()
         self._folder = folder
         self._start_actor_versions: dict[str, Versions] = {}
@@ -70,7 +70,7 @@ class World:
     def _start(self, kind: type, name: str, run_id: str, *, node_id: str) -> Any:
         root = self._folder / name
         (root / "logs").mkdir(parents=True)
-        actor = in_process(Remote, name, run_id, MachineFolders(root / "logs", root))
+        actor = in_process(Remote, name, run_id, MachineFolders(root / "logs", root, run_id))
         self.machines[name] = actor._target  # type: ignore[attr-defined]
         if name in self._start_actor_versions:
             actor._target.versions = self._start_actor_versions[name]  # type: ignore[attr-defined]
@@ -82,7 +82,7 @@ class World:
     @contextlib.asynccontextmanager
     async def fleet(self, machines: list[RayMachine] = MACHINES, **changes: Any) -> AsyncIterator[Fleet]:
         scenario: Scenario = replace(load_scenario(SCENARIO), **changes)
-        async with Fleet.assembled(scenario, survey(scenario, machines), "testbed-test", self.folders) as fleet:
+        async with Fleet.assembled(scenario, survey(scenario, machines), self.folders) as fleet:
             yield fleet
 
 
