@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.emulation.conftest import until
 from tests.multimachine.conftest import ROOT, RUN_TIMEOUT_S, STRANGER, Cluster, Result, run_command, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
@@ -56,6 +57,13 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return seen
     pytest.fail(f"never said {words!r}:\n{seen}")
+
+
+def what_runs(cluster: Cluster, machine: str) -> str:
+    """How many processes of runs there are on a machine, and the folders that they have there."""
+    processes = "[e]nvoy|[l]ocust|emulation.[w]orkload|emulation.[j]anitor"
+    _, output = cluster.run(machine, f"pgrep -fc '{processes}'; ls -d /tmp/testbed-* 2>/dev/null")
+    return " ".join(output.split())
 
 
 def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(cluster: Cluster) -> None:
@@ -118,6 +126,15 @@ def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(clust
         start_s = gateways[row["request_id"]]["start_s"]
         assert row["sent_s"] - tolerance_s <= start_s <= row["finished_s"] + tolerance_s
     assert {sample["machine"] for sample in result.rows("machines")} == {"m1", "m2", "m3", "m4"}
+
+
+def test_a_killed_command_leaves_nothing_on_any_machine(cluster: Cluster) -> None:
+    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=60s", "spec.faults=[]"))
+    wait_for_line(running, "sending load")
+    assert what_runs(cluster, "m2") != "0"
+    cluster.run("m1", "pkill -9 -f '[t]estbed run'")
+    running.communicate(timeout=10.0)
+    assert until(lambda: [what_runs(cluster, machine) for machine in ("m1", "m2", "m3", "m4")] == ["0"] * 4, 10.0)
 
 
 def test_a_machine_that_a_fault_powers_off_is_measured_like_any_other_fault(cluster: Cluster) -> None:
@@ -185,5 +202,4 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
     for script, words in ((zone, no_label), (nowhere, "cannot be used")):
         code, output = cluster.run("m1", script)
         assert (code, words in output, "Traceback" in output) == (2, True, False), output
-    _, processes = cluster.run("m1", "pgrep -fc '[t]estbed.emulation' || true")
-    assert processes.strip() == "0"
+    assert what_runs(cluster, "m1") == "0"
