@@ -168,7 +168,8 @@ def _load(file: Path, overrides: list[str], seed: int | None) -> Scenario:
 
 def _new_run_dir(out: Path, name: str) -> Path:
     """A folder of its own for a run; two runs in one second get two folders."""
-    wanted = (out / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    # Where no shell has expanded it, as in the entrypoint of a Ray job.
+    wanted = (out.expanduser() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     run_dir = wanted
     for number in count(2):
         try:
