@@ -108,34 +108,26 @@ class Fleet:
 
         Raises FleetUnfit or AddressesExhausted.
         """
-        topology, placement = scenario.topology, survey.placement
+        places, placement = [each.name for each in scenario.topology.places], survey.placement
         members: list[Member] = []
-        try:
+        async with contextlib.AsyncExitStack() as ending:
+            ending.push_async_callback(_close, members)
             members += await _introduced(survey.machines, folders)
             octet = await _reserved_block(members)
-            loopback = LoopbackNetwork(octet, [each.name for each in topology.places])
-            if len(members) == 1:
-                network: NetworkBackend = loopback
-                probe = None
-            else:
-                tunnels = await _open_ingresses(members, placement, loopback)
+            network: NetworkBackend = LoopbackNetwork(octet, places)
+            probe = None
+            if len(members) > 1:
+                tunnels = await _open_ingresses(members, placement, network)
                 network = HostNetwork(octet, placement, tunnels)
                 probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
                 probe.start()
+                ending.callback(probe.stop)
             fleet = cls(members, placement, network, probe)
             _check_power_offs(scenario, fleet)
             await fleet._first_readings()
             watching = [asyncio.create_task(fleet._watch(member)) for member in members]
-            try:
-                yield fleet
-            finally:
-                for task in watching:
-                    task.cancel()
-                if probe is not None:
-                    probe.stop()
-        finally:
-            closing = (asyncio.wait_for(member.ask(member.actor, "close"), CLOSE_TIMEOUT_S) for member in members)
-            await asyncio.gather(*closing, return_exceptions=True)
+            ending.push_async_callback(_end, watching)
+            yield fleet
 
     def of(self, place_name: str) -> Member:
         """The machine on which a place lives. Raises KeyError for an unknown place."""
@@ -241,7 +233,10 @@ class Fleet:
             if not member.here and self._last_answer_s(member) < time.monotonic() - LOST_AFTER_S:
                 member.lose(self._last_answer_s(member))
             self._read_clock(member)
-            if collecting is None or collecting.done():
+            if collecting is not None and collecting.done():
+                collecting.result()
+                collecting = None
+            if collecting is None:
                 collecting = asyncio.create_task(self._collect(member))
 
     async def _collect(self, member: Member) -> None:
@@ -285,6 +280,20 @@ class Fleet:
             return epoch_offset_s()
         newest = self._probe.readings(member.name)[-FIRST_READINGS:]
         return estimate(newest).epoch_minus_monotonic_s
+
+
+async def _close(members: Sequence[Member]) -> None:
+    closing = (asyncio.wait_for(member.ask(member.actor, "close"), CLOSE_TIMEOUT_S) for member in members)
+    await asyncio.gather(*closing, return_exceptions=True)
+
+
+async def _end(watching: Sequence[asyncio.Task[None]]) -> None:
+    """Raises what ended a watch before."""
+    for task in watching:
+        task.cancel()
+    for outcome in await asyncio.gather(*watching, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -> list[Member]:
