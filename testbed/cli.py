@@ -68,7 +68,7 @@ def run(
     from testbed.emulation.cluster import BringUpFailed
     from testbed.emulation.fleet import FleetUnfit
     from testbed.emulation.load_generator import LoadGeneratorFailed
-    from testbed.emulation.member import MachineLost
+    from testbed.emulation.member import ActorDied, MachineLost
     from testbed.emulation.ray_session import RayUnreachable
     from testbed.emulation.run import RunInterrupted
     from testbed.emulation.run import run as carry_out
@@ -91,7 +91,7 @@ def run(
         _fail(str(failure), EXIT_BAD_INPUT)
     except RayUnreachable as failure:
         _fail(str(failure), EXIT_INVALID if address is None else EXIT_BAD_INPUT)
-    except (BringUpFailed, LoadGeneratorFailed, AddressesExhausted, MachineLost) as failure:
+    except (BringUpFailed, LoadGeneratorFailed, AddressesExhausted, MachineLost, ActorDied) as failure:
         _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")

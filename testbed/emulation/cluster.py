@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from testbed.control.objects import Pod as PodObject
 from testbed.emulation.fleet import Fleet
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
-from testbed.emulation.member import MachineLost, Resident
+from testbed.emulation.member import ActorDied, MachineLost, Member, Resident
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import Push, Readiness, Recorded
 from testbed.faults.actions import (
@@ -101,9 +100,11 @@ class EmulatedCluster:
             )
             for zone in dict.fromkeys(source.zone for source in scenario.load.sources)
         }
-        self._events: list[Recorded] = []
-        self._links: list[LinkSample] = []
-        self._pods: dict[str, tuple[PodObject, float]] = {}
+        self.failure: str | None = None
+        """What ended, if something did, without which the cluster is not what it should be."""
+        self._events: list[tuple[Member, Recorded]] = []
+        self._links: list[tuple[Member, LinkSample]] = []
+        self._pods: tuple[tuple[PodObject, float], ...] = ()
 
     async def bring_up(self, show: Callable[[Readiness], None]) -> None:
         """Boot everything and wait until every pod is ready. Raises BringUpFailed after the scenario's deadline."""
@@ -119,6 +120,8 @@ class EmulatedCluster:
                 return
             if self._fleet.lost:
                 raise BringUpFailed(f"machine {self._fleet.lost[0].name} was lost while the cluster came up")
+            if self.failure is not None:
+                raise BringUpFailed(self.failure)
             if time.monotonic() > deadline_s:
                 raise BringUpFailed(await self._why_not_ready(readiness))
             await asyncio.sleep(READINESS_POLL_S)
@@ -159,25 +162,30 @@ class EmulatedCluster:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
         residents = [self._master, *self._agents.values(), *self._load_generators.values()]
         for resident, (events, links) in await self._all("records", residents):
-            clock = resident.machine.clock
-            self._events += [replace(event, t_s=clock.to_local(event.t_s)) for event in events]
-            self._links += [replace(sample, second=clock.to_local(sample.second)) for sample in links]
-        with contextlib.suppress(MachineLost):
-            for pod, started_s in await self._master.ask("pods_ever"):
-                self._pods[pod.name] = (pod, self._fleet.of(pod.node).clock.to_local(started_s))
+            self._events += [(resident.machine, event) for event in events]
+            self._links += [(resident.machine, sample) for sample in links]
+        for _, pods in await self._all("pods_ever", [self._master]):
+            self._pods = pods
 
     async def records(self) -> ClusterRecords:
-        """Everything so far; without pushes if the master's machine is lost."""
+        """Everything so far, in the driver's time; without pushes if the master's machine is lost."""
         await self.collect()
-        pushes: list[Push] = []
-        with contextlib.suppress(MachineLost):
-            pushes = await self._master.ask("pushes")
+        pushes: list[Push] = [push for _, found in await self._all("pushes", [self._master]) for push in found]
         for push in pushes:
             push.sent_s = self._master.machine.clock.to_local(push.sent_s)
             if push.acked_s is not None:
                 push.acked_s = self._fleet.of(push.node).clock.to_local(push.acked_s)
-        events = sorted(self._events, key=lambda event: event.t_s)
-        return ClusterRecords(events, pushes, self._links, tuple(self._pods.values()))
+        events = [replace(event, t_s=machine.clock.to_local(event.t_s)) for machine, event in self._events]
+        return ClusterRecords(
+            events=sorted(events, key=lambda event: event.t_s),
+            pushes=pushes,
+            links=[replace(sample, second=machine.clock.to_local(sample.second)) for machine, sample in self._links],
+            pods=tuple(
+                (pod, self._fleet.of(pod.node).clock.to_local(started_s))
+                for pod, started_s in self._pods
+                if pod.node is not None
+            ),
+        )
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
@@ -189,6 +197,8 @@ class EmulatedCluster:
                 return await self._everywhere("impose", action, due_s)
             case LiftFromLinks():
                 return await self._everywhere("lift", action, due_s)
+            case CrashNode(node) | BootNode(node) if self._agents[node].machine.powered_off:
+                return Effect(due_s)
             case CrashNode(node):
                 return await self._crash(self._agents[node])
             case BootNode(node):
@@ -197,11 +207,11 @@ class EmulatedCluster:
             case KillPod():
                 victims = await self._victims(action)
                 times = await asyncio.gather(
-                    *(self._kill(self._agents[node], pod.name, due_s) for pod, node in victims)
+                    *(self._at(self._agents[node], "kill_pod", due_s, pod.name) for pod, node in victims)
                 )
-                killed_at = zip(victims, times, strict=True)
-                proxies = tuple((pod.name, at_s) for (pod, _), at_s in killed_at if pod.template.has_proxy)
-                return Effect(max(times, default=due_s), proxies)
+                killed = [(pod, at_s) for (pod, _), at_s in zip(victims, times, strict=True) if at_s is not None]
+                proxies = tuple((pod.name, at_s) for pod, at_s in killed if pod.template.has_proxy)
+                return Effect(max((at_s for _, at_s in killed), default=due_s), proxies)
             case PowerOffMachine():
                 return Effect(await self._fleet.power_off(action, due_s))
 
@@ -214,23 +224,25 @@ class EmulatedCluster:
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         residents = [self._master, *self._agents.values(), *self._load_generators.values()]
 
-        async def there(resident: Resident) -> float:
-            clock = resident.machine.clock
-            return clock.to_local(await resident.ask(method, action, clock.to_remote(due_s)))
+        times = await asyncio.gather(*(self._at(each, method, due_s, action) for each in residents))
+        return Effect(max((at_s for at_s in times if at_s is not None), default=due_s))
 
-        times = await asyncio.gather(*(there(each) for each in residents if each.machine.lost_s is None))
-        return Effect(max(times))
+    @staticmethod
+    async def _at(resident: Resident, method: str, due_s: float, *arguments: object) -> float | None:
+        """When it was done, or None where a power-off on purpose came before."""
+        clock = resident.machine.clock
+        try:
+            return clock.to_local(await resident.ask(method, *arguments, clock.to_remote(due_s)))
+        except MachineLost:
+            if resident.machine.powered_off:
+                return None
+            raise
 
     @staticmethod
     async def _crash(agent: Resident) -> Effect:
         at_remote_s, killed = await agent.ask("crash")
         at_s = agent.machine.clock.to_local(at_remote_s)
         return Effect(at_s, tuple((pod, at_s) for pod in killed))
-
-    @staticmethod
-    async def _kill(agent: Resident, pod: str, due_s: float) -> float:
-        clock = agent.machine.clock
-        return clock.to_local(await agent.ask("kill_pod", pod, clock.to_remote(due_s)))
 
     async def _victims(self, action: KillPod) -> list[tuple[PodObject, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
@@ -261,15 +273,19 @@ class EmulatedCluster:
         ]
         return "\n  ".join(lines)
 
-    @staticmethod
-    async def _all(method: str, residents: Iterable[Resident], *arguments: object) -> list[tuple[Resident, Any]]:
-        """Answers of all whose machines are not lost, nor get lost meanwhile."""
+    async def _all(self, method: str, residents: Iterable[Resident], *arguments: object) -> list[tuple[Resident, Any]]:
+        """Answers of all that are there and stay there; an actor that died is the cluster's `failure`."""
         asked = list(residents)
         answers = await asyncio.gather(*(each.ask(method, *arguments) for each in asked), return_exceptions=True)
         heard = []
         for resident, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, BaseException) and not isinstance(answer, MachineLost):
-                raise answer
-            if not isinstance(answer, MachineLost):
-                heard.append((resident, answer))
+            match answer:
+                case MachineLost():
+                    pass
+                case ActorDied():
+                    self.failure = str(answer)
+                case BaseException():
+                    raise answer
+                case _:
+                    heard.append((resident, answer))
         return heard

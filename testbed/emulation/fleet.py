@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from testbed.control.placement import Placement, place
 from testbed.emulation.actors import in_process, start_actor
 from testbed.emulation.machine import Collected, Machine, Versions
-from testbed.emulation.member import MachineLost, Member, Resident, epoch_offset_s
+from testbed.emulation.member import LOST_AFTER_S, ActorDied, MachineLost, Member, Resident, epoch_offset_s
+from testbed.emulation.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, power_off_problems
 from testbed.emulation.ray_session import RayMachine, machines
 from testbed.emulation.reports import MachineFolders
 from testbed.emulation.sampler import MachineSample
@@ -33,25 +35,20 @@ from testbed.results.clocks import estimate
 from testbed.results.facts import MachineFacts
 from testbed.scenario import Scenario
 
+T = TypeVar("T")
+
 COLLECT_PERIOD_S = 0.5
-LOST_AFTER_S = 5.0
-"""A machine that has been silent for this long is lost. It is asked for its clock five times a second."""
 JOINING_TIMEOUT_S = 60.0
 INTRODUCTION_TIMEOUT_S = 45.0
 FIRST_READINGS_TIMEOUT_S = 10.0
 FIRST_READINGS = 5
 CLOSE_TIMEOUT_S = 5.0
-POWER_OFF_TIMEOUT_S = 30.0
 SILENT_S = 1.0
 """Silence after which a machine that was ordered to power off is taken to have done so."""
 
 
 class FleetUnfit(Exception):
     """Machines that cannot carry the run together: one line for each reason."""
-
-
-class PowerOffFailed(Exception):
-    """The command that should have powered a machine off did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +97,8 @@ class Fleet:
         self._by_name = {member.name: member for member in members}
         self._placement = placement
         self._probe = probe
+        self.failure: str | None = None
+        """Why machines are not watched any more, if so."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -110,24 +109,28 @@ class Fleet:
         """
         places, placement = [each.name for each in scenario.topology.places], survey.placement
         members: list[Member] = []
+        if problems := power_off_problems(scenario, survey.machines):
+            raise FleetUnfit("\n".join(problems))
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(_close, members)
             members += await _introduced(survey.machines, folders)
-            octet = await _reserved_block(members)
+            octet = await _in_time(_reserved_block(members))
             network: NetworkBackend = LoopbackNetwork(octet, places)
             probe = None
             if len(members) > 1:
-                tunnels = await _open_ingresses(members, placement, network)
+                tunnels = await _in_time(_open_ingresses(members, placement, network))
                 network = HostNetwork(octet, placement, tunnels)
                 probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
                 probe.start()
                 ending.callback(probe.stop)
             fleet = cls(members, placement, network, probe)
-            _check_power_offs(scenario, fleet)
             await fleet._first_readings()
             watching = [asyncio.create_task(fleet._watch(member)) for member in members]
-            ending.push_async_callback(_end, watching)
-            yield fleet
+            try:
+                yield fleet
+            finally:
+                for task in watching:
+                    task.cancel()
 
     def of(self, place_name: str) -> Member:
         """The machine on which a place lives. Raises KeyError for an unknown place."""
@@ -142,6 +145,14 @@ class Fleet:
     def lost(self) -> list[Member]:
         """Members that fell silent though nobody ordered it."""
         return [member for member in self.members if member.lost_s is not None and not member.powered_off]
+
+    def samples(self) -> list[MachineSample]:
+        """Of all machines, in the driver's time."""
+        return [
+            replace(sample, t_monotonic_s=member.clock.to_local(sample.t_monotonic_s))
+            for member in self.members
+            for sample in member.samples
+        ]
 
     async def start_sampling(self) -> None:
         """From now on machines and their clocks are observed for the tables."""
@@ -162,20 +173,17 @@ class Fleet:
 
         The time is that of the last sign of life, or of the order if that was later. Raises PowerOffFailed.
         """
-        member = self._named(action.machine)
-        assert member is not None
-        assert self._probe is not None
+        member = next(each for each in self.members if action.machine in (each.name, each.address))
         await asyncio.sleep(due_s - time.monotonic())
         ordered_s = time.monotonic()
         member.powered_off = True
         try:
-            await _run_command(action)
-            deadline_s = time.monotonic() + POWER_OFF_TIMEOUT_S
-            while self._last_answer_s(member) > time.monotonic() - SILENT_S:
-                if time.monotonic() > deadline_s:
-                    what = f"{member.name} still answers {POWER_OFF_TIMEOUT_S:g} s after"
-                    raise PowerOffFailed(f"{what} `{' '.join(action.command)}`")
-                await asyncio.sleep(0.1)
+            async with PowerOffCommand(action) as command:
+                while self._last_answer_s(member) > time.monotonic() - SILENT_S:
+                    command.check()
+                    if time.monotonic() > ordered_s + ENDS_WITHIN_S:
+                        raise PowerOffFailed(f"{member.name} still answers {ENDS_WITHIN_S:g} s after `{command.words}`")
+                    await asyncio.sleep(0.1)
         except PowerOffFailed:
             member.powered_off = False
             raise
@@ -203,9 +211,6 @@ class Fleet:
             for member in self.members
         )
 
-    def _named(self, machine: str) -> Member | None:
-        return next((member for member in self.members if machine in (member.name, member.address)), None)
-
     async def _everyone(self, method: str, *arguments: object) -> None:
         living = [member for member in self.members if member.lost_s is None]
         await asyncio.gather(*(member.ask(member.actor, method, *arguments) for member in living))
@@ -228,34 +233,35 @@ class Fleet:
     async def _watch(self, member: Member) -> None:
         """Collect from a machine until it is lost, and find out when that is."""
         collecting: asyncio.Task[None] | None = None
-        while member.lost_s is None:
-            await asyncio.sleep(COLLECT_PERIOD_S)
-            if not member.here and self._last_answer_s(member) < time.monotonic() - LOST_AFTER_S:
-                member.lose(self._last_answer_s(member))
-            self._read_clock(member)
-            if collecting is not None and collecting.done():
-                collecting.result()
-                collecting = None
-            if collecting is None:
-                collecting = asyncio.create_task(self._collect(member))
+        try:
+            while member.lost_s is None:
+                await asyncio.sleep(COLLECT_PERIOD_S)
+                if not member.here and self._last_answer_s(member) < time.monotonic() - LOST_AFTER_S:
+                    member.lose(self._last_answer_s(member))
+                self._read_clock(member)
+                if collecting is not None and collecting.done():
+                    collecting.result()
+                    collecting = None
+                if collecting is None:
+                    collecting = asyncio.create_task(self._collect(member))
+        except Exception as error:
+            self.failure = f"the records of machine {member.name} cannot be kept: {error}"
 
     async def _collect(self, member: Member) -> None:
-        more = member.lost_s is None
-        while more:
-            asked_s = time.monotonic()
-            try:
-                collected: Collected = await member.ask(member.actor, "collect")
-            except MachineLost:
-                return
-            logs = self.driver.folders.logs
-            await asyncio.to_thread(_write, logs, collected)
-            member.samples += [self._in_driver_time(member, sample) for sample in collected.samples]
-            member.collected_s = asked_s
-            more = collected.more
-
-    @staticmethod
-    def _in_driver_time(member: Member, sample: MachineSample) -> MachineSample:
-        return replace(sample, t_monotonic_s=member.clock.to_local(sample.t_monotonic_s))
+        async with member.collecting:
+            more = member.lost_s is None
+            while more:
+                asked_s = time.monotonic()
+                try:
+                    collected: Collected = await member.ask(member.actor, "collect", member.have)
+                except (MachineLost, ActorDied):
+                    return
+                member.samples += collected.samples
+                await asyncio.to_thread(_write, self.driver.folders.logs, collected)
+                for piece in collected.pieces:
+                    member.have[piece.name] = (piece.inode, piece.offset + len(piece.data))
+                member.collected_s = asked_s
+                more = collected.more
 
     @property
     def driver(self) -> Member:
@@ -287,13 +293,12 @@ async def _close(members: Sequence[Member]) -> None:
     await asyncio.gather(*closing, return_exceptions=True)
 
 
-async def _end(watching: Sequence[asyncio.Task[None]]) -> None:
-    """Raises what ended a watch before."""
-    for task in watching:
-        task.cancel()
-    for outcome in await asyncio.gather(*watching, return_exceptions=True):
-        if isinstance(outcome, Exception):
-            raise outcome
+async def _in_time(work: Coroutine[Any, Any, T]) -> T:
+    """Nobody watches the machines yet. Raises FleetUnfit for one that does not answer."""
+    try:
+        return await asyncio.wait_for(work, INTRODUCTION_TIMEOUT_S)
+    except TimeoutError:
+        raise FleetUnfit(f"a machine did not answer within {INTRODUCTION_TIMEOUT_S:g} s") from None
 
 
 async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -> list[Member]:
@@ -318,8 +323,7 @@ async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -
                 f"{INTRODUCTION_TIMEOUT_S:g} s: is it still there?"
             )
         elif isinstance(answer, BaseException):
-            reason = str(answer).strip().splitlines()[-1]
-            problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {reason}")
+            problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {_reason(answer)}")
         elif answer[0] != ours:
             problems.append(
                 f"machine {machine.name} ({machine.address}) has {answer[0]}, but this command has {ours}: "
@@ -345,6 +349,7 @@ async def _reserved_block(members: Sequence[Member]) -> int:
 async def _open_ingresses(
     members: Sequence[Member], placement: Placement, network: NetworkBackend
 ) -> Mapping[str, Tunnel]:
+    """Raises FleetUnfit."""
     token = secrets.token_hex(32)
     listening = await asyncio.gather(
         *(
@@ -356,42 +361,20 @@ async def _open_ingresses(
                 [network.node_network(name) for name, machine in placement.items() if machine == member.name],
             )
             for member in members
-        )
+        ),
+        return_exceptions=True,
     )
-    return {member.name: Tunnel(address, token) for member, address in zip(members, listening, strict=True)}
+    tunnels = {}
+    for member, address in zip(members, listening, strict=True):
+        if isinstance(address, BaseException):
+            raise FleetUnfit(f"machine {member.name} cannot listen at {member.address}: {_reason(address)}")
+        tunnels[member.name] = Tunnel(address, token)
+    return tunnels
 
 
-async def _run_command(action: PowerOffMachine) -> None:
-    """Raises PowerOffFailed."""
-    words = " ".join(action.command)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *action.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-    except OSError as error:
-        raise PowerOffFailed(f"`{words}` should power {action.machine} off: {error.strerror}") from error
-    output, _ = await process.communicate()
-    if process.returncode:
-        said = output.decode(errors="replace").strip()
-        ended = f"ended with {process.returncode}: {said}"
-        raise PowerOffFailed(f"`{words}` should power {action.machine} off, but {ended}")
-
-
-def _check_power_offs(scenario: Scenario, fleet: Fleet) -> None:
-    """Every machine that a fault powers off must be one of the run's. Raises FleetUnfit."""
-    problems = []
-    for fault in scenario.faults:
-        for action in fault.fault.start(fault.name, scenario.topology):
-            if isinstance(action, PowerOffMachine):
-                member = fleet._named(action.machine)
-                names = ", ".join(each.name for each in fleet.members)
-                if member is None:
-                    problems.append(f"fault {fault.name}: this run has no machine {action.machine}, only {names}")
-                elif member.here or member.is_head:
-                    what = "drives the run" if member.here else "is Ray's head"
-                    problems.append(f"fault {fault.name}: machine {action.machine} {what} and cannot be powered off")
-    if problems:
-        raise FleetUnfit("\n".join(problems))
+def _reason(error: BaseException) -> str:
+    """The last line of what Ray makes of an exception elsewhere."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _write(logs: Path, collected: Collected) -> None:

@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -55,16 +55,17 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class LogPiece:
-    """Bytes of a log file. A file that was replaced begins again at offset 0."""
+    """Bytes of a log file. A file that was replaced has another inode, and begins again at offset 0."""
 
     name: str
+    inode: int
     offset: int
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a machine had to tell since it was asked last; `more` when not all of its logs fitted in."""
+    """Samples since the last call, and what is new in the logs; `more` when not all of it fitted in."""
 
     samples: list[MachineSample]
     pieces: list[LogPiece]
@@ -73,8 +74,8 @@ class Collected:
 
 class Machine:
     def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
-        """`folders` are the driver's own, which it also removes; elsewhere they are made here and emptied into calls
-        of `collect`."""
+        """`folders` are the driver's own, which it also removes. Elsewhere they are made here, and their files go to
+        the driver by `collect`."""
         self._streams = folders is None
         if folders is None:
             root = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
@@ -85,7 +86,6 @@ class Machine:
         self._sampler = MachineSampler(name)
         self._block: LoopbackBlock | None = None
         self._ingress: Ingress | None = None
-        self._seen: dict[str, tuple[int, int]] = {}
 
     async def introduce(self) -> tuple[Versions, MachineFolders]:
         return Versions.here(), self._folders
@@ -113,8 +113,9 @@ class Machine:
     async def start_sampling(self) -> None:
         self._sampler.start()
 
-    async def collect(self) -> Collected:
-        pieces, more = self._new_pieces() if self._streams else ([], False)
+    async def collect(self, have: Mapping[str, tuple[int, int]]) -> Collected:
+        """`have` are the logs that the driver has already: inode and length of each."""
+        pieces, more = self._new_pieces(have) if self._streams else ([], False)
         return Collected(self._sampler.drain(), pieces, more)
 
     async def close(self) -> None:
@@ -125,22 +126,21 @@ class Machine:
             self._ingress.stop()
         await self.release()
 
-    def _new_pieces(self) -> tuple[list[LogPiece], bool]:
+    def _new_pieces(self, have: Mapping[str, tuple[int, int]]) -> tuple[list[LogPiece], bool]:
         pieces: list[LogPiece] = []
         room = PIECE_BYTES_MAX
-        with os.scandir(self._folders.logs) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            with (self._folders.logs / name).open("rb") as file:
+        for path in sorted(self._folders.logs.iterdir()):
+            if path.suffix == ".tmp" or not path.is_file():
+                continue  # on its way to become a file
+            with path.open("rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
-                seen_inode, offset = self._seen.get(name, (inode, 0))
-                if seen_inode != inode:
+                known, offset = have.get(path.name, (inode, 0))
+                if known != inode:
                     offset = 0
                 file.seek(offset)
                 data = file.read(room)
             if data:
-                pieces.append(LogPiece(name, offset, data))
-                self._seen[name] = (inode, offset + len(data))
+                pieces.append(LogPiece(path.name, inode, offset, data))
                 room -= len(data)
             if not room:
                 return pieces, True

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from testbed.emulation.actors import Actor
 from testbed.emulation.ray_session import RayMachine
@@ -16,9 +16,16 @@ from testbed.emulation.sampler import MachineSample
 from testbed.results.clocks import ClockEstimate
 from testbed.results.tables import Clock
 
+LOST_AFTER_S = 5.0
+"""A machine that has been silent for this long is lost. It is asked for its clock five times a second."""
+
 
 class MachineLost(Exception):
-    """A machine of the run fell silent, or Ray lost it."""
+    """A machine of the run fell silent."""
+
+
+class ActorDied(Exception):
+    """An actor of the run ended, though its machine lives."""
 
 
 def epoch_offset_s() -> float:
@@ -42,30 +49,39 @@ class Member:
         self.clock = ClockEstimate(0.0, 0.0, 0.0, 0.0, epoch_offset_s())
         self.first_epoch_offset_s = self.clock.epoch_minus_monotonic_s
         self.samples: list[MachineSample] = []
+        """By this machine's own clock."""
+        self.have: dict[str, tuple[int, int]] = {}
+        """Its logs as far as they are brought home: inode and length."""
+        self.collecting = asyncio.Lock()
         self.collected_s = 0.0
         self.lost_s: float | None = None
         self.powered_off = False
         self._lost = asyncio.Event()
 
     async def ask(self, actor: Actor, method: str, *arguments: object) -> Any:
-        """Call an actor that lives here. Raises MachineLost instead of waiting for a machine that is silent."""
+        """Call an actor that lives here. Raises MachineLost instead of waiting for a machine that is silent, and
+        ActorDied."""
         if self.lost_s is not None:
             raise MachineLost(f"machine {self.name} is lost")
         call = asyncio.ensure_future(_answer(actor, method, arguments))
-        if self.here:
-            return await call
         lost = asyncio.ensure_future(self._lost.wait())
         try:
             await asyncio.wait({call, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if call.done():
-                return call.result()
-        except RayActorError:
-            # Ray noticed before we did, or ended its processes there because its head is gone.
-            self.lose(time.monotonic())
+            if not call.done():
+                raise MachineLost(f"machine {self.name} is lost")
+            return call.result()
+        except RayTaskError:
+            raise  # the actor is there, and tells what it met itself
+        except RayActorError as error:
+            if not self.here:
+                # Ray may notice before we do.
+                await asyncio.wait({lost}, timeout=LOST_AFTER_S + 1.0)
+            if lost.done():
+                raise MachineLost(f"machine {self.name} is lost") from error
+            raise ActorDied(f"a process of the testbed on {self.name} is gone (asked to {method}): {error}") from error
         finally:
             call.cancel()
             lost.cancel()
-        raise MachineLost(f"machine {self.name} is lost")
 
     def lose(self, at_s: float) -> None:
         """It is silent since then: whoever waits for an answer is told."""
@@ -87,7 +103,7 @@ class Resident:
     machine: Member
 
     async def ask(self, method: str, *arguments: object) -> Any:
-        """Raises MachineLost."""
+        """Raises MachineLost or ActorDied."""
         return await self.machine.ask(self.actor, method, *arguments)
 
 

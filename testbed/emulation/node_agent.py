@@ -162,7 +162,7 @@ class NodeAgent:
         for held in self._pods.values():
             self._step(held, PowerLost())
             held.running.clear()
-        await asyncio.gather(*(actor.kill.remote() for held in self._pods.values() for actor in held.actors.values()))
+        await asyncio.gather(*(tell(actor, "kill") for held in self._pods.values() for actor in held.actors.values()))
         return time.monotonic(), killed
 
     # --- the world does something to it --------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class NodeAgent:
     async def shut_down(self) -> None:
         """End everything in good order."""
         self._closing = True
-        await asyncio.gather(*(actor.stop.remote() for held in self._pods.values() for actor in held.actors.values()))
+        await asyncio.gather(*(tell(actor, "stop") for held in self._pods.values() for actor in held.actors.values()))
         self._relay.stop()
 
     # --- carrying out what the kubelet decides ---------------------------------------------------------------------

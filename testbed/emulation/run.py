@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
-from testbed.emulation.fleet import Fleet, PowerOffFailed, Survey, joined_machines, survey
+from testbed.emulation.fleet import Fleet, Survey, joined_machines, survey
 from testbed.emulation.janitor import RUN_PREFIX, Janitor
 from testbed.emulation.load_generator import LoadProgress
-from testbed.emulation.member import MachineLost
+from testbed.emulation.member import ActorDied, MachineLost
+from testbed.emulation.power_off import PowerOffFailed
 from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
 from testbed.emulation.reports import MachineFolders, Readiness
+from testbed.faults.actions import PowerOffMachine
 from testbed.faults.machines import MachinePowerOff
-from testbed.faults.schedule import steps
+from testbed.faults.schedule import Step, steps
 from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts
 from testbed.results.summary import Summary, summarize
 from testbed.scenario import Scenario
@@ -34,6 +36,8 @@ START_LEAD_S = 0.5
 """From the order to start until the first request: long enough for every load generator to have heard it."""
 FAULT_LEAD_S = 0.3
 """How long before its time a fault is announced to its victims."""
+OVERDUE_S = 1.0
+"""More than any fault or heal is late that will still come."""
 FLUSH_S = 0.3
 """Envoy writes its access log out every 200 ms."""
 
@@ -140,32 +144,27 @@ class _Run:
                     for zone, progress in (await cluster.load_progress()).items()
                     if progress.done is not None
                 }
-        self._observer.stage("load has ended; collecting what was recorded")
-        await asyncio.sleep(FLUSH_S)
-        records = await cluster.records()
-        await cluster.shut_down()
-        await fleet.collect()
-        t0_s = course.t0_s
+            self._observer.stage("load has ended; collecting what was recorded")
+            await asyncio.sleep(FLUSH_S)
+            await cluster.shut_down()
+            records = await cluster.records()
+            await fleet.collect()
+            return self._kept(fleet, records)
+
+    def _kept(self, fleet: Fleet, records: ClusterRecords) -> Summary:
+        """Everything written down."""
+        t0_s = self._course.t0_s
         assert t0_s is not None
         record(
             self._run_dir,
             fleet.driver.table_clock(t0_s),
             lambda place: fleet.of(place).table_clock(t0_s),
-            scenario.topology,
+            self._scenario.topology,
             records,
-            [sample for member in fleet.members for sample in member.samples],
+            fleet.samples(),
         )
-        self._note_lost_proxies(fleet, records)
         self._facts(fleet.facts(t0_s)).save(self._run_dir)
         return summarize(self._run_dir)
-
-    def _note_lost_proxies(self, fleet: Fleet, records: ClusterRecords) -> None:
-        """What the proxies of a lost machine logged after its last collection is lost, as with a killed one."""
-        for pod, _ in records.pods:
-            assert pod.node is not None
-            machine = fleet.of(pod.node)
-            if machine.lost_s is not None:
-                self._course.killed_proxies.append((pod.name, machine.collected_s))
 
     async def _load(self, fleet: Fleet, cluster: EmulatedCluster) -> None:
         """Send load and carry out the faults until the end, an interrupt, a lost machine or a broken load generator."""
@@ -189,9 +188,12 @@ class _Run:
                     names = ", ".join(member.name for member in fleet.lost)
                     self._observer.stage(f"machine lost: {names}; keeping what was measured")
                     break
-                if faults.done() and self._failed(faults):
+                course.broken = fleet.failure or cluster.failure or self._failed(faults)
+                if course.broken is not None:
+                    self._observer.stage(f"{course.broken}; keeping what was measured")
                     break
                 if all(each.done is not None for each in progress.values()):
+                    course.broken = self._overdue(time.monotonic() - t0_s)
                     break
         finally:
             faults.cancel()
@@ -199,25 +201,48 @@ class _Run:
         if course.interrupted:
             self._observer.stage("interrupted: keeping what was measured")
 
-    def _failed(self, faults: asyncio.Task[None]) -> bool:
-        """Whether a fault could not be carried out; what is no fault's fault is raised."""
-        failure = faults.exception()
-        if isinstance(failure, PowerOffFailed | MachineLost):
-            self._course.broken = str(failure)
-            self._observer.stage(f"{failure}; keeping what was measured")
-            return True
-        faults.result()
-        return False
+    @staticmethod
+    def _failed(faults: asyncio.Task[None]) -> str | None:
+        """Why a fault could not be carried out, if so; what is no fault's fault is raised."""
+        failure = faults.exception() if faults.done() else None
+        if isinstance(failure, PowerOffFailed | MachineLost | ActorDied):
+            return str(failure)
+        if failure is not None:
+            raise failure
+        return None
+
+    def _overdue(self, t_s: float) -> str | None:
+        """Which fault or heal was due for long, and has not come."""
+        for fault in self._scenario.faults:
+            if fault.name not in self._course.applied and fault.at_s < t_s - OVERDUE_S:
+                return f"fault {fault.name} was due at {fault.at_s:g} s and has not come"
+            heal_s = None if fault.for_s is None else fault.at_s + fault.for_s
+            if heal_s is not None and fault.name not in self._course.healed and heal_s < t_s - OVERDUE_S:
+                return f"the heal of fault {fault.name} was due at {heal_s:g} s and has not come"
+        return None
 
     async def _faults(self, cluster: EmulatedCluster, t0_s: float) -> None:
-        for step in steps(self._scenario.faults, self._scenario.topology):
-            due_s = t0_s + step.at_s
-            await asyncio.sleep(due_s - FAULT_LEAD_S - time.monotonic())
-            effect = await cluster.carry_out(step.actions, due_s)
-            times = self._course.applied if step.phase == "start" else self._course.healed
-            times[step.fault] = effect.at_s
-            self._course.killed_proxies += effect.killed_proxies
-            self._observer.fault(effect.at_s - t0_s, step.fault, "applied" if step.phase == "start" else "healed")
+        """Steps one after the other, but those that take a time of their own, as powering a machine off."""
+        apart: list[asyncio.Task[None]] = []
+        try:
+            for step in steps(self._scenario.faults, self._scenario.topology):
+                await asyncio.sleep(t0_s + step.at_s - FAULT_LEAD_S - time.monotonic())
+                work = self._step(cluster, step, t0_s)
+                if any(isinstance(action, PowerOffMachine) for action in step.actions):
+                    apart.append(asyncio.create_task(work))
+                else:
+                    await work
+            await asyncio.gather(*apart)
+        finally:
+            for task in apart:
+                task.cancel()
+
+    async def _step(self, cluster: EmulatedCluster, step: Step, t0_s: float) -> None:
+        effect = await cluster.carry_out(step.actions, t0_s + step.at_s)
+        times = self._course.applied if step.phase == "start" else self._course.healed
+        times[step.fault] = effect.at_s
+        self._course.killed_proxies += effect.killed_proxies
+        self._observer.fault(effect.at_s - t0_s, step.fault, "applied" if step.phase == "start" else "healed")
 
     def _facts(self, machine_facts: tuple[MachineFacts, ...]) -> RunFacts:
         course, scenario = self._course, self._scenario
@@ -238,6 +263,7 @@ class _Run:
                     fault.at_s,
                     course.applied[fault.name] - t0_s,
                     course.healed[fault.name] - t0_s if fault.name in course.healed else None,
+                    None if fault.for_s is None else fault.at_s + fault.for_s,
                     instant=fault.for_s is None,
                     by_command=isinstance(fault.fault, MachinePowerOff),
                 )

@@ -98,8 +98,14 @@ class Calls:
         return dict(sorted(shares))
 
 
-def completeness(requests: pa.Table, hops: pa.Table, killed: Sequence[tuple[str, float]]) -> Completeness:
-    """Ok requests without any hop; `killed` are the proxies that were killed, with the time of each kill.
+def completeness(
+    requests: pa.Table,
+    hops: pa.Table,
+    killed: Sequence[tuple[str, float]],
+    lost: Sequence[tuple[float, float]] = (),
+) -> Completeness:
+    """Ok requests without any hop; `killed` are the proxies that were killed, with the time of each kill, `lost` the
+    machines that were lost: from when on their records did not come home, and since when they were silent.
 
     A killed proxy loses the lines of its last 0.2 s, so ok requests that finished then (or just after, while the
     answer was on its way) are explained by it.
@@ -108,8 +114,8 @@ def completeness(requests: pa.Table, hops: pa.Table, killed: Sequence[tuple[str,
     seen = pc.is_in(requests["request_id"], value_set=pc.unique(hops["request_id"]))
     missing = floats(requests.filter(pc.and_not(ok, seen))["finished_s"])
     explained = np.zeros(len(missing), dtype=np.bool_)
-    for _, killed_s in killed:
-        explained |= (missing >= killed_s - ACCESS_LOG_FLUSH_S) & (missing <= killed_s + ANSWER_TRAVEL_S)
+    for from_s, to_s in (*((killed_s, killed_s) for _, killed_s in killed), *lost):
+        explained |= (missing >= from_s - ACCESS_LOG_FLUSH_S) & (missing <= to_s + ANSWER_TRAVEL_S)
     return Completeness(len(missing), int(explained.sum()))
 
 

@@ -20,6 +20,7 @@ class AppliedFault:
     declared_at_s: float
     applied_s: float
     healed_s: float | None = None
+    declared_heal_s: float | None = None
     instant: bool = False
     """It has no duration, and so no heal: a kill."""
     by_command: bool = False
@@ -72,7 +73,7 @@ class RunFacts:
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""
     killed_proxies: tuple[tuple[str, float], ...] = ()
-    """Pod and time of every proxy that was killed, by a fault or by its node's crash, or whose machine was lost."""
+    """Pod and time of every proxy that was killed, by a fault or by its node's crash."""
     machines: tuple[MachineFacts, ...] = ()
     logs_hops: bool = True
     """False where no proxy is in the way of requests, so that no hops can be expected."""
@@ -83,6 +84,14 @@ class RunFacts:
     def records_until_s(self, place: str) -> float | None:
         """Up to when there are records of a place whose machine was lost; None where it was not."""
         return next((machine.records_until_s for machine in self.machines if place in machine.places), None)
+
+    def unrecorded(self) -> list[tuple[float, float]]:
+        """Of every lost machine: since when its records did not come home, and since when it was silent."""
+        return [
+            (machine.records_until_s, machine.lost_s)
+            for machine in self.machines
+            if machine.records_until_s is not None and machine.lost_s is not None
+        ]
 
     def save(self, run_dir: Path) -> None:
         (run_dir / _FILE).write_bytes(orjson.dumps(self, option=orjson.OPT_INDENT_2))

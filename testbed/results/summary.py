@@ -55,7 +55,7 @@ def summarize(run_dir: Path) -> Summary:
     table, pushes = read_table(run_dir, "requests"), read_table(run_dir, "pushes")
     requests, hops = Requests.of(table, facts.faults), read_table(run_dir, "hops", _HOP_COLUMNS)
     measured = measure(facts, requests, hops, read_table(run_dir, "events"), pushes)
-    complete = completeness(table, hops, facts.killed_proxies)
+    complete = completeness(table, hops, facts.killed_proxies, facts.unrecorded())
     links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
     reasons = invalid_reasons(facts, table, requests, links, machines, complete)
     results = [check(expectation, measured) for expectation in facts.expectations]

@@ -29,6 +29,8 @@ class Limits:
     cpu_percent: float = 95.0
     cpu_share: float = 0.10
     """Share of samples above `cpu_percent`. More, and waiting for a CPU looks like a slow service."""
+    unsampled_s: float = 2.0
+    """Samples come twice a second: so much load must have some."""
     link_ms: float = 0.5
     link_share: float = 0.10
     """Median latency of a link may be off by the larger of `link_ms` and this share of what is declared."""
@@ -96,6 +98,11 @@ def _cpu(facts: RunFacts, machines: pa.Table, limits: Limits) -> Iterator[str]:
     t_s, percent = floats(machines["t_s"]), floats(machines["cpu_percent"])
     machine_codes, names = codes(machines["machine"])
     loaded = (t_s >= facts.warmup_s) & (t_s < facts.end_s) & ~np.isnan(percent)
+    if facts.end_s - facts.warmup_s > limits.unsampled_s:
+        seen = {name for code, name in enumerate(names) if (loaded & (machine_codes == code)).any()}
+        for machine in facts.machines:
+            if machine.lost_s is None and machine.name not in seen:
+                yield f"CPU of machine {machine.name} was not sampled"
     for code, name in sorted(enumerate(names), key=lambda item: item[1]):
         samples = percent[loaded & (machine_codes == code)]
         share = float((samples > limits.cpu_percent).mean()) if len(samples) else 0.0
@@ -154,11 +161,15 @@ def _clocks(facts: RunFacts, limits: Limits) -> Iterator[str]:
         if error_ms > limits.clock_error_s * 1e3:
             bound = f"at most {limits.clock_error_s * 1e3:g} ms"
             yield f"clock of machine {machine.name} is known to {error_ms:.1f} ms only, {bound}"
+    bound = f"at most {limits.fault_late_s * 1e3:g} ms"
     for fault in facts.faults:
         late_s = fault.applied_s - fault.declared_at_s
         if late_s > limits.fault_late_s and not fault.by_command:
-            bound = f"at most {limits.fault_late_s * 1e3:g} ms"
             yield f"fault {fault.name} came {late_s * 1e3:.0f} ms after its time, {bound}"
+        if fault.healed_s is not None and fault.declared_heal_s is not None:
+            late_s = fault.healed_s - fault.declared_heal_s
+            if late_s > limits.fault_late_s:
+                yield f"the heal of fault {fault.name} came {late_s * 1e3:.0f} ms after its time, {bound}"
 
 
 def _machines(facts: RunFacts) -> Iterator[str]:

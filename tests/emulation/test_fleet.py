@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
 from testbed.control.objects import SocketAddress
 from testbed.control.placement import Machine as MachineDescription
 from testbed.emulation import fleet as fleet_module
+from testbed.emulation import member as member_module
 from testbed.emulation.actors import in_process
-from testbed.emulation.fleet import Fleet, FleetUnfit, PowerOffFailed, survey
+from testbed.emulation.fleet import Fleet, FleetUnfit, survey
 from testbed.emulation.machine import PIECE_BYTES_MAX, Machine, Versions
-from testbed.emulation.member import MachineLost
+from testbed.emulation.member import ActorDied, MachineLost
+from testbed.emulation.power_off import PowerOffFailed
 from testbed.emulation.ray_session import RayMachine
 from testbed.emulation.reports import MachineFolders
 from testbed.faults.actions import PowerOffMachine
@@ -202,3 +205,37 @@ async def test_a_fault_on_a_machine_that_is_not_there_is_told_before_anything_st
     with pytest.raises(FleetUnfit, match="fault off: this run has no machine m9, only m1, m2, m3, m4"):
         async with world.fleet(faults=scenario.faults):
             pass
+
+
+async def test_a_power_off_command_that_never_ends_is_no_obstacle(world: World) -> None:
+    async with world.fleet() as fleet:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.2, world.machines["m2"].power_off)  # type: ignore[attr-defined]
+        endless = PowerOffMachine("m2", (sys.executable, "-c", "import time; time.sleep(60)"))
+        await asyncio.wait_for(fleet.power_off(endless, loop.time()), 10.0)
+        assert fleet.of("east-a-1").powered_off
+
+
+async def test_an_actor_that_dies_on_a_machine_that_lives_is_not_taken_for_a_lost_machine(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_module, "LOST_AFTER_S", 0.0)
+    async with world.fleet() as fleet:
+        for place in ("east-a-1", "control-plane"):
+            with pytest.raises(ActorDied, match="asked to answer"):
+                await fleet.of(place).ask(in_process(Dead), "answer")
+        assert fleet.lost == []
+
+
+class Dead:
+    async def answer(self) -> None:
+        raise RayActorError
+
+
+async def test_what_was_asked_for_twice_comes_home_once(world: World) -> None:
+    async with world.fleet() as fleet:
+        (world.logs("m2") / "a.log").write_bytes(b"one\n")
+        (world.logs("m2") / "b.tmp").write_bytes(b"not yet")
+        await asyncio.gather(*(fleet.collect() for _ in range(5)))
+        assert (world.folders.logs / "a.log").read_bytes() == b"one\n"
+        assert not (world.folders.logs / "b.tmp").exists()

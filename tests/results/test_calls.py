@@ -50,3 +50,4 @@ def test_a_killed_proxy_explains_what_finished_while_its_lines_were_not_flushed(
     hops = pa.Table.from_pylist([{"request_id": "seen"}], schema=SCHEMAS["hops"])
     assert completeness(requests, hops, [("web-1", 5.0)]) == Completeness(without_hops=3, explained=2)
     assert completeness(requests, hops, []).lost == 3
+    assert completeness(requests, hops, [], [(2.9, 4.95)]) == Completeness(without_hops=3, explained=3)

@@ -45,7 +45,10 @@ def _reasons(
         for number in range(sent)
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["requests"])
-    samples = [{"t_s": 1.0 + n, "machine": "m1", "cpu_percent": cpu} for n, cpu in enumerate(cpu_percent or [])]
+    samples = [
+        {"t_s": 1.0 + n, "machine": "m1", "cpu_percent": cpu}
+        for n, cpu in enumerate([20.0] * 10 if cpu_percent is None else cpu_percent)
+    ]
     return invalid_reasons(
         facts,
         table,
@@ -101,6 +104,14 @@ def test_a_sound_run_is_valid() -> None:
         (
             {"facts": replace(FACTS, machines=(MachineFacts("m1", clock_error_s=0.0061),))},
             "clock of machine m1 is known to 6.1 ms only, at most 5 ms",
+        ),
+        (
+            {"facts": replace(FACTS, machines=(MachineFacts("m1"), MachineFacts("m2")))},
+            "CPU of machine m2 was not sampled",
+        ),
+        (
+            {"facts": replace(FACTS, faults=(AppliedFault("f", 6.0, 6.01, 8.1, 8.0),))},
+            "the heal of fault f came 100 ms after its time, at most 50 ms",
         ),
         (
             {"facts": replace(FACTS, machines=(MachineFacts("m2", ("b-1", "clients/b"), lost_s=7.25),))},
