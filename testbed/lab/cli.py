@@ -15,7 +15,8 @@ from rich.table import Table
 
 from testbed.lab.lifecycle import ask, make_lab, remove_lab
 from testbed.lab.login import LAB_VARIABLE
-from testbed.lab.plan import DEFAULT_NAME, DEFAULT_SUBNET, DEFAULT_ZONES, LabError, LabPlan
+from testbed.lab.plan import DEFAULT_NAME, DEFAULT_SUBNET, DEFAULT_ZONES, LabError, LabPlan, state_dir
+from testbed.lab.state import load_state
 
 EXIT_BAD_INPUT = 2
 COLUMNS = 100
@@ -26,7 +27,7 @@ lab = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-MachineName = Annotated[str, typer.Argument(metavar="M", help="A machine, such as m2.")]
+MachineName = Annotated[str, typer.Argument(metavar="M", help="A machine, by name or address, such as m2.")]
 OtherMachines = Annotated[list[str], typer.Argument(metavar="M2...", help="One or more other machines.")]
 
 
@@ -61,12 +62,14 @@ def exec(machine: MachineName, command: Annotated[list[str], typer.Argument(meta
     """Run a command on a machine, in its home; its exit code is ours."""
     if command[0] == "--":
         del command[0]
-    states = {state["name"]: state for state in _ask("status", machine)["machines"]}
-    pid = states[machine]["pid"]
+    states = _ask("status", machine)["machines"]
+    state = next(state for state in states if machine in (state["name"], state["address"]))
+    # Machines do not see it. They count processes otherwise than the host does, whose count `pid` is.
+    if load_state(state_dir(_name())) is None:
+        _fail(LabError(f"only the lab's host can do that: use ssh {state['address']}"))
+    pid = state["pid"]
     if pid is None:
         _fail(LabError(f"{machine} is off: `testbed lab start {machine}` first"))
-    if not os.path.exists(f"/proc/{pid}/root/run/sshd.pid"):
-        _fail(LabError(f"only the lab's host can do that: use ssh {states[machine]['address']}"))
     user = pwd.getpwuid(0)
     environment = {
         "HOME": user.pw_dir,

@@ -18,7 +18,7 @@ import orjson
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from testbed.lab.keys import ensure_ray_token, user_key
-from testbed.lab.plan import LabError, LabPlan, check_name, state_dir
+from testbed.lab.plan import RESERVED_NETWORK, LabError, LabPlan, check_name, state_dir
 from testbed.lab.ray_launcher import forget_cluster
 from testbed.lab.state import LabState, load_state
 from testbed.lab.supervisor import SOCKET, UP
@@ -47,6 +47,19 @@ def check_host() -> None:
         raise LabError(f"a lab needs programs that are not here: {install}")
 
 
+def check_free(plan: LabPlan) -> None:
+    """Raises LabError when somebody else's network lies where the lab's would.
+
+    Routes to more than all the networks that labs may have are ways out of here, as a VPN's 128.0.0.0/1 is.
+    """
+    routes = orjson.loads(subprocess.run(["ip", "-json", "route", "show"], check=True, capture_output=True).stdout)
+    lab = ipaddress.IPv4Network(plan.subnet)
+    for route in routes:
+        network = ipaddress.IPv4Network("0.0.0.0/0" if route["dst"] == "default" else route["dst"], strict=False)
+        if network.prefixlen >= RESERVED_NETWORK.prefixlen and network.overlaps(lab):
+            raise LabError(f"{plan.subnet} is in use here ({network} dev {route.get('dev')}): choose a --subnet")
+
+
 def make_lab(plan: LabPlan, home: Path) -> bool:
     """Make the lab and wait until all machines are up; False if just this lab is up already. Raises LabError."""
     check_host()
@@ -59,7 +72,7 @@ def make_lab(plan: LabPlan, home: Path) -> bool:
                 "`testbed lab down` first"
             )
         _remove(plan.name)
-        _check_free(plan)
+        check_free(plan)
         key = user_key(home)
         ensure_ray_token(home)
         forget_cluster(plan.machines[0].address)
@@ -92,10 +105,12 @@ def ask(name: str, command: str, machines: Sequence[str] = ()) -> dict[str, Any]
             raise LabError("only root may command a lab: run it with sudo") from None
         except OSError:
             raise LabError("no lab is up: `testbed lab up` makes one") from None
-        client.sendall(orjson.dumps({"command": command, "machines": machines}) + b"\n")
-        with client.makefile("rb") as lines:
-            line = lines.readline()
-    if not line:
+        line = b""
+        with contextlib.suppress(OSError):
+            client.sendall(orjson.dumps({"command": command, "machines": machines}) + b"\n")
+            with client.makefile("rb") as lines:
+                line = lines.readline()
+    if not line.endswith(b"\n"):
         raise LabError("the lab has ended: `testbed lab up` makes a new one")
     answer: dict[str, Any] = orjson.loads(line)
     if "error" in answer:
@@ -126,15 +141,6 @@ def _start_supervisor(plan: LabPlan, authorized_key: str) -> None:
         raise LabError(f"the lab did not come up: {answer.decode().strip() or log_lines[-1]}")
     # It is meant to outlive us.
     supervisor.returncode = 0
-
-
-def _check_free(plan: LabPlan) -> None:
-    """Nobody else's network may lie where the lab's would."""
-    routes = orjson.loads(subprocess.run(["ip", "-json", "route", "show"], check=True, capture_output=True).stdout)
-    lab = ipaddress.IPv4Network(plan.subnet)
-    for route in routes:
-        if route["dst"] != "default" and ipaddress.IPv4Network(route["dst"], strict=False).overlaps(lab):
-            raise LabError(f"{plan.subnet} is in use here ({route['dst']} dev {route.get('dev')}): choose a --subnet")
 
 
 def _remove(name: str) -> bool:

@@ -6,6 +6,7 @@ is not private is the host's: a machine sees the host's programs, and the enviro
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -117,11 +118,14 @@ class Machine:
             return
         if self._unshare.poll() is None:
             # unshare waits for the init, and an init is gone only when all of its namespace are.
-            os.kill(self._init_pid or self._unshare.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._init_pid or self._unshare.pid, signal.SIGKILL)
         self._unshare.wait()
         for pipe in (self._unshare.stdin, self._unshare.stdout):
             if pipe is not None:
-                pipe.close()
+                # An init that died early has left its settings unread, and closing tries to write them once more.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
         self._unshare, self._init_pid = None, 0
 
     def _furnish(self, authorized_key: str) -> None:

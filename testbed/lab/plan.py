@@ -84,8 +84,8 @@ class LabPlan:
         return state_dir(self.name)
 
     def machine(self, name: str) -> MachinePlan:
-        """Raises LabError for a name that no machine has."""
-        machines = {machine.name: machine for machine in self.machines}
+        """By its name or its address, which are those of its Ray node. Raises LabError for what no machine has."""
+        machines = {name: machine for machine in self.machines for name in (machine.name, machine.address)}
         if name not in machines:
             nearest = get_close_matches(name, machines, n=1, cutoff=0.0)
             raise LabError(f"no machine {name!r} in this lab: did you mean {nearest[0]}? (m1 to m{self.count})")

@@ -42,15 +42,21 @@ class Lab:
         self._cuts: set[frozenset[str]] = set()
 
     def power_on(self, machines: Sequence[MachinePlan]) -> None:
-        """All at once. Raises LabError."""
+        """All at once; if one of them fails, all are off again. Raises LabError, CalledProcessError or OSError."""
         booting = [self._machines[machine.name] for machine in machines]
-        for machine in booting:
-            machine.boot()
-        for machine in booting:
-            machine.connect(self._switch, self._cut_from(machine.plan.name))
-        self._remember()
-        for machine in booting:
-            machine.wait_until_up()
+        try:
+            for machine in booting:
+                machine.boot()
+            for machine in booting:
+                machine.connect(self._switch, self._cut_from(machine.plan.name))
+            self._remember()
+            for machine in booting:
+                machine.wait_until_up()
+        except Exception:
+            for machine in booting:
+                machine.power_off(self._switch)
+            self._remember()
+            raise
 
     def end(self) -> None:
         """The machines end with their cables in: who is connected to them learns of it."""

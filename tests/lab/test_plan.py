@@ -62,3 +62,14 @@ def test_a_lab_is_never_named_as_something_of_the_host_is(name: str) -> None:
 def test_an_unknown_machine_is_told_with_the_nearest_name() -> None:
     with pytest.raises(LabError, match="did you mean m2"):
         LabPlan(2).machine("m22")
+
+
+def test_a_machine_is_known_by_its_name_and_by_its_address() -> None:
+    plan = LabPlan(3)
+    for machine in plan.machines:
+        assert plan.machine(machine.name) == plan.machine(machine.address) == machine
+
+
+def test_an_unknown_address_is_told_with_an_address() -> None:
+    with pytest.raises(LabError, match=r"did you mean 198\.18\.0\.12"):
+        LabPlan(2).machine("198.18.0.122")

@@ -168,7 +168,7 @@ def test_a_machine_killed_from_another_falls_silent_and_starts_again_with_its_ho
         assert listener.hear() == "listening"
         with Program("m1", PEER, address) as peer:
             assert peer.hear() == "connected"
-            assert run("exec", "m1", "--", "testbed", "lab", "kill", "m2").returncode == 0
+            assert run("exec", "m1", "--", "testbed", "lab", "kill", address).returncode == 0
             assert states()["m2"]["state"] == "off"
             peer.say(str(SHORT_S))
             assert [peer.hear(), peer.hear()] == ["TimeoutError", "TimeoutError"]
@@ -177,6 +177,19 @@ def test_a_machine_killed_from_another_falls_silent_and_starts_again_with_its_ho
     ask(lab.name, "start", ["m2"])
     assert states()["m2"]["state"] == "up"
     assert run("exec", "m2", "--", "sh", "-c", "ls ~/kept && ! ls /tmp/lost").returncode == 0
+
+
+def test_a_machine_that_cannot_start_is_off_and_starts_once_it_can(lab: LabPlan) -> None:
+    config = lab.state_dir / "ssh" / "m3.conf"
+    text = config.read_text()
+    ask(lab.name, "kill", ["m3"])
+    config.write_text("Nonsense yes\n")
+    with pytest.raises(LabError, match=r"machine m3 did not come up: .*Nonsense"):
+        ask(lab.name, "start", ["m3"])
+    assert states()["m3"]["state"] == "off"
+    config.write_text(text)
+    ask(lab.name, "start", [lab.machine("m3").address])
+    assert states()["m3"]["state"] == "up"
 
 
 def test_what_cannot_be_done_exits_with_2_and_says_what_could(lab: LabPlan, home: Path) -> None:
@@ -189,6 +202,9 @@ def test_what_cannot_be_done_exits_with_2_and_says_what_could(lab: LabPlan, home
         ask(lab.name, "cut", ["m1", "m1"])
     inside = run("exec", "m1", "--", "testbed", "lab", "down")
     assert (inside.returncode, "on their host" in inside.stderr) == (2, True)
+    address = lab.machine("m2").address
+    onward = run("exec", "m1", "--", "testbed", "lab", "exec", "m2", "--", "true")
+    assert (onward.returncode, onward.stderr) == (2, f"only the lab's host can do that: use ssh {address}\n")
     assert orjson.loads(run("status", "--json").stdout)[0]["state"] == "up"
 
 
