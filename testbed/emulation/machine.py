@@ -6,6 +6,7 @@ whoever drives the run. On the driver's own machine it is a plain object there, 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.metadata
 import os
@@ -28,6 +29,7 @@ from testbed.network.loopback import LoopbackBlock
 
 leave_out_unused_packages()
 
+ORPHANED_AFTER_S = 5.0
 PIECE_BYTES_MAX = 4 << 20
 """How much of its logs a machine hands over in one answer."""
 
@@ -76,7 +78,7 @@ class Machine:
     def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
         """`folders` are the driver's own, which it also removes. Elsewhere they are made here, and their files go to
         the driver by `collect`."""
-        self._streams = folders is None
+        self._streams = self._is_actor = folders is None
         if folders is None:
             root = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
             self._janitor = Janitor(run_id, root)
@@ -125,6 +127,9 @@ class Machine:
         if self._ingress is not None:
             self._ingress.stop()
         await self.release()
+        if self._is_actor:
+            # Ray ends it before, unless its head is gone.
+            asyncio.get_running_loop().call_later(ORPHANED_AFTER_S, os._exit, 0)
 
     def _new_pieces(self, have: Mapping[str, tuple[int, int]]) -> tuple[list[LogPiece], bool]:
         pieces: list[LogPiece] = []
