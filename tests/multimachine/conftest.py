@@ -71,8 +71,8 @@ class Cluster:
     def lab(self, *arguments: str) -> None:
         subprocess.run([*COMMAND, "lab", *arguments], env=self.env, check=True, timeout=30.0, capture_output=True)
 
-    def run_dirs(self) -> list[Path]:
-        return sorted((self.plan.state_dir / "homes" / "m1").glob("runs/*"))
+    def run_dirs(self, machine: str = "m1") -> list[Path]:
+        return sorted((self.plan.state_dir / "homes" / machine).glob("runs/*"))
 
 
 def run_command(*overrides: str, machines: int = 4, options: str = "--address auto") -> str:

@@ -43,8 +43,8 @@ for target in wanted:
 """
 
 
-def result_of(cluster: Cluster, before: list[Path]) -> Result:
-    (run_dir,) = [run_dir for run_dir in cluster.run_dirs() if run_dir not in before]
+def result_of(cluster: Cluster, before: list[Path], machine: str = "m1") -> Result:
+    (run_dir,) = [run_dir for run_dir in cluster.run_dirs(machine) if run_dir not in before]
     return Result(run_dir)
 
 
@@ -128,6 +128,23 @@ def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(clust
     assert {sample["machine"] for sample in result.rows("machines")} == {"m1", "m2", "m3", "m4"}
 
 
+def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) -> None:
+    zone = run_command(
+        "spec.topology.regions.east.zones={west-x: {nodes: 1}}",
+        "spec.load.sources=[{zone: west-x, rate: 1/s}]",
+        "spec.services.orders.zones=[]",
+        "spec.faults=[]",
+        "spec.expect=[]",
+        machines=1,
+    )
+    nowhere = run_command(options=f"--address {NOBODY}:6379")
+    no_label = "zone west-x: no machine has the label testbed.zone=west-x"
+    for script, words in ((zone, no_label), (nowhere, "cannot be used")):
+        code, output = cluster.run("m1", script)
+        assert (code, words in output, "Traceback" in output) == (2, True, False), output
+    assert what_runs(cluster, "m1") == "0"
+
+
 def test_a_killed_command_leaves_nothing_on_any_machine(cluster: Cluster) -> None:
     running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=60s", "spec.faults=[]"))
     wait_for_line(running, "sending load")
@@ -188,18 +205,21 @@ def test_a_machine_that_dies_unasked_leaves_a_partial_result_that_says_so(cluste
     assert any("machine m3 was lost" in reason for reason in summary["invalid_reasons"])
 
 
-def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) -> None:
-    zone = run_command(
-        "spec.topology.regions.east.zones={west-x: {nodes: 1}}",
-        "spec.load.sources=[{zone: west-x, rate: 1/s}]",
+def test_a_head_that_dies_leaves_a_partial_result_where_the_run_was_started(cluster: Cluster) -> None:
+    one_zone = (
+        "spec.topology.regions.east.zones={east-a: {nodes: 1}}",
+        "spec.load.sources=[{zone: east-a, rate: 40/s}]",
         "spec.services.orders.zones=[]",
         "spec.faults=[]",
-        "spec.expect=[]",
-        machines=1,
     )
-    nowhere = run_command(options=f"--address {NOBODY}:6379")
-    no_label = "zone west-x: no machine has the label testbed.zone=west-x"
-    for script, words in ((zone, no_label), (nowhere, "cannot be used")):
-        code, output = cluster.run("m1", script)
-        assert (code, words in output, "Traceback" in output) == (2, True, False), output
-    assert what_runs(cluster, "m1") == "0"
+    options = f"--address {cluster.address('m1')}:6379"
+    running = cluster.start("m2", run_command(*LOAD, *one_zone, "spec.load.duration=60s", machines=2, options=options))
+    seen = wait_for_line(running, "sending load")
+    cluster.lab("kill", "m1")
+    output, _ = running.communicate(timeout=RUN_TIMEOUT_S)
+    assert running.returncode == 3, seen + output
+    summary = result_of(cluster, [], "m2").summary
+    assert summary["requests"]["sent"] > 100
+    assert summary["hops"]["calls"] > 300
+    assert any("machine m1 was lost" in reason for reason in summary["invalid_reasons"])
+    assert until(lambda: what_runs(cluster, "m2") == "0", 10.0)
