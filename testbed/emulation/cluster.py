@@ -223,7 +223,6 @@ class EmulatedCluster:
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         residents = [self._master, *self._agents.values(), *self._load_generators.values()]
-
         times = await asyncio.gather(*(self._at(each, method, due_s, action) for each in residents))
         return Effect(max((at_s for at_s in times if at_s is not None), default=due_s))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ray.exceptions import RayActorError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from testbed.control.placement import Placement, place
@@ -322,6 +323,9 @@ async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -
                 f"machine {machine.name} ({machine.address}) did not start a process within "
                 f"{INTRODUCTION_TIMEOUT_S:g} s: is it still there?"
             )
+        elif isinstance(answer, RayActorError):
+            reason = f"Ray could start no process there, is it reachable? ({_reason(answer)})"
+            problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {reason}")
         elif isinstance(answer, BaseException):
             problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {_reason(answer)}")
         elif answer[0] != ours:
