@@ -1,4 +1,4 @@
-"""The command line: `testbed run | check | schema | render | report | lab`.
+"""The command line: `testbed run | check | schema | render | report | preflight | lab`.
 
 Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
 run or none at all, 130 interrupted.
@@ -17,6 +17,7 @@ import orjson
 import typer
 import yaml
 from rich.console import Console
+from rich.table import Table
 
 from testbed.lab.cli import lab
 from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
@@ -157,6 +158,23 @@ def report(
     else:
         _console().print(render_report(summary, run_dir))
     raise typer.Exit(EXIT_CODES[summary["verdict"]])
+
+
+@app.command()
+def preflight(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Ray cluster file.")] = Path("cluster.yaml"),
+) -> None:
+    """Try the machines of a cluster file before `ray up` does, and tell everything that would keep it from working."""
+    from testbed.preflight import try_machines
+
+    try:
+        reports = try_machines(file)
+    except ScenarioError as error:
+        _fail("\n".join(str(problem) for problem in error.problems), EXIT_BAD_INPUT)
+    table = Table("machine", "zone", "Python", "Ray", box=None)
+    for address, report in reports.items():
+        table.add_row(address, report.zone or "-", report.python, report.ray or "-")
+    _console().print(table)
 
 
 def _load(file: Path, overrides: list[str], seed: int | None) -> Scenario:

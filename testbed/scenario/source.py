@@ -1,4 +1,4 @@
-"""The text of a scenario: YAML to plain data, with the line and column of every key and value, and overrides.
+"""The text of a file that people write: YAML to plain data with the line and column of every key and value; overrides.
 
 Knows nothing of what the keys mean. Scalars follow YAML 1.2's core schema: only `true`, `false`, `null`, integers and
 floats are typed, so that `on`, `12:30` and `2024-01-01` stay the text that they are.
@@ -182,8 +182,11 @@ class Source:
         return Mark(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def read_source(path: FilePath) -> Source:
-    """Read a file. Raises ScenarioError if it is not one YAML document; smaller faults are noted in `problems`."""
+def read_source(path: FilePath, begins_with: str = "apiVersion: testbed/v1") -> Source:
+    """Read a file. Raises ScenarioError if it is not one YAML document; smaller faults are noted in `problems`.
+
+    `begins_with` is what somebody is told whose file is empty.
+    """
 
     def refuse(message: str, line: int = 1, column: int = 1) -> ScenarioError:
         return ScenarioError([Problem(str(path), line, column, "", message)])
@@ -201,10 +204,10 @@ def read_source(path: FilePath) -> Source:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise refuse(f"is not UTF-8 text: {error.reason}", line) from error
-    return parse_source(str(path), text)
+    return parse_source(str(path), text, begins_with)
 
 
-def parse_source(file: str, text: str) -> Source:
+def parse_source(file: str, text: str, begins_with: str = "apiVersion: testbed/v1") -> Source:
     """Parse text as one YAML document. Raises ScenarioError as `read_source` does."""
     source = Source(file)
     line, column = 1, 1
@@ -214,14 +217,14 @@ def parse_source(file: str, text: str) -> Source:
         if node is not None:
             source.data = source.add(node)
             return source
-        message = "is empty; a scenario begins with `apiVersion: testbed/v1`"
+        message = f"is empty; such a file begins with `{begins_with}`"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is not None:
             line, column = mark.line + 1, mark.column + 1
         message = f"is not valid YAML: {' '.join(filter(None, (error.context, error.problem)))}"
         if error.context == "expected a single document in the stream":
-            message = "holds more than one YAML document; keep one scenario in a file"
+            message = "holds more than one YAML document; keep one in a file"
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)

@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_read_is_a_scenario_error(tmp_path: Path) -> None:
         (b"a: " + b"x" * 2_000_000, "is larger than 1000000 bytes"),
         (rb'a: "\UFFFFFFFF"', "is not valid YAML: "),
         (b"[" * 100_000, "is not valid YAML: nested deeper than 40 levels"),
-        (b"", "is empty; a scenario begins with `apiVersion: testbed/v1`"),
+        (b"", "is empty; such a file begins with `apiVersion: testbed/v1`"),
     ],
 )
 def test_content_that_is_no_yaml_document_is_a_scenario_error(tmp_path: Path, content: bytes, message: str) -> None:

@@ -1,0 +1,35 @@
+"""What machines say of themselves, and what of that keeps them from being one cluster. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MachineReport:
+    """Versions are those of the environment `~/testbed-env`, where there is one, else of the `python3` of a login."""
+
+    python: str
+    ray: str | None
+    zone: str | None
+    has_rsync: bool
+    has_environment: bool
+    makes_environments: bool
+
+
+def shortcomings(report: MachineReport, head: MachineReport, needs_environment: bool) -> Iterator[str]:
+    """To be read on from the name of a machine; `head` is the head's report, for the head too.
+
+    That versions have to agree, Python's patch level included, is a rule of Ray's (`check_version_info`).
+    """
+    if not report.has_rsync:
+        yield "has no rsync: apt-get install -y rsync"
+    if report.python != head.python:
+        yield f"has Python {report.python} and the head {head.python}: Ray wants the same one, patch level included"
+    elif not (3, 11) <= tuple(map(int, report.python.split(".")[:2])) <= (3, 13):
+        yield f"has Python {report.python}: 3.11 to 3.13 is needed"
+    if None not in (report.ray, head.ray) and report.ray != head.ray:
+        yield f"has Ray {report.ray} and the head {head.ray}: Ray wants the same one; remove ~/testbed-env on both"
+    if needs_environment and not report.has_environment and not report.makes_environments:
+        yield "cannot make a virtual environment: apt-get install -y python3-venv"

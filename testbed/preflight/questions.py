@@ -1,0 +1,45 @@
+"""Is run on a machine that is tried, by the `python3` that Ray would run there: prints one line of JSON.
+
+The machine need not have this package, and may have any Python 3.
+"""
+
+import json
+import os
+import platform
+import shutil
+
+
+def ray_version() -> "str | None":
+    try:
+        from importlib.metadata import version
+
+        return version("ray")
+    except Exception:
+        return None
+
+
+def makes_environments() -> bool:
+    try:
+        import ensurepip
+    except ImportError:
+        return False
+    return ensurepip is not None
+
+
+def zone() -> "str | None":
+    try:
+        with open(os.path.expanduser("~/.testbed-zone")) as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
+report = {
+    "python": platform.python_version(),
+    "ray": ray_version(),
+    "zone": zone(),
+    "has_rsync": shutil.which("rsync") is not None,
+    "has_environment": os.path.exists(os.path.expanduser("~/testbed-env")),
+    "makes_environments": makes_environments(),
+}
+print(json.dumps({"testbed_preflight": report}))
