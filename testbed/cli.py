@@ -88,6 +88,8 @@ def run(
                 summary = carry_out(scenario, run_dir, progress, address, machines)
     except RunInterrupted as interrupted:
         _fail(str(interrupted), EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
     except (PlacementImpossible, FleetUnfit) as failure:
         _fail(str(failure), EXIT_BAD_INPUT)
     except RayUnreachable as failure:

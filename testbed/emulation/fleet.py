@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from testbed.control.placement import Placement, place
 from testbed.emulation.actors import in_process, start_actor
@@ -39,7 +39,8 @@ from testbed.scenario import Scenario
 T = TypeVar("T")
 
 COLLECT_PERIOD_S = 0.5
-JOINING_TIMEOUT_S = 60.0
+JOINING_TIMEOUT_S = 180.0
+"""For workers that `ray up` is still setting up: installing the package takes a minute or two."""
 INTRODUCTION_TIMEOUT_S = 45.0
 FIRST_READINGS_TIMEOUT_S = 10.0
 FIRST_READINGS = 5
@@ -69,22 +70,31 @@ def survey(scenario: Scenario, found: Sequence[RayMachine]) -> Survey:
     return Survey(tuple(needed), placement)
 
 
-@retry(
-    retry=retry_if_exception_type(FleetUnfit),
-    stop=stop_after_delay(JOINING_TIMEOUT_S),
-    wait=wait_fixed(1.0),
-    reraise=True,
-)
-def joined_machines(at_least: int) -> list[RayMachine]:
+def joined_machines(at_least: int, tell: Callable[[str], None]) -> list[RayMachine]:
     """The machines of the cluster, once there are that many: `ray up` returns before the workers have joined.
 
-    Raises FleetUnfit.
+    `tell` is told who has joined, whenever it is more of them. Raises FleetUnfit.
     """
-    found = machines()
-    if len(found) < at_least:
+    told = 0
+
+    def look() -> list[RayMachine]:
+        nonlocal told
+        found = machines()
+        if len(found) >= at_least:
+            return found
         names = ", ".join(machine.name for machine in found)
-        raise FleetUnfit(f"only {len(found)} of {at_least} machines have joined Ray: {names}")
-    return found
+        joined = f"{len(found)} of {at_least} machines have joined Ray: {names}"
+        if len(found) > told:
+            tell(joined)
+        told = len(found)
+        raise FleetUnfit(f"only {joined}; `testbed preflight`, where `ray up` was called, says what is wrong elsewhere")
+
+    return Retrying(
+        retry=retry_if_exception_type(FleetUnfit),
+        stop=stop_after_delay(JOINING_TIMEOUT_S),
+        wait=wait_fixed(1.0),
+        reraise=True,
+    )(look)
 
 
 class Fleet:

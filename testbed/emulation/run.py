@@ -89,7 +89,12 @@ def run(scenario: Scenario, run_dir: Path, observer: Observer, address: str | No
     janitor = Janitor(socket_dir.name, socket_dir)
     try:
         with ray_session(address, socket_dir.name, expected_actors(scenario)):
-            surveyed = survey(scenario, joined_machines(at_least))
+            # Ray has just taken it for itself. Until `_interruptible`, it ends a run as Ctrl-C does.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            waiting_since_s = time.monotonic()
+            found = joined_machines(at_least, observer.stage)
+            started_s += time.monotonic() - waiting_since_s
+            surveyed = survey(scenario, found)
             folders = MachineFolders(log_dir, socket_dir, socket_dir.name)
             return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(surveyed, folders))
     finally:

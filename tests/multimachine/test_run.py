@@ -135,7 +135,6 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
         "spec.services.orders.zones=[]",
         "spec.faults=[]",
         "spec.expect=[]",
-        machines=1,
     )
     nowhere = run_command(options=f"--address {NOBODY}:6379")
     no_label = "zone west-x: no machine has the label testbed.zone=west-x"
@@ -143,6 +142,13 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
         code, output = cluster.run("m1", script)
         assert (code, words in output, "Traceback" in output) == (2, True, False), output
     assert what_runs(cluster, "m1") == "0"
+
+
+def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluster) -> None:
+    waiting = run_command(machines=9)
+    script = f"coproc {waiting} 2>&1; exec 3<&${{COPROC[0]}}; read -ru3; kill $COPROC_PID; cat <&3; wait $COPROC_PID"
+    code, output = cluster.run("m1", f'{script}; code=$?; echo "$REPLY"; exit $code')
+    assert (code, output.splitlines()) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
 
 
 def test_a_killed_command_leaves_nothing_on_any_machine(cluster: Cluster) -> None:
