@@ -146,7 +146,7 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
 
 def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluster) -> None:
     waiting = run_command(machines=9)
-    script = f"coproc {waiting} 2>&1; exec 3<&${{COPROC[0]}}; read -ru3; kill $COPROC_PID; cat <&3; wait $COPROC_PID"
+    script = f"coproc {waiting} 2>&1; pid=$COPROC_PID; exec 3<&${{COPROC[0]}}; read -ru3; kill $pid; cat <&3; wait $pid"
     code, output = cluster.run("m1", f'{script}; code=$?; echo "$REPLY"; exit $code')
     assert (code, output.splitlines()) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
 
