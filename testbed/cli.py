@@ -17,6 +17,7 @@ import orjson
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from testbed.lab.cli import lab
@@ -175,7 +176,7 @@ def preflight(
         _fail("\n".join(str(problem) for problem in error.problems), EXIT_BAD_INPUT)
     table = Table("machine", "zone", "Python", "Ray", box=None)
     for address, report in reports.items():
-        table.add_row(address, report.zone or "-", report.python, report.ray or "-")
+        table.add_row(*map(escape, (address, report.zone or "-", report.python, report.ray or "-")))
     _console().print(table)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError
 
@@ -99,6 +100,7 @@ def _connect(address: str | None, processes: int) -> None:
         )
     else:
         _check_reachable(address)
+        _check_member()
         ray.init(
             address,
             log_to_driver=False,
@@ -126,6 +128,26 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), REACHABLE_WITHIN_S).close()
+
+
+def _check_member() -> None:
+    """Without a Ray node on this machine, Ray's core ends the process, with exit code 1. Raises ConnectionError."""
+    here = _network_namespace("self")
+    for process in psutil.process_iter(["name"]):
+        # The machines of a lab are seen by their host, but are others.
+        if process.info["name"] == "raylet" and _network_namespace(str(process.pid)) in (here, None):
+            return
+    raise ConnectionError(
+        "no Ray node runs on this machine; run it on one of the cluster's, or from here with `ray job submit`"
+    )
+
+
+def _network_namespace(pid: str) -> str | None:
+    """None where one may not look."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
 
 
 def machines() -> list[RayMachine]:

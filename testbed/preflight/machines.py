@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+ZONE = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +16,7 @@ class MachineReport:
     python: str
     ray: str | None
     zone: str | None
+    has_ssh: bool
     has_rsync: bool
     has_environment: bool
     makes_environments: bool
@@ -23,6 +27,8 @@ def shortcomings(report: MachineReport, head: MachineReport, needs_environment: 
 
     That versions have to agree, Python's patch level included, is a rule of Ray's (`check_version_info`).
     """
+    if report is head and not report.has_ssh:
+        yield "has no ssh to log in to the workers with: apt-get install -y openssh-client"
     if not report.has_rsync:
         yield "has no rsync: apt-get install -y rsync"
     if report.python != head.python:
@@ -30,6 +36,9 @@ def shortcomings(report: MachineReport, head: MachineReport, needs_environment: 
     elif not (3, 11) <= tuple(map(int, report.python.split(".")[:2])) <= (3, 13):
         yield f"has Python {report.python}: 3.11 to 3.13 is needed"
     if None not in (report.ray, head.ray) and report.ray != head.ray:
-        yield f"has Ray {report.ray} and the head {head.ray}: Ray wants the same one; remove ~/testbed-env on both"
+        anew = "; without ~/testbed-env it is made anew" if report.has_environment else ""
+        yield f"has Ray {report.ray} and the head {head.ray}: Ray wants the same one{anew}"
     if needs_environment and not report.has_environment and not report.makes_environments:
         yield "cannot make a virtual environment: apt-get install -y python3-venv"
+    if report.zone is not None and not ZONE.fullmatch(report.zone):
+        yield f"has {report.zone!r} in ~/.testbed-zone, which is no name of a zone, such as east-a"

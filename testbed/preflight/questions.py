@@ -28,7 +28,7 @@ def makes_environments() -> bool:
 
 def zone() -> "str | None":
     try:
-        with open(os.path.expanduser("~/.testbed-zone")) as file:
+        with open(os.path.expanduser("~/.testbed-zone"), errors="replace") as file:
             return file.read().strip() or None
     except OSError:
         return None
@@ -38,8 +38,10 @@ report = {
     "python": platform.python_version(),
     "ray": ray_version(),
     "zone": zone(),
+    "has_ssh": shutil.which("ssh") is not None,
     "has_rsync": shutil.which("rsync") is not None,
     "has_environment": os.path.exists(os.path.expanduser("~/testbed-env")),
     "makes_environments": makes_environments(),
 }
-print(json.dumps({"testbed_preflight": report}))
+# A shell's start-up files may have left a line unfinished.
+print("\n" + json.dumps({"testbed_preflight": report}))

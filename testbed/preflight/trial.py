@@ -1,75 +1,87 @@
-"""Tries the machines of a cluster file: the head, then from there all workers at once, as Ray logs in to them."""
+"""Tries the machines of a cluster file: the head from here, then from there all workers, as Ray logs in to them."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import socket
+from math import ceil
 from pathlib import Path
 
 import orjson
 
 from testbed.preflight.cluster_file import ClusterFile, read_cluster_file
 from testbed.preflight.machines import MachineReport, shortcomings
-from testbed.preflight.ssh import Logins
-from testbed.scenario.problems import Path as KeyPath
+from testbed.preflight.ssh import WITHIN_S, Answer, NoAnswer, answered, in_login_shell, log_in, options
 from testbed.scenario.problems import ScenarioError
 
-ANSWER_TIMEOUT_S = 30.0
-COMMAND = "bash --login -c -i 'PATH=~/testbed-env/bin:$PATH python3 -'"
-"""In a shell as Ray starts it: what ~/.bashrc does to the path counts."""
-QUESTIONS = Path(__file__).with_name("questions.py")
-
-
-class NoAnswer(Exception):
-    """Why not, to be read on from the name of a machine."""
+AT_ONCE = 16
+QUESTIONS = in_login_shell(Path(__file__).with_name("questions.py").read_text())
+LOGINS = in_login_shell(Path(__file__).with_name("logins.py").read_text())
+HEAD = ("provider", "head_ip")
 
 
 def try_machines(path: Path) -> dict[str, MachineReport]:
-    """What each machine says of itself, by address, the head first. Takes less than a minute, whatever they do.
+    """What each machine says of itself, by address, the head first.
 
-    Raises ScenarioError with all that is wrong, each with its place in the file. Without a head, workers are not tried.
+    A login may take 30 s, and 16 workers are tried at once. Raises ScenarioError with all that is wrong, each with its
+    place in the file. Workers are tried when nothing is wrong with the head.
     """
     file, source = read_cluster_file(path)
-    provider, logins = file.provider, _logins(file)
     reports: dict[str, MachineReport] = {}
-
-    def note(address: str, written_at: KeyPath, answer: Callable[[], MachineReport]) -> None:
-        try:
-            reports[address] = answer()
-            wrong = list(shortcomings(reports[address], reports[provider.head_ip], file.makes_environment))
-        except NoAnswer as reason:
-            wrong = [str(reason)]
-        for each in wrong:
-            source.report(written_at, f"{address} {each}")
-
-    note(provider.head_ip, ("provider", "head_ip"), lambda: _ask(logins, logins.on_head(COMMAND)))
-    if provider.head_ip in reports:
-        with ThreadPoolExecutor(max_workers=len(provider.worker_ips) or 1) as pool:
-            ways = [logins.on_worker(address, COMMAND) for address in provider.worker_ips]
-            answers = [pool.submit(_ask, logins, way) for way in ways]
-        for index, (address, answer) in enumerate(zip(provider.worker_ips, answers, strict=True)):
-            note(address, ("provider", "worker_ips", index), answer.result)
+    try:
+        head = reports[file.provider.head_ip] = _ask_head(file)
+        for each in shortcomings(head, head, file.makes_environment):
+            source.report(HEAD, f"{file.provider.head_ip} {each}")
+        answers = {} if source.problems else _log_in_to_workers(file)
+    except NoAnswer as reason:
+        source.report(HEAD, f"{file.provider.head_ip} {reason}")
+    else:
+        for index, (address, answer) in enumerate(answers.items()):
+            try:
+                reports[address] = MachineReport(**answered(answer, file.auth.ssh_user, file.auth.ssh_private_key))
+                wrong = list(shortcomings(reports[address], head, file.makes_environment))
+            except NoAnswer as reason:
+                wrong = [str(reason)]
+            for each in wrong:
+                source.report(("provider", "worker_ips", index), f"{address} {each}")
     if source.problems:
         raise ScenarioError(source.problems)
     return reports
 
 
-def _logins(file: ClusterFile) -> Logins:
-    head = file.provider.external_head_ip or file.provider.head_ip
-    return Logins(file.auth.ssh_user, file.auth.ssh_private_key, head, file.auth.ssh_proxy_command)
+def _ask_head(file: ClusterFile) -> MachineReport:
+    if missing := [program for program in ("ssh", "rsync") if shutil.which(program) is None]:
+        raise NoAnswer(f"cannot be tried: {' and '.join(missing)} would be needed here")
+    answer = log_in(_to_head(file, QUESTIONS), b"", WITHIN_S)
+    return MachineReport(**answered(answer, file.auth.ssh_user, file.auth.ssh_private_key))
 
 
-def _ask(logins: Logins, way: list[str]) -> MachineReport:
-    with QUESTIONS.open("rb") as questions:
-        try:
-            asked = subprocess.run(way, stdin=questions, capture_output=True, timeout=ANSWER_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise NoAnswer(f"gives no answer within {ANSWER_TIMEOUT_S:g} s") from None
-        except OSError as error:
-            raise NoAnswer(f"cannot be tried: {error.strerror}: {error.filename}") from None
-    # What a login prints of its own accord comes before.
-    for line in reversed(asked.stdout.splitlines()):
-        if line.startswith(b'{"testbed_preflight"'):
-            return MachineReport(**orjson.loads(line)["testbed_preflight"])
-    raise NoAnswer(logins.why_not(asked.returncode, asked.stderr.decode(errors="replace")))
+def _log_in_to_workers(file: ClusterFile) -> dict[str, Answer]:
+    """By address, in the order of the file."""
+    workers, auth = file.provider.worker_ips, file.auth
+    if not workers:
+        return {}
+    task = {
+        "workers": workers,
+        "at_once": AT_ONCE,
+        "key": None if auth.ssh_private_key is None else Path(auth.ssh_private_key).read_text("latin-1"),
+        "options": options(auth.ssh_user),
+        "command": QUESTIONS,
+        "within_s": WITHIN_S,
+    }
+    within_s = WITHIN_S * (1 + ceil(len(workers) / AT_ONCE))
+    answer = log_in(_to_head(file, LOGINS), orjson.dumps(task) + b"\n", within_s)
+    answers = answered(answer, auth.ssh_user, auth.ssh_private_key)
+    return {address: Answer(**answers[address]) for address in workers}
+
+
+def _to_head(file: ClusterFile, command: str) -> list[str]:
+    auth = file.auth
+    try:
+        # As Ray does; so a name that only ssh's configuration knows is none.
+        address = socket.gethostbyname(file.provider.head_from_here)
+    except (OSError, ValueError) as error:
+        raise NoAnswer(f"cannot be reached (no IPv4 address: {error})") from None
+    key = [] if auth.ssh_private_key is None else ["-i", auth.ssh_private_key]
+    proxy = [] if auth.ssh_proxy_command is None else ["-o", f"ProxyCommand={auth.ssh_proxy_command}"]
+    return ["ssh", *key, *options(auth.ssh_user), *proxy, "--", address, command]

@@ -13,8 +13,8 @@ import pytest
 from testbed.lab.keys import make_key
 from tests.multimachine.conftest import COMMAND, ROOT, STRANGER, Cluster
 
-WITHIN_S = 20.0
-"""A machine that is silent takes 5 s."""
+WITHIN_S = 40.0
+"""A machine that is silent takes 10 s."""
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def cluster_file(cluster: Cluster, tmp_path: Path) -> Path:
     """That of the repository, for the cluster's machines and one more."""
     text = (ROOT / "cluster.yaml").read_text().replace("198.18.0.", "198.18.78.")
     path = tmp_path / "cluster.yaml"
-    path.write_text(text.replace("198.18.78.14]", f"198.18.78.14, {cluster.address(STRANGER)}]"))
+    text = text.replace("198.18.78.14]", f"198.18.78.14, {cluster.address(STRANGER)}]")
+    path.write_text(text.replace("_workers: 3", "_workers: 4"))
     return path
 
 
@@ -79,11 +80,12 @@ def test_a_worker_that_the_head_cannot_reach_is_named(cluster: Cluster, cluster_
 
 def test_a_worker_with_another_ray_is_named(cluster: Cluster, cluster_file: Path) -> None:
     environment = cluster.plan.state_dir / "homes" / STRANGER / "testbed-env"
+    other = environment.with_name("other-env")
+    venv.create(other, symlinks=True)
+    (packages,) = other.glob("lib/python*/site-packages")
+    (packages / "ray-2.0.1.dist-info").mkdir()
+    (packages / "ray-2.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.0.1\n")
     with moved_away(environment):
-        venv.create(environment, symlinks=True)
-        (packages,) = environment.glob("lib/python*/site-packages")
-        (packages / "ray-2.0.1.dist-info").mkdir()
-        (packages / "ray-2.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.0.1\n")
+        environment.symlink_to(other.name)
         tried = preflight(cluster, cluster_file)
-        environment.rename(environment.with_name("other-env"))
     assert_one_problem(tried, "provider.worker_ips[3]", f"{cluster.address(STRANGER)} has Ray 2.0.1 and the head ")

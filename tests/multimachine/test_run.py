@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.emulation.conftest import until
-from tests.multimachine.conftest import ROOT, RUN_TIMEOUT_S, STRANGER, Cluster, Result, run_command, unavailable
+from tests.multimachine.conftest import (
+    COMMAND,
+    ROOT,
+    RUN_TIMEOUT_S,
+    STRANGER,
+    Cluster,
+    Result,
+    run_command,
+    unavailable,
+)
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -142,6 +151,19 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
         code, output = cluster.run("m1", script)
         assert (code, words in output, "Traceback" in output) == (2, True, False), output
     assert what_runs(cluster, "m1") == "0"
+
+
+def test_a_machine_that_is_none_of_the_clusters_is_told_what_to_do_instead(cluster: Cluster) -> None:
+    scenario, address = str(ROOT / "scenarios" / "zone-outage.yaml"), f"{cluster.address('m1')}:6379"
+    done = subprocess.run(
+        [*COMMAND, "run", scenario, "--address", address, "--out", str(cluster.home)],
+        env=cluster.env,
+        capture_output=True,
+        text=True,
+        timeout=30.0,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Ray at {address} cannot be used: no Ray node runs on this machine; ")
 
 
 def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from testbed.scenario import ScenarioError
 
 REPOSITORY = Path(__file__).parents[2]
 MACHINES = "{type: local, head_ip: 10.0.0.1, worker_ips: [10.0.0.2]}"
+USER = "{ssh_user: ray}"
 
 
 @pytest.fixture(autouse=True)
@@ -40,33 +41,54 @@ def test_the_cluster_file_of_the_repository_is_understood(here: Path, monkeypatc
     monkeypatch.chdir(REPOSITORY)
     file, _ = read_cluster_file(Path("cluster.yaml"))
     assert file.provider.worker_ips == ("198.18.0.12", "198.18.0.13", "198.18.0.14")
-    assert (file.auth.ssh_user, file.auth.ssh_private_key) == ("root", key)
+    assert (file.auth.ssh_user, file.auth.ssh_private_key) == ("root", str(key))
     assert file.makes_environment
 
 
 def test_what_ray_does_not_ask_for_may_be_missing() -> None:
-    file, _ = read_cluster_file(write(f"cluster_name: mine\nprovider: {MACHINES}\n"))
-    assert (file.auth.ssh_user, file.auth.ssh_private_key, file.auth.ssh_proxy_command) == ("ubuntu", None, None)
+    file, _ = read_cluster_file(write(f"cluster_name: mine\nprovider: {MACHINES}\nauth: {USER}\n"))
+    assert (file.auth.ssh_private_key, file.auth.ssh_proxy_command) == (None, None)
     assert not file.makes_environment
 
 
 def test_paths_count_from_where_one_is_and_home_is_expanded(here: Path) -> None:
     (here / "key").touch()
     file, _ = read_cluster_file(
-        write(f"provider: {MACHINES}\nauth: {{ssh_private_key: ~/key}}\nfile_mounts: {{/there: key}}\n")
+        write(f"provider: {MACHINES}\nauth: {{ssh_user: ray, ssh_private_key: ~/key}}\nfile_mounts: {{/there: key}}\n")
     )
-    assert file.auth.ssh_private_key == here / "key"
+    assert file.auth.ssh_private_key == str(here / "key")
+
+
+@pytest.mark.parametrize(
+    ("more", "address"),
+    [
+        ("", "10.0.0.1"),
+        (", external_head_ip: 192.0.2.1", "192.0.2.1"),
+        (", external_head_ip: 192.0.2.1, use_internal_ips: true", "10.0.0.1"),
+        (", external_head_ip: 192.0.2.1, use_internal_ips: true, use_external_head_ip: true", "192.0.2.1"),
+    ],
+)
+def test_the_head_is_reached_at_the_address_that_ray_takes(more: str, address: str) -> None:
+    provider = MACHINES.replace("}", f"{more}}}")
+    file, _ = read_cluster_file(write(f"provider: {provider}\nauth: {USER}\n"))
+    assert file.provider.head_from_here == address
+
+
+def test_an_empty_docker_section_means_no_container() -> None:
+    read_cluster_file(write(f"provider: {MACHINES}\nauth: {USER}\ndocker: {{image: '', container_name: ''}}\n"))
 
 
 def test_a_key_that_is_not_there_is_told_with_its_place(here: Path) -> None:
-    assert problems_of(f"provider: {MACHINES}\nauth:\n  ssh_private_key: ~/key\n") == [
-        f"cluster.yaml:3:20: auth.ssh_private_key: there is no {here}/key here"
+    assert problems_of(f"provider: {MACHINES}\nauth:\n  ssh_user: ray\n  ssh_private_key: ~/key\n") == [
+        f"cluster.yaml:4:20: auth.ssh_private_key: there is no {here}/key here"
     ]
 
 
 def test_a_token_that_is_not_there_is_told_with_the_command_that_makes_it(here: Path) -> None:
-    assert problems_of(f"provider: {MACHINES}\nfile_mounts:\n  ~/.ray/auth_token: ~/.ray/auth_token\n") == [
-        "cluster.yaml:3:22: file_mounts.'~/.ray/auth_token': "
+    assert problems_of(
+        f"auth: {USER}\nprovider: {MACHINES}\nfile_mounts:\n  ~/.ray/auth_token: ~/.ray/auth_token\n"
+    ) == [
+        "cluster.yaml:4:22: file_mounts.'~/.ray/auth_token': "
         f"there is no {here}/.ray/auth_token here; `ray get-auth-token --generate` makes it"
     ]
 
@@ -78,10 +100,33 @@ def test_machines_that_a_provider_makes_itself_are_the_only_thing_wrong() -> Non
     ]
 
 
-def test_ray_in_containers_cannot_be_tried() -> None:
-    assert problems_of(f"provider: {MACHINES}\ndocker: {{image: ray}}\n") == [
-        "cluster.yaml:2:9: docker: what a container will have cannot be tried before `ray up`"
+def test_machines_that_a_coordinator_gives_are_the_only_thing_wrong() -> None:
+    assert problems_of("provider: {type: local, coordinator_address: 10.0.0.1:80}\n") == [
+        "cluster.yaml:1:46: provider.coordinator_address: "
+        "which machines a coordinator gives is not known before `ray up`"
     ]
+
+
+def test_ray_in_containers_cannot_be_tried() -> None:
+    assert problems_of(f"auth: {USER}\nprovider: {MACHINES}\ndocker: {{container_name: ray}}\n") == [
+        "cluster.yaml:3:26: docker.container_name: what a container will have cannot be tried before `ray up`"
+    ]
+
+
+def test_a_machine_that_is_written_twice_or_would_never_be_started_is_told() -> None:
+    provider = "{type: local, head_ip: h, worker_ips: [a, b, a, h]}"
+    assert problems_of(f"auth: {USER}\nprovider: {provider}\nmin_workers: 3\n") == [
+        "cluster.yaml:2:56: provider.worker_ips[2]: a is written twice",
+        "cluster.yaml:2:59: provider.worker_ips[3]: h is written twice",
+        "cluster.yaml:3:14: min_workers: is 3: no more of the 4 worker_ips would ever be started",
+    ]
+
+
+def test_a_key_that_is_no_file_is_told(here: Path) -> None:
+    (message,) = problems_of(
+        f"provider: {MACHINES}\nauth: {{ssh_user: ray, ssh_private_key: ~}}\n".replace("~", str(here))
+    )
+    assert message.endswith(f"auth.ssh_private_key: {here} is no file that can be read")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +135,21 @@ def test_ray_in_containers_cannot_be_tried() -> None:
         ("", "cluster.yaml:1:1: is empty; such a file begins with `cluster_name: NAME`"),
         ("a: b: c", "cluster.yaml:1:5: is not valid YAML: mapping values are not allowed here"),
         ("[]", "cluster.yaml:1:1: input should be a valid dictionary or instance of ClusterFile"),
-        ("kind: Scenario", "cluster.yaml:1:1: provider: is missing"),
-        ("provider: {type: local, worker_ips: []}", "cluster.yaml:1:1: provider.head_ip: is missing"),
+        (f"provider: {MACHINES}", "cluster.yaml:1:1: auth: is missing"),
+        (f"auth: {USER}\nprovider: {{type: local, worker_ips: []}}", "cluster.yaml:2:1: provider.head_ip: is missing"),
+        (f"auth: {{}}\nprovider: {MACHINES}", "cluster.yaml:1:1: auth.ssh_user: is missing"),
+        (
+            f"auth: {{<<: {USER}}}\nprovider: {MACHINES}",
+            "cluster.yaml:1:7: auth: merge keys (<<) are not understood here",
+        ),
+        (
+            f"auth: {{ssh_user: ''}}\nprovider: {MACHINES}",
+            "cluster.yaml:1:18: auth.ssh_user: string should have at least 1 character",
+        ),
+        (
+            f"auth: {USER}\nprovider: {MACHINES}\nfile_mounts: {{/x: ~nobody-here/x}}",
+            "cluster.yaml:3:19: file_mounts./x: there is no ~nobody-here/x here",
+        ),
     ],
 )
 def test_what_is_no_cluster_file_is_told(text: str, message: str) -> None:

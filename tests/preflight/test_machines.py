@@ -14,7 +14,13 @@ import testbed.preflight
 from testbed.preflight.machines import MachineReport, shortcomings
 
 HEAD = MachineReport(
-    python="3.12.4", ray="2.60.0", zone=None, has_rsync=True, has_environment=True, makes_environments=True
+    python="3.12.4",
+    ray="2.60.0",
+    zone=None,
+    has_ssh=True,
+    has_rsync=True,
+    has_environment=True,
+    makes_environments=True,
 )
 
 
@@ -32,7 +38,7 @@ def test_versions_have_to_be_the_heads() -> None:
         "has Python 3.12.3 and the head 3.12.4: Ray wants the same one, patch level included"
     ]
     assert found(replace(HEAD, ray="2.59.1")) == [
-        "has Ray 2.59.1 and the head 2.60.0: Ray wants the same one; remove ~/testbed-env on both"
+        "has Ray 2.59.1 and the head 2.60.0: Ray wants the same one; without ~/testbed-env it is made anew"
     ]
 
 
@@ -50,6 +56,21 @@ def test_a_python_for_which_testbed_is_not_made_is_told_even_when_all_have_it(py
 
 def test_what_files_are_brought_with_has_to_be_there() -> None:
     assert found(replace(HEAD, has_rsync=False)) == ["has no rsync: apt-get install -y rsync"]
+
+
+def test_only_the_head_needs_ssh() -> None:
+    without = replace(HEAD, has_ssh=False)
+    assert found(without, head=without) == [
+        "has no ssh to log in to the workers with: apt-get install -y openssh-client"
+    ]
+    assert found(without) == []
+
+
+@pytest.mark.parametrize("zone", ["east a", "[/x]", "-a", "\N{REPLACEMENT CHARACTER}"])
+def test_what_is_no_name_of_a_zone_is_told(zone: str) -> None:
+    assert found(replace(HEAD, zone=zone)) == [
+        f"has {zone!r} in ~/.testbed-zone, which is no name of a zone, such as east-a"
+    ]
 
 
 def test_an_environment_that_has_to_be_made_has_to_be_possible() -> None:
@@ -71,4 +92,6 @@ def test_the_questions_are_answered_by_a_python_without_this_package(tmp_path: P
     )
     report = MachineReport(**orjson.loads(answer.stdout)["testbed_preflight"])
     assert report.python == sys.version.split()[0]
-    assert (report.ray, report.zone, report.has_rsync, report.has_environment) == (None, "east-a", False, False)
+    assert (report.ray, report.zone, report.has_environment) == (None, "east-a", False)
+    assert not report.has_ssh
+    assert not report.has_rsync

@@ -1,52 +1,30 @@
-"""Command lines of logins, and in words why one failed."""
+"""What came of a login, and in words why it failed."""
 
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from testbed.preflight.ssh import Logins
+from testbed.preflight.ssh import Answer, NoAnswer, answered, in_login_shell, log_in
 
-KEYLESS = Logins("ray", None, "10.0.0.1")
-LOGINS = Logins("ray", Path("/my keys/id"), "10.0.0.1")
-COMMAND = "echo 'one two'"
-
-
-def proxy_command(command: list[str]) -> list[str]:
-    (option,) = [part for part in command if part.startswith("ProxyCommand=")]
-    return shlex.split(option.removeprefix("ProxyCommand="))
+KEY = "/my keys/id"
+REPORT = '{"testbed_preflight":{"python":"3.12.4"}}'
 
 
-def test_the_head_is_logged_in_to_with_the_key_and_no_other() -> None:
-    command = LOGINS.on_head(COMMAND)
-    assert command[:5] == ["ssh", "-i", "/my keys/id", "-o", "IdentitiesOnly=yes"]
-    assert command[-2:] == ["ray@10.0.0.1", COMMAND]
-    assert "BatchMode=yes" in command
+def why_not(exit_code: int | None, said: str) -> str:
+    with pytest.raises(NoAnswer) as caught:
+        answered(Answer(exit_code, "Welcome!\n", said), "ray", KEY)
+    return str(caught.value)
 
 
-def test_a_worker_is_reached_through_the_head_with_our_key() -> None:
-    command = LOGINS.on_worker("10.0.0.2", COMMAND)
-    assert command[-2:] == ["ray@10.0.0.2", COMMAND]
-    way = proxy_command(command)
-    assert way[:3] == ["ssh", "-i", "/my keys/id"]
-    assert way[-3:] == ["ray@10.0.0.1", "-W", "%h:%p"]
-
-
-def test_without_a_key_it_is_the_head_that_logs_in() -> None:
-    *to_head, on_head = KEYLESS.on_worker("10.0.0.2", COMMAND)
-    assert to_head == KEYLESS.on_head("")[:-1]
-    assert shlex.split(on_head) == [*KEYLESS.on_head("")[:-2], "ray@10.0.0.2", COMMAND]
-
-
-def test_a_proxy_command_is_for_the_way_to_the_head_only() -> None:
-    logins = Logins("ray", Path("/id"), "10.0.0.1", "nc -x proxy:1080 %h %p")
-    assert proxy_command(logins.on_head(COMMAND)) == ["nc", "-x", "proxy:1080", "%h", "%p"]
-    # ssh makes of %%h the %h that the ssh within it replaces.
-    through = proxy_command(logins.on_worker("10.0.0.2", COMMAND))
-    assert "ProxyCommand=nc -x proxy:1080 %%h %%p" in through
-    assert through[-1] == "%h:%p"
+def test_what_a_login_prints_of_its_own_accord_is_passed_over() -> None:
+    answer = Answer(0, f"Welcome!\n{REPORT}\nlogout\n", "bash: no job control in this shell")
+    assert answered(answer, "ray", KEY) == {"python": "3.12.4"}
 
 
 @pytest.mark.parametrize(
@@ -70,22 +48,49 @@ def test_a_proxy_command_is_for_the_way_to_the_head_only() -> None:
         ),
         (
             255,
-            "channel 0: open failed: connect failed: No route to host\nstdio forwarding failed\nConnection closed\n",
-            "cannot be reached (channel 0: open failed: connect failed: No route to host)",
-        ),
-        (
-            255,
             "Connection timed out during banner exchange\nConnection to UNKNOWN port 65535 timed out\n",
             "cannot be reached (Connection timed out during banner exchange)",
         ),
         (
             127,
-            "bash: no job control in this shell\nbash: line 1: python3: command not found\n",
+            "bash: /etc/shadow: Permission denied\nbash: line 1: python3: command not found\n",
             "has no python3 (bash: line 1: python3: command not found)",
         ),
-        (1, "This account is not available.\n", "gives no answer (This account is not available.)"),
-        (255, "", "gives no answer (exit code 255)"),
+        (1, "bash: /etc/shadow: Permission denied\n", "gives no answer (bash: /etc/shadow: Permission denied)"),
+        (
+            3,
+            "Warning: Permanently added '10.0.0.2' (ED25519).\nbash: no job control in this shell\n",
+            "gives no answer (exit code 3)",
+        ),
+        (None, "", "gives no answer within 30 s"),
     ],
 )
-def test_a_failed_login_is_told_in_words(exit_code: int, said: str, reason: str) -> None:
-    assert LOGINS.why_not(exit_code, said) == reason
+def test_a_failed_login_is_told_in_words(exit_code: int | None, said: str, reason: str) -> None:
+    assert why_not(exit_code, said) == reason
+
+
+def test_start_up_files_decide_which_python_it_is(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    (tmp_path / ".bashrc").write_text(f"PATH={tmp_path}/bin:$PATH\nprintf 'no end of line'\n")
+    script = "import sys; print(); print(sys.argv[0], sys.executable, 'it\\'s')"
+    done = subprocess.run(
+        ["bash", "-c", in_login_shell(script)],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == f"-c {tmp_path}/bin/python3 it's"
+
+
+def test_a_login_that_takes_too_long_is_ended() -> None:
+    began_s = time.monotonic()
+    assert log_in(["sleep", "60"], b"", within_s=0.2) == Answer(None, "", "")
+    assert time.monotonic() - began_s < 30
+
+
+def test_an_ssh_that_cannot_be_started_is_told() -> None:
+    with pytest.raises(NoAnswer, match=r"cannot be tried: .*no such program"):
+        log_in([shlex.quote("no such program")], b"", within_s=1.0)
