@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+DNS_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+"""What a name may be, that of a zone above all: as Kubernetes has it (RFC 1123)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Locality:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from testbed.control.topology import DNS_LABEL
+
 MAX_MACHINES = 16
 DEFAULT_NAME = "testbed-lab"
 DEFAULT_ZONES = ("east-a", "east-b", "east-c")
@@ -18,7 +20,6 @@ FIRST_HOST_NUMBER = 11
 CLOCK_STEP_S = 1000
 """Machine number n's monotonic clock is n steps ahead of the host's: far more than any error of synchronisation."""
 _NAME = re.compile(r"testbed-[a-z0-9]{1,7}")
-_ZONE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class LabError(Exception):
@@ -52,7 +53,7 @@ class LabPlan:
         if not self.zones:
             raise LabError("--zones: at least one zone is needed, such as east-a")
         for zone in self.zones:
-            if not _ZONE.fullmatch(zone):
+            if not re.fullmatch(DNS_LABEL, zone):
                 raise LabError(f"--zones: {zone!r} is no zone; a name such as east-a is: letters, digits and dashes")
         try:
             network = ipaddress.IPv4Network(self.subnet)

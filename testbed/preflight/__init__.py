@@ -4,7 +4,6 @@ Ray's launcher repeats a login that is refused for five minutes, and what is wro
 on the head. Here every machine is asked at once, and what is wrong is said in a line each.
 """
 
-from testbed.preflight.machines import MachineReport
 from testbed.preflight.trial import try_machines
 
-__all__ = ["MachineReport", "try_machines"]
+__all__ = ["try_machines"]

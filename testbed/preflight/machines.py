@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-ZONE = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+from testbed.control.topology import DNS_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +40,5 @@ def shortcomings(report: MachineReport, head: MachineReport, needs_environment: 
         yield f"has Ray {report.ray} and the head {head.ray}: Ray wants the same one{anew}"
     if needs_environment and not report.has_environment and not report.makes_environments:
         yield "cannot make a virtual environment: apt-get install -y python3-venv"
-    if report.zone is not None and not ZONE.fullmatch(report.zone):
+    if report.zone is not None and not re.fullmatch(DNS_LABEL, report.zone):
         yield f"has {report.zone!r} in ~/.testbed-zone, which is no name of a zone, such as east-a"

@@ -21,9 +21,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from testbed.control.topology import DNS_LABEL
 from testbed.scenario.quantities import BANDWIDTH, DURATION, PERCENTAGE, RATE, SIZE, Quantity, shown
-
-_DNS_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class Model(BaseModel):
@@ -44,7 +43,7 @@ class Model(BaseModel):
 
 
 def _dns_label(value: str) -> str:
-    if not re.fullmatch(_DNS_LABEL, value):
+    if not re.fullmatch(DNS_LABEL, value):
         raise ValueError(f"must be a DNS label (a-z, 0-9 and -, at most 63 characters), not {shown(value)}")
     return value
 
@@ -81,7 +80,7 @@ def _quantity(quantity: Quantity) -> tuple[BeforeValidator, PlainSerializer, Wit
     )
 
 
-Name = Annotated[str, AfterValidator(_dns_label), Field(json_schema_extra={"pattern": f"^{_DNS_LABEL}$"})]
+Name = Annotated[str, AfterValidator(_dns_label), Field(json_schema_extra={"pattern": f"^{DNS_LABEL}$"})]
 HttpPath = Annotated[str, AfterValidator(_rooted), Field(json_schema_extra={"pattern": "^/[!-~]*$"})]
 Duration = Annotated[float, *_quantity(DURATION)]
 PositiveDuration = Annotated[float, AfterValidator(_positive), *_quantity(DURATION)]

@@ -24,6 +24,7 @@ from yaml.serializer import Serializer
 
 from testbed.scenario.problems import Path, Problem, ScenarioError, path_text
 
+SCENARIO_BEGINS_WITH = "apiVersion: testbed/v1"
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 50_000
@@ -182,7 +183,7 @@ class Source:
         return Mark(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def read_source(path: FilePath, begins_with: str = "apiVersion: testbed/v1") -> Source:
+def read_source(path: FilePath, begins_with: str = SCENARIO_BEGINS_WITH) -> Source:
     """Read a file. Raises ScenarioError if it is not one YAML document; smaller faults are noted in `problems`.
 
     `begins_with` is what somebody is told whose file is empty.
@@ -207,7 +208,7 @@ def read_source(path: FilePath, begins_with: str = "apiVersion: testbed/v1") -> 
     return parse_source(str(path), text, begins_with)
 
 
-def parse_source(file: str, text: str, begins_with: str = "apiVersion: testbed/v1") -> Source:
+def parse_source(file: str, text: str, begins_with: str = SCENARIO_BEGINS_WITH) -> Source:
     """Parse text as one YAML document. Raises ScenarioError as `read_source` does."""
     source = Source(file)
     line, column = 1, 1
