@@ -11,7 +11,7 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import orjson
 import typer
@@ -58,6 +58,12 @@ def run(
     machines: Annotated[
         int, typer.Option("--machines", min=1, help="With --address: wait until so many machines have joined.")
     ] = 1,
+    hosting: Annotated[
+        Literal["actor", "node"] | None,
+        typer.Option(
+            "--hosting", help="Where pods' supervisors live: an actor each, or their node's agent. Default: by number."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
@@ -83,10 +89,10 @@ def run(
     console = _console()
     try:
         if quiet or as_json:
-            summary = carry_out(scenario, run_dir, NoProgress(), address, machines)
+            summary = carry_out(scenario, run_dir, NoProgress(), address, machines, hosting)
         else:
             with LiveProgress(console) as progress:
-                summary = carry_out(scenario, run_dir, progress, address, machines)
+                summary = carry_out(scenario, run_dir, progress, address, machines, hosting)
     except RunInterrupted as interrupted:
         _fail(str(interrupted), EXIT_INTERRUPTED)
     except KeyboardInterrupt:

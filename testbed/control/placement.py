@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import cycle
 from math import ceil
+from typing import Literal
 
 from testbed.control.objects import ClusterSpec
 from testbed.control.topology import Place, Topology
@@ -24,8 +25,15 @@ ACTOR_BYTES = 54 * MB
 ENVOY_BYTES = 15 * MB
 WORKLOAD_BYTES = 35 * MB
 LOCUST_BYTES = 120 * MB
-GATEWAY_POD_BYTES = ACTOR_BYTES + ENVOY_BYTES
-POD_BYTES = 2 * ACTOR_BYTES + ENVOY_BYTES + WORKLOAD_BYTES
+GATEWAY_POD_BYTES = ENVOY_BYTES
+POD_BYTES = ENVOY_BYTES + WORKLOAD_BYTES
+"""Without the actors that supervise its processes."""
+
+Hosting = Literal["actor", "node"]
+"""Where what supervises a pod's processes lives: in an actor for each of them, or in its node's agent."""
+PODS_WITH_ACTORS_MAX = 24
+"""Pods a machine up to which each has actors of its own. Starting an actor takes half a CPU second, and the agent of a
+node can do the same for a dozen pods at once."""
 
 Placement = Mapping[str, str]
 """The machine of every place of a topology, the control plane's included: name to name, in topology order."""
@@ -50,7 +58,15 @@ class PlacementImpossible(Exception):
         self.problems = tuple(problems)
 
 
-def place(topology: Topology, cluster: ClusterSpec, machines: Sequence[Machine], head: str) -> Placement:
+def hosting_for(cluster: ClusterSpec, machines: int) -> Hosting:
+    """Actors of their own for a few pods a machine; beyond that they would take longer to start than all else."""
+    pods = sum(deployment.replicas for deployment in cluster.deployments)
+    return "actor" if pods <= PODS_WITH_ACTORS_MAX * machines else "node"
+
+
+def place(
+    topology: Topology, cluster: ClusterSpec, machines: Sequence[Machine], head: str, hosting: Hosting
+) -> Placement:
     """Zones go to the machines that are labelled with them, or are spread evenly where no machine has a label.
 
     Several machines of a zone take its nodes in turn; its clients, and a control plane that lies in it, go to the first
@@ -74,7 +90,7 @@ def place(topology: Topology, cluster: ClusterSpec, machines: Sequence[Machine],
     placement = {name: machine for name, machine in chosen.items() if machine is not None}
     problems = [_without_machine(zone, machines) for zone in zones if not hosts[zone]]
     problems += [
-        problem for machine in machines if (problem := _without_room(machine, placement, topology, cluster)) is not None
+        problem for machine in machines if (problem := _without_room(machine, placement, topology, cluster, hosting))
     ]
     if problems:
         raise PlacementImpossible(problems)
@@ -96,11 +112,14 @@ def _without_machine(zone: str, machines: Sequence[Machine]) -> str:
     )
 
 
-def _without_room(machine: Machine, placement: Placement, topology: Topology, cluster: ClusterSpec) -> str | None:
+def _without_room(
+    machine: Machine, placement: Placement, topology: Topology, cluster: ClusterSpec, hosting: Hosting
+) -> str | None:
     kinds = [place.kind for place in topology.places if placement.get(place.name) == machine.name]
     nodes, clients = kinds.count("node"), kinds.count("clients")
     pods, gateways = _pods(machine, placement, topology, cluster)
-    need_bytes = len(kinds) * ACTOR_BYTES + clients * LOCUST_BYTES + pods * POD_BYTES + gateways * GATEWAY_POD_BYTES
+    actors = len(kinds) + (2 * pods + gateways if hosting == "actor" else 0)
+    need_bytes = actors * ACTOR_BYTES + clients * LOCUST_BYTES + pods * POD_BYTES + gateways * GATEWAY_POD_BYTES
     if need_bytes <= machine.memory_bytes:
         return None
     return (

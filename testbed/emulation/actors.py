@@ -35,7 +35,12 @@ def start_actor(kind: type, *arguments: object, node_id: str | None = None) -> A
 
 def in_process(kind: type, *arguments: object) -> Actor:
     """The same in the caller's own process: what needs no process of its own is called as if it had one."""
-    return cast(Actor, _InProcess(kind(*arguments)))
+    return handle_of(kind(*arguments))
+
+
+def handle_of(target: object) -> Actor:
+    """A handle for an object of the caller's own process: calls run in the caller's event loop, in their order."""
+    return cast(Actor, _InProcess(target))
 
 
 def this_actor() -> Actor:
@@ -61,6 +66,10 @@ def _actor_class(kind: type) -> Any:
     return ray.remote(kind)
 
 
+_calls: set[asyncio.Future[Any]] = set()
+"""Those in this process that are under way: an event loop holds its tasks by weak references only."""
+
+
 class _InProcess:
     def __init__(self, target: object) -> None:
         self._target = target
@@ -73,5 +82,9 @@ class _Method:
     def __init__(self, method: Any) -> None:
         self._method = method
 
-    def remote(self, *arguments: object) -> Any:
-        return self._method(*arguments)
+    def remote(self, *arguments: object) -> asyncio.Future[Any]:
+        # As with Ray the call goes on whether or not the caller waits for the answer.
+        call: asyncio.Future[Any] = asyncio.ensure_future(self._method(*arguments))
+        _calls.add(call)
+        call.add_done_callback(_calls.discard)
+        return call

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from testbed.control.objects import Pod as PodObject
+from testbed.control.placement import Hosting
 from testbed.emulation.fleet import Fleet
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
@@ -65,7 +66,7 @@ class EmulatedCluster:
     Times given and returned are the driver's monotonic seconds; on the way they become those of each actor's machine.
     """
 
-    def __init__(self, scenario: Scenario, fleet: Fleet) -> None:
+    def __init__(self, scenario: Scenario, fleet: Fleet, hosting: Hosting) -> None:
         self._scenario = scenario
         self._fleet = fleet
         topology, timings, control_plane = scenario.topology, scenario.cluster.timings, scenario.control_plane_place
@@ -83,6 +84,7 @@ class EmulatedCluster:
                 fleet.of(place.name).folders,
                 scenario.seed,
                 [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
+                hosting,
             )
             for place in topology.nodes
         }

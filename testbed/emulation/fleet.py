@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ray.exceptions import RayActorError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from testbed.control.placement import Placement, place
+from testbed.control.placement import Hosting, Placement, hosting_for, place
 from testbed.emulation.actors import in_process, start_actor
 from testbed.emulation.machine import Collected, Machine, Versions
 from testbed.emulation.member import LOST_AFTER_S, ActorDied, MachineLost, Member, Resident, epoch_offset_s
@@ -59,15 +59,18 @@ class Survey:
 
     machines: tuple[RayMachine, ...]
     placement: Placement
+    hosting: Hosting
 
 
-def survey(scenario: Scenario, found: Sequence[RayMachine]) -> Survey:
-    """Raises PlacementImpossible."""
+def survey(scenario: Scenario, found: Sequence[RayMachine], hosting: Hosting | None = None) -> Survey:
+    """`hosting` is what the user wants, if anything. Raises PlacementImpossible."""
     driver = next(machine for machine in found if machine.is_driver)
-    placement = place(scenario.topology, scenario.cluster, [machine.described for machine in found], driver.name)
+    hosting = hosting or hosting_for(scenario.cluster, len(found))
+    described = [machine.described for machine in found]
+    placement = place(scenario.topology, scenario.cluster, described, driver.name, hosting)
     carrying = set(placement.values())
     needed = (each for each in found if each.is_driver or each.is_head or each.name in carrying)
-    return Survey(tuple(needed), placement)
+    return Survey(tuple(needed), placement, hosting)
 
 
 def joined_machines(at_least: int, tell: Callable[[str], None]) -> list[RayMachine]:

@@ -45,8 +45,9 @@ from testbed.control.messages import (
 )
 from testbed.control.objects import Pod as PodObject
 from testbed.control.objects import PodAddress, Timings
+from testbed.control.placement import Hosting
 from testbed.control.topology import Topology
-from testbed.emulation.actors import Actor, start_actor, tell, this_actor, until
+from testbed.emulation.actors import Actor, handle_of, in_process, start_actor, tell, this_actor, until
 from testbed.emulation.container import command_line
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.kube_proxy import KubeProxy
@@ -98,8 +99,10 @@ class NodeAgent:
         folders: MachineFolders,
         seed: int,
         services: Sequence[str],
+        hosting: Hosting,
     ) -> None:
-        """`services` are those that the node's kube-proxy serves: none of them in a mesh."""
+        """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
+        supervises the node's pods lives."""
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -108,6 +111,7 @@ class NodeAgent:
         self._master = master
         self._folders = folders
         self._seed = seed
+        self._hosting = hosting
         self._random = Random(f"{seed}/{name}")
         self._links = LinkTable(topology)
         self._relay = LinkRelay(name, LinkTable(topology), seed=seed)
@@ -313,12 +317,19 @@ class NodeAgent:
 
     def _actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
-            return start_actor(Sidecar, held.pod.name, this_actor(), self._folders)
+            return self._supervisor(Sidecar, held.pod.name)
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
         services = self._kube_proxy.addresses
-        return start_actor(Pod, held.pod, held.address, this_actor(), self._folders, seed, services)
+        return self._supervisor(Pod, held.pod, held.address, seed, services)
+
+    def _supervisor(self, kind: type, *arguments: object) -> Actor:
+        match self._hosting:
+            case "actor":
+                return start_actor(kind, this_actor(), self._folders, *arguments)
+            case "node":
+                return in_process(kind, handle_of(self), self._folders, *arguments)
 
     # --- time and messages -----------------------------------------------------------------------------------------
 

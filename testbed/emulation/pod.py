@@ -19,10 +19,10 @@ class Pod:
 
     def __init__(
         self,
-        pod: PodObject,
-        address: PodAddress,
         agent: Actor,
         folders: MachineFolders,
+        pod: PodObject,
+        address: PodAddress,
         seed: int,
         services: Mapping[str, SocketAddress],
     ) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from testbed.control.placement import Hosting, hosting_for
 from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
 from testbed.emulation.fleet import Fleet, Survey, joined_machines, survey
 from testbed.emulation.janitor import RUN_PREFIX, Janitor
@@ -73,10 +74,18 @@ class _Course:
     broken: str | None = None
 
 
-def run(scenario: Scenario, run_dir: Path, observer: Observer, address: str | None, at_least: int) -> Summary:
+def run(
+    scenario: Scenario,
+    run_dir: Path,
+    observer: Observer,
+    address: str | None,
+    at_least: int,
+    hosting: Hosting | None = None,
+) -> Summary:
     """Carry out the scenario and leave everything in `run_dir`, which must exist; returns the summary.
 
     Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
+    Without a `hosting` the number of pods a machine decides.
     Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, AddressesExhausted,
     LoadGeneratorFailed or RunInterrupted where there was nothing to measure.
     """
@@ -88,26 +97,29 @@ def run(scenario: Scenario, run_dir: Path, observer: Observer, address: str | No
     socket_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     janitor = Janitor(socket_dir.name, socket_dir)
     try:
-        with ray_session(address, socket_dir.name, expected_actors(scenario)):
+        with ray_session(address, socket_dir.name, expected_actors(scenario, hosting)):
             # Ray has just taken it for itself. Until `_interruptible`, it ends a run as Ctrl-C does.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             waiting_since_s = time.monotonic()
             found = joined_machines(at_least, observer.stage)
             started_s += time.monotonic() - waiting_since_s
-            surveyed = survey(scenario, found)
+            surveyed = survey(scenario, found, hosting)
             folders = MachineFolders(log_dir, socket_dir, socket_dir.name)
             return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(surveyed, folders))
     finally:
         janitor.dismiss()
 
 
-def expected_actors(scenario: Scenario) -> int:
-    """How many actors the run will have: the master, one a node, one an origin zone, one or two a pod."""
-    pods = sum(
+def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
+    """How many actors a run on one machine will have: the master, one a node, one an origin zone, and for each pod one
+    or two, unless its node hosts it."""
+    places = 1 + len(scenario.topology.nodes) + len({source.zone for source in scenario.load.sources})
+    if (hosting or hosting_for(scenario.cluster, machines=1)) == "node":
+        return places
+    return places + sum(
         deployment.replicas * ((deployment.template.workload is not None) + deployment.template.has_proxy)
         for deployment in scenario.cluster.deployments
     )
-    return 1 + len(scenario.topology.nodes) + len({source.zone for source in scenario.load.sources}) + pods
 
 
 class _Run:
@@ -121,19 +133,20 @@ class _Run:
 
     async def carry_out(self, surveyed: Survey, folders: MachineFolders) -> Summary:
         async with Fleet.assembled(self._scenario, surveyed, folders) as fleet:
-            return await self._on(fleet)
+            return await self._on(fleet, surveyed.hosting)
 
-    async def _on(self, fleet: Fleet) -> Summary:
+    async def _on(self, fleet: Fleet, hosting: Hosting) -> Summary:
         course, scenario = self._course, self._scenario
         nodes, pods = len(scenario.topology.nodes), sum(d.replicas for d in scenario.cluster.deployments)
         names = ", ".join(member.name for member in fleet.members)
         where = "" if len(fleet.members) == 1 else f" on {len(fleet.members)} machines ({names})"
+        hosts = "in actors of their own" if hosting == "actor" else "hosted by their nodes' agents"
         self._observer.stage(
             f"{scenario.name}: bringing up {nodes} nodes and {pods} pods{where} "
-            f"({scenario.profile} profile, seed {scenario.seed})"
+            f"({scenario.profile} profile, seed {scenario.seed}; pods {hosts})"
         )
         async with self._interruptible():
-            cluster = EmulatedCluster(scenario, fleet)
+            cluster = EmulatedCluster(scenario, fleet, hosting)
             await self._unless_interrupted(cluster.bring_up(self._observer.readiness))
             course.ready_s = time.monotonic() - self._started_s
             self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")

@@ -83,7 +83,7 @@ async def envoy_is_live(admin_socket: Path) -> None:
 class Sidecar:
     """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
 
-    def __init__(self, pod: str, agent: Actor, folders: MachineFolders) -> None:
+    def __init__(self, agent: Actor, folders: MachineFolders, pod: str) -> None:
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)

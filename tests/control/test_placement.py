@@ -14,10 +14,13 @@ from testbed.control.placement import (
     ACTOR_BYTES,
     GATEWAY_POD_BYTES,
     LOCUST_BYTES,
+    MB,
     POD_BYTES,
+    Hosting,
     Machine,
     Placement,
     PlacementImpossible,
+    hosting_for,
     place,
 )
 from testbed.control.topology import Locality, Place, Topology
@@ -55,7 +58,7 @@ def gateway(zone: str) -> Deployment:
 
 
 def placed(topology: Topology, *machines: Machine, head: str = "m1") -> Placement:
-    return place(topology, make_cluster(topology), machines, head)
+    return place(topology, make_cluster(topology), machines, head, "node")
 
 
 topologies = st.builds(
@@ -166,18 +169,19 @@ def test_a_single_machine_takes_everything(topology: Topology, label: str | None
 # --- room ----------------------------------------------------------------------------------------------------------
 
 
-def test_memory_for_every_actor_and_process_is_just_enough() -> None:
+@pytest.mark.parametrize(("hosting", "actors"), [("actor", 4 + 2 * 3 + 1), ("node", 4)])
+def test_memory_for_every_actor_and_process_is_just_enough(hosting: Hosting, actors: int) -> None:
     topology = make_topology({"a": 2, "b": 1})
     cluster = make_cluster(topology, web(4), gateway("a"), gateway("b"))
     # Two nodes, clients and control plane; four pods on three nodes, of which two are here: 2.67.
-    need_bytes = 4 * ACTOR_BYTES + LOCUST_BYTES + 3 * POD_BYTES + GATEWAY_POD_BYTES
+    need_bytes = actors * ACTOR_BYTES + LOCUST_BYTES + 3 * POD_BYTES + GATEWAY_POD_BYTES
     machines = (make_machine("m1", memory_bytes=need_bytes), make_machine("m2"))
-    assert place(topology, cluster, machines, "m1")["a-1"] == "m1"
+    assert place(topology, cluster, machines, "m1", hosting)["a-1"] == "m1"
     with pytest.raises(PlacementImpossible) as caught:
-        place(topology, cluster, (make_machine("m1", memory_bytes=need_bytes - 1), machines[1]), "m1")
+        place(topology, cluster, (make_machine("m1", memory_bytes=need_bytes - 1), machines[1]), "m1", hosting)
     assert str(caught.value) == (
-        "machine m1 (10.0.0.1): has 879 MB of memory but needs about 879 MB, for nodes: 2, origin zones: 1, pods: 3, "
-        "gateways: 1. Add machines, or declare fewer nodes or replicas"
+        f"machine m1 (10.0.0.1): has {need_bytes / MB:.0f} MB of memory but needs about {need_bytes / MB:.0f} MB, for "
+        "nodes: 2, origin zones: 1, pods: 3, gateways: 1. Add machines, or declare fewer nodes or replicas"
     )
 
 
@@ -187,9 +191,16 @@ def test_pods_restricted_to_a_zone_count_for_its_machines_only() -> None:
     without_pods = 3 * ACTOR_BYTES + LOCUST_BYTES
     with_pods = 2 * ACTOR_BYTES + LOCUST_BYTES + 10 * POD_BYTES
     machines = (make_machine("m1", memory_bytes=without_pods), make_machine("m2", memory_bytes=with_pods))
-    assert place(topology, cluster, machines, "m1")["b-1"] == "m2"
+    assert place(topology, cluster, machines, "m1", "node")["b-1"] == "m2"
     with pytest.raises(PlacementImpossible, match="machine m2"):
-        place(topology, cluster, (machines[0], replace(machines[1], memory_bytes=with_pods - 1)), "m1")
+        place(topology, cluster, (machines[0], replace(machines[1], memory_bytes=with_pods - 1)), "m1", "node")
+
+
+@pytest.mark.parametrize(("pods", "machines", "hosting"), [(24, 1, "actor"), (25, 1, "node"), (96, 4, "actor")])
+def test_few_pods_a_machine_have_actors_of_their_own_and_many_are_hosted_by_their_node(
+    pods: int, machines: int, hosting: Hosting
+) -> None:
+    assert hosting_for(make_cluster(make_topology({"a": 1}), web(pods)), machines) == hosting
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -211,11 +222,11 @@ def test_more_memory_never_makes_it_impossible_and_changes_no_place(
     cluster = make_cluster(topology, web(replicas))
     small = tuple(replace(machine, memory_bytes=memory_bytes) for machine in machines)
     try:
-        placement = place(topology, cluster, small, "m1")
+        placement = place(topology, cluster, small, "m1", "node")
     except PlacementImpossible as impossible:
-        used = set(place(topology, cluster, machines, "m1").values())
+        used = set(place(topology, cluster, machines, "m1", "node").values())
         named = {problem.split()[1] for problem in impossible.problems}
         assert named
         assert named <= used
     else:
-        assert placement == place(topology, cluster, machines, "m1")
+        assert placement == place(topology, cluster, machines, "m1", "node")

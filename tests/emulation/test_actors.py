@@ -1,0 +1,43 @@
+"""The seam to actors, where what is called lives in the caller's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from testbed.emulation.actors import handle_of, in_process
+
+
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.seen: list[int] = [start]
+        self.last = asyncio.Event()
+
+    async def add(self, number: int) -> int:
+        self.seen.append(number)
+        await asyncio.sleep(0)
+        if number == 3:
+            self.last.set()
+        return len(self.seen)
+
+    async def fail(self) -> None:
+        raise OSError("no such program")
+
+
+async def test_a_call_goes_on_whether_or_not_anybody_waits_for_it_and_calls_begin_in_their_order() -> None:
+    counter = Counter(0)
+    handle = handle_of(counter)
+    for number in (1, 2, 3):
+        handle.add.remote(number)
+    gc.collect()
+    await asyncio.wait_for(counter.last.wait(), 5)
+    assert counter.seen == [0, 1, 2, 3]
+
+
+async def test_the_caller_gets_the_answer_or_the_exception() -> None:
+    handle = in_process(Counter, 0)
+    assert await handle.add.remote(1) == 2
+    with pytest.raises(OSError, match="no such program"):
+        await handle.fail.remote()
