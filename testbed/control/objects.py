@@ -230,12 +230,12 @@ class ConnectionPool:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """VirtualService retries with Istio's defaults; `attempts` 0 disables them."""
+    """VirtualService retries with Istio's defaults; `attempts` 0 disables them. No status is retried by default."""
 
     attempts: int = 2
     per_try_timeout_s: float | None = None
     retry_on: str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-    retriable_status_codes: tuple[int, ...] = (503,)
+    retriable_status_codes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

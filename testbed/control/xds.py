@@ -1,6 +1,6 @@
 """Translation of cluster objects into what Envoy understands, for one proxy at a time.
 
-Owns the shape of every route, cluster and endpoint that a proxy gets, as Istio's pilot would write it
+Owns the shape of every route, cluster and endpoint that a proxy gets, as the pilot of Istio 1.32 would write it
 (pilot/pkg/networking/core). Preferences among endpoints are `locality`, listeners are `listeners`, log lines
 `access_log`; when to push is `discovery`, and protobuf is `emulation`: here resources are the JSON form of the protobuf
 messages, each with `@type`.
@@ -350,7 +350,11 @@ def _route_action(service: Service, policy: TrafficPolicy) -> dict[str, Any]:
 
 
 def _retry_policy(retries: Retries) -> dict[str, Any]:
-    """Source: Istio, pilot/pkg/networking/core/route/retry/retry.go. Back-off is Envoy's default, written out."""
+    """Source: Istio 1.32, pilot/pkg/networking/core/route/retry/retry.go. Back-off is Envoy's default, written out.
+
+    Until 1.23 Istio also retried 503 (EXCLUDE_UNSAFE_503_FROM_DEFAULT_RETRY): an answer, after which the work may be
+    done. Now only a policy that names 503 or `gateway-error` has that.
+    """
     policy: dict[str, Any] = {
         "retry_on": retries.retry_on,
         "num_retries": retries.attempts,

@@ -38,6 +38,12 @@ def _check_retries(here: Path, policy: PolicyModel, findings: Findings) -> None:
         if term not in RETRY_CONDITIONS and not re.fullmatch("[1-5][0-9][0-9]", term):
             message = f"there is no retry condition {term!r}; {nearest(term, RETRY_CONDITIONS)}"
             findings.report((*here, "retries", "retryOn"), message)
+    for key, value in (("perTryTimeout", retries.per_try_timeout), ("retryOn", retries.retry_on)):
+        if retries.attempts == 0 and value is not None:
+            # Source: Istio, virtualservice.go, validateHTTPRetry.
+            findings.report(
+                (*here, "retries", key), "has no meaning with attempts: 0, which turns retries off", at_key=True
+            )
     if policy.timeout is not None and (retries.per_try_timeout or 0) > policy.timeout:
         message = "is longer than the `timeout` of the whole request"
         findings.report((*here, "retries", "perTryTimeout"), message)

@@ -148,7 +148,8 @@ class RetriesModel(Model):
     per_try_timeout: PositiveDuration | None = None
     """Longest time of each try. Default: that of the request."""
     retry_on: str | None = None
-    """Envoy's conditions and status codes, separated by commas."""
+    """Envoy's conditions and status codes, separated by commas. Default: as Istio's, whatever proves that the request
+    was not taken up; no status code."""
 
 
 class PolicyModel(Model):

@@ -28,6 +28,7 @@ from testbed.control.objects import (
     Pod,
     PodAddress,
     PodTemplate,
+    Retries,
     Service,
     SocketAddress,
     TrafficPolicy,
@@ -37,6 +38,7 @@ from testbed.control.xds import ConfigGenerator
 from testbed.emulation import envoy, protobuf
 
 DEADLINE_S = 30.0
+RETRIES = Retries()
 GOLDEN = Path(__file__).parent.parent / "control" / "golden"
 GOLDEN_RESOURCES = {
     path.stem: orjson.loads(path.read_bytes())
@@ -146,8 +148,9 @@ def free_address() -> SocketAddress:
         return SocketAddress(*probe.getsockname())
 
 
-def told_to(pod: Pod, *endpoints: SocketAddress, served: tuple[Pod, ...] = ()) -> Told:
-    policy = TrafficPolicy(outlier_detection=OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100))
+def told_to(pod: Pod, *endpoints: SocketAddress, served: tuple[Pod, ...] = (), retries: Retries = RETRIES) -> Told:
+    outliers = OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100)
+    policy = TrafficPolicy(outlier_detection=outliers, retries=retries)
     cluster = ClusterSpec(
         (NODE,), (), (Service("web"),), GatewayConfig((GatewayRoute("/", "web"),)), (("web", policy),)
     )
@@ -254,11 +257,13 @@ def test_a_call_through_a_sidecar_leaves_a_line_at_both_ends_and_one_for_its_fai
 
 
 def test_a_server_error_that_a_retry_hides_leaves_a_line_with_its_status(tmp_path: Path) -> None:
+    retries = Retries(retry_on="retriable-status-codes", retriable_status_codes=(503,))
+
     async def body() -> Path:
         async with application(b"503 Busy", b"200 OK", b"404 Not Found") as (app, _):
             pod = sidecar_pod(app)
             assert pod.address is not None
-            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app)) as log:
+            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app, retries=retries)) as log:
                 assert "200 ok" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
                 assert "404 not found" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[1])
         return log
@@ -268,6 +273,19 @@ def test_a_server_error_that_a_retry_hides_leaves_a_line_with_its_status(tmp_pat
     assert (attempt[access_log.REQUEST_ID], int(attempt[access_log.STATUS])) == (REQUEST_IDS[0], 503)
     assert attempt[access_log.POD] == "web-1"
     assert [int(line[access_log.STATUS]) for line in lines["outbound"]] == [200, 404]
+
+
+def test_an_application_that_is_not_there_is_tried_by_its_own_proxy_and_its_503_by_no_other(tmp_path: Path) -> None:
+    async def body() -> Path:
+        pod = sidecar_pod(free_address())
+        assert pod.address is not None
+        async with running_envoy(tmp_path, told_to(pod, pod.address.inbound)) as log:
+            assert "503 service unavailable" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
+        return log
+
+    lines = lines_of(asyncio.run(asyncio.wait_for(body(), DEADLINE_S)))
+    assert [int(line[access_log.ATTEMPTS]) for line in lines["inbound"]] == [3]
+    assert [int(line[access_log.ATTEMPTS]) for line in lines["outbound"]] == [1]
 
 
 def test_one_proxy_serves_the_pods_of_its_node_and_each_line_names_its_pod(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def test_the_policy_that_names_a_service_wins_whole_over_the_one_for_all(load: A
     assert load().cluster.services[1].traffic_distribution == "PreferSameZone"
 
 
-def test_status_codes_in_retry_on_are_retriable_and_replace_the_default(load: Any) -> None:
+def test_status_codes_are_retried_only_where_retry_on_names_them(load: Any) -> None:
+    assert load().cluster.policies[0][1].retries.retriable_status_codes == ()
     retries = (
         load("spec.mesh.policies=[{service: web, retries: {retryOn: 'connect-failure, 502'}}]")
         .cluster.policies[0][1]
