@@ -113,7 +113,7 @@ class EmulatedCluster:
         deadline_s = time.monotonic() + self._scenario.ready_timeout_s
         agents = {node: agent.actor for node, agent in self._agents.items()}
         clients = [generator.actor for generator in self._load_generators.values()]
-        await self._master.ask("connect", agents, clients)
+        await self._master.ask("connect", agents, clients, self._clock_offsets_s())
         await self._all("boot", [*self._agents.values(), *self._load_generators.values()])
         while True:
             readiness: Readiness = await self._master.ask("readiness")
@@ -127,6 +127,12 @@ class EmulatedCluster:
             if time.monotonic() > deadline_s:
                 raise BringUpFailed(await self._why_not_ready(readiness))
             await asyncio.sleep(READINESS_POLL_S)
+
+    def _clock_offsets_s(self) -> dict[str, float]:
+        """The clock of each node's machine minus the master's."""
+        now_s = time.monotonic()
+        master_s = self._master.machine.clock.to_remote(now_s)
+        return {node: agent.machine.clock.to_remote(now_s) - master_s for node, agent in self._agents.items()}
 
     async def carry_out(self, actions: Iterable[Action], due_s: float) -> Effect:
         """Do what a fault asks at `due_s` (monotonic): kinds of action in the given order, victims of one kind at once.

@@ -34,6 +34,11 @@ from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Readiness,
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkSample, LinkTable
 
+BUSY_S = 0.05
+"""A deadline that is met later than that was met by a busy master."""
+MAIL_S = 0.05
+"""What it then takes to read what has come in meanwhile."""
+
 
 class Master:
     def __init__(self, cluster: ClusterSpec, topology: Topology, place: str) -> None:
@@ -43,6 +48,9 @@ class Master:
         self._links = LinkTable(topology)
         self._total_pods = sum(deployment.replicas for deployment in cluster.deployments)
         self._channels: dict[str, ControlChannel[NodeCommand]] = {}
+        self._clock_offsets_s: dict[str, float] = {}
+        self._now_s = 0.0
+        """What the control plane was last told is the time, by this machine's monotonic clock."""
         self._load_generators: list[Actor] = []
         self._gateways: dict[str, tuple[str, SocketAddress]] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
@@ -51,23 +59,33 @@ class Master:
         self._events: list[Recorded] = []
         self._pushes: dict[tuple[str, str, str], Push] = {}
 
-    async def connect(self, agents: dict[str, Actor], load_generators: list[Actor]) -> None:
-        """Open the control path to every node, and to those who look up where the gateways are."""
+    async def connect(
+        self, agents: dict[str, Actor], load_generators: list[Actor], clock_offsets_s: dict[str, float]
+    ) -> None:
+        """Open the control path to every node, and to those who look up where the gateways are.
+
+        `clock_offsets_s` is the monotonic clock of each node's machine minus this one's.
+        """
         self._load_generators = load_generators
+        self._clock_offsets_s = clock_offsets_s
         for node, agent in agents.items():
             self._channels[node] = ControlChannel(
                 self._links, self._place, node, partial(_deliver, agent), supersede=latest_only
             )
 
-    async def report(self, reports: list[Reported]) -> None:
-        """Take what a node has to say, in its order."""
+    async def report(self, node: str, delivered_s: float, reports: list[Reported]) -> None:
+        """Take what a node has to say, in its order. The emulated link delivered it at `delivered_s` of the node's
+        clock."""
         with self._failing_loudly():
-            self._take_in(reports)
+            self._take_in(reports, delivered_s - self._clock_offsets_s[node])
 
-    def _take_in(self, reports: list[Reported]) -> None:
+    def _take_in(self, reports: list[Reported], arrived_s: float) -> None:
+        # A control plane that is too busy to read its mail at once must not hold that against the nodes: a lease counts
+        # from when it arrived, and nobody is given up while what arrived before is unread.
+        self._now_s = max(self._now_s, min(arrived_s, time.monotonic()))
         for report in reports:
             self._note_answer(report)
-            self._carry_out(self._plane.handle(report.event, time.monotonic()))
+            self._carry_out(self._plane.handle(report.event, self._now_s))
             if isinstance(report.event, PodStarted):
                 self._note_start(report.event.pod, report.at_s)
         self._look_ahead()
@@ -165,11 +183,19 @@ class Master:
         deadline_s = self._plane.next_deadline()
         if deadline_s is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), self._advance)
+            self._timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), self._due, deadline_s)
+
+    def _due(self, deadline_s: float) -> None:
+        # Who was too busy to be on time has not read its mail either.
+        if time.monotonic() > deadline_s + BUSY_S:
+            self._timer = asyncio.get_running_loop().call_later(MAIL_S, self._advance)
+        else:
+            self._advance()
 
     def _advance(self) -> None:
         with self._failing_loudly():
-            self._carry_out(self._plane.handle(None, time.monotonic()))
+            self._now_s = time.monotonic()
+            self._carry_out(self._plane.handle(None, self._now_s))
             self._look_ahead()
 
     @contextlib.contextmanager

@@ -373,7 +373,7 @@ class NodeAgent:
             self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s))
 
     async def _deliver(self, reports: list[Reported]) -> None:
-        await tell(self._master, "report", reports)
+        await tell(self._master, "report", self._name, time.monotonic(), reports)
 
     def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
         self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))
