@@ -9,6 +9,7 @@ import numpy as np
 
 from testbed.results.columns import Requests
 from testbed.results.facts import AppliedFault
+from testbed.results.moments import moments
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999))
 
@@ -43,18 +44,24 @@ class PhaseStats:
 def phases(warmup_s: float, end_s: float, faults: Sequence[AppliedFault]) -> tuple[Phase, ...]:
     """`warmup`, `steady` until the first fault, `during <fault>` until its heal, `after <fault>` until the next fault.
 
-    A fault of one instant has no `during`. Phases of overlapping faults overlap. Empty ones are left out.
+    In order of their beginnings. A fault of one instant has no `during`. Phases of overlapping faults overlap. Those of
+    faults that came together (`moments`) begin with the first of them, and a fault that came together with a heal does
+    not end the time after it. Empty ones are left out.
     """
-    applied = sorted(fault.applied_s for fault in faults)
-    found = [Phase("warmup", 0.0, warmup_s), Phase("steady", warmup_s, min([end_s, *applied]))]
-    for fault in sorted(faults, key=lambda fault: fault.applied_s):
-        if fault.instant:
-            over_s, later = fault.applied_s, [s for s in applied if s > fault.applied_s]
-        else:
-            over_s = end_s if fault.healed_s is None else min(fault.healed_s, end_s)
-            later = [s for s in applied if s >= over_s]
-        found.append(Phase(f"during {fault.name}", fault.applied_s, over_s))
-        found.append(Phase(f"after {fault.name}", over_s, min([end_s, *later])))
+    first_s = min([end_s, *(fault.applied_s for fault in faults)])
+    found = [Phase("warmup", 0.0, warmup_s), Phase("steady", warmup_s, first_s)]
+    every = moments(faults)
+    for number, moment in enumerate(every):
+        later_s = [later.faults_from_s for later in every[number + 1 :] if later.faults_from_s is not None]
+        until_s = min([end_s, *later_s])
+        for change in moment.changes:
+            fault = change.fault
+            from_s = change.at_s if change.heal or moment.faults_from_s is None else moment.faults_from_s
+            if change.heal or fault.instant:
+                found.append(Phase(f"after {fault.name}", from_s, until_s))
+            else:
+                over_s = end_s if fault.healed_s is None else min(fault.healed_s, end_s)
+                found.append(Phase(f"during {fault.name}", from_s, over_s))
     return tuple(phase for phase in found if phase.end_s > phase.start_s)
 
 

@@ -6,16 +6,16 @@ Owns the definitions of recovery and of the control plane's steps; they stand at
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from testbed.results.columns import Requests, codes, floats
 from testbed.results.facts import AppliedFault
+from testbed.results.moments import WINDOW_S, Change, moments
 
 TARGET_SUCCESS = 0.99
-WINDOW_S = 1.0
 
 DETECTED_FAULT = frozenset({"NodeNotReady", "ContainersNotReady", "Unhealthy", "BackOff", "Ejected"})
 DETECTED_HEAL = frozenset({"NodeReady", "Started", "Unejected"})
@@ -53,11 +53,16 @@ class ControlPath:
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
-    """One change, a fault or its heal, and all that followed until the next."""
+    """One change, a fault or its heal, and all that followed until the next moment (`moments`).
+
+    `shared_with` names what came together with it: the errors and the first of them are those of all, and clients
+    recovered from all of them at once.
+    """
 
     at_s: float
     recovery: Recovery
     control: ControlPath
+    shared_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +75,33 @@ class FaultImpact:
 def impacts(
     requests: Requests, events: pa.Table, pushes: pa.Table, faults: Sequence[AppliedFault], end_s: float
 ) -> tuple[FaultImpact, ...]:
-    """For every fault what followed its application and its heal, each until the next change or the end of the load."""
-    changes = [t_s for fault in faults for t_s in (fault.applied_s, fault.healed_s) if t_s is not None]
+    """For every fault what followed its application and its heal, each until the next moment or the end of the load."""
+    applied: dict[str, Aftermath] = {}
+    healed: dict[str, Aftermath] = {}
+    for moment in moments(faults):
+        until_s = min(end_s, moment.end_s)
+        shared = recovery(requests, moment.start_s, until_s)
+        for change in moment.changes:
+            signs = DETECTED_HEAL if change.heal else DETECTED_FAULT
+            (healed if change.heal else applied)[change.fault.name] = Aftermath(
+                change.at_s,
+                _since(change, shared),
+                control_path(events, pushes, change.at_s, until_s, signs),
+                moment.besides(change),
+            )
+    return tuple(FaultImpact(fault, applied[fault.name], healed.get(fault.name)) for fault in faults)
 
-    def aftermath(at_s: float, applied: bool) -> Aftermath:
-        until_s = min([end_s, *(t_s for t_s in changes if t_s > at_s)])
-        signs = DETECTED_FAULT if applied else DETECTED_HEAL
-        return Aftermath(
-            at_s,
-            recovery(requests, at_s, until_s),
-            control_path(events, pushes, at_s, until_s, signs),
-        )
 
-    return tuple(
-        FaultImpact(
-            fault,
-            aftermath(fault.applied_s, applied=True),
-            None if fault.healed_s is None else aftermath(fault.healed_s, applied=False),
-        )
-        for fault in faults
-    )
+def _since(change: Change, shared: Recovery) -> Recovery:
+    """The recovery of a moment, with the time to it counted from one of its changes."""
+    if shared.recovered_s is None:
+        return shared
+    recovered_s = max(shared.recovered_s, change.at_s)
+    return replace(shared, recovered_s=recovered_s, time_to_recover_s=recovered_s - change.at_s)
 
 
 def recovery(requests: Requests, start_s: float, end_s: float) -> Recovery:
-    """How clients lived from a change at `start_s` to the next one at `end_s`.
+    """How clients lived from a moment of change at `start_s` to the next one at `end_s`.
 
     Of that time are the requests that count in `[start_s, end_s)`: at their intended time, but what was in flight when
     a fault came counts at that moment, since the fault can be what ended it. What is in flight when a fault is healed

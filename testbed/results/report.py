@@ -32,14 +32,15 @@ def print_report(summary: Summary, run_dir: Path, console: Console | None = None
 def render(summary: Summary, run_dir: Path) -> RenderableType:
     """The verdict and why; expectations; faults; latency by phase; where calls went."""
     parts = [_headline(summary), *_reasons(summary)]
-    for title, table in (
-        ("Expectations", _expectations(summary["expectations"])),
-        ("Faults (times after the change)", _faults(summary["faults"])),
-        ("Requests by phase (latency of ok requests, ms)", _phases(summary)),
-        ("Calls by zone, from row to column", _matrices(summary)),
+    for title, table, notes in (
+        ("Expectations", _expectations(summary["expectations"]), []),
+        ("Faults (times after the change)", _faults(summary["faults"]), _shared(summary["faults"])),
+        ("Requests by phase (latency of ok requests, ms)", _phases(summary), []),
+        ("Calls by zone, from row to column", _matrices(summary), []),
     ):
         if table is not None:
             parts += [Text(title, style="bold"), Padding(table, (0, 0, 0, 2))]
+            parts += [Padding(Text(note), (0, 0, 0, 2)) for note in notes]
     return Group(*parts, Text(f"Results in {run_dir}", style="dim"))
 
 
@@ -103,6 +104,17 @@ def _faults(faults: Sequence[Mapping[str, Any]]) -> Table | None:
     if len(faults) > _FAULTS:
         table.add_row(f"and {len(faults) - _FAULTS} more")
     return table
+
+
+def _shared(faults: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each moment at which several changes came together."""
+    together = {
+        tuple(sorted((name, *change["shared_with"])))
+        for fault in faults
+        for name, change in ((fault["name"], fault), (f"heal of {fault['name']}", fault["heal"]))
+        if change is not None and change["shared_with"]
+    }
+    return [f"{', '.join(names)} came together: each has the figures of all of them" for names in sorted(together)]
 
 
 def _aftermath(change: Mapping[str, Any], at_s: float) -> list[str | Text]:

@@ -120,6 +120,7 @@ def _aftermath(aftermath: Aftermath) -> dict[str, Any]:
         "time_to_recover_s": recovery.time_to_recover_s,
         "errors": recovery.errors,
         "control_path": aftermath.control,
+        "shared_with": aftermath.shared_with,
     }
 
 

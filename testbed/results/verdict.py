@@ -44,6 +44,8 @@ def check(expectation: Expectation, measured: Measured) -> ExpectationResult:
         return ExpectationResult(expectation.metric, None, " and ".join(bounds), False, expectation.text, value)
     held = (low is None or value >= low) and (high is None or value <= high)
     shown = str(METRICS[expectation.metric].format(round(value, 5)))
+    if shared := _shared_with(expectation, measured):
+        shown += f" (shared with {', '.join(shared)})"
     return ExpectationResult(expectation.metric, value, " and ".join(bounds), held, expectation.text, shown)
 
 
@@ -89,6 +91,15 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     if value is None:
         return "nothing to measure: no such calls" if "share" in metric else "nothing to measure: no such requests"
     return value
+
+
+def _shared_with(expectation: Expectation, measured: Measured) -> tuple[str, ...]:
+    """What came together with the fault or the heal from which the metric counts, so that the figure is theirs, too."""
+    if expectation.fault is None:
+        return ()
+    impact = measured.impacts[expectation.fault]
+    aftermath = impact.healed if expectation.when == "after" and not impact.fault.instant else impact.applied
+    return () if aftermath is None else aftermath.shared_with
 
 
 def _time_to_recover(measured: Measured, fault: str, healed: bool) -> float | str:

@@ -31,3 +31,14 @@ def test_a_fault_that_was_interrupted_before_its_heal_lasts_to_the_end() -> None
     found = spans(AppliedFault("outage", 12.0, 12.0))
     assert found["during outage"] == (12.0, 40.0)
     assert "after outage" not in found
+
+
+def test_the_phases_of_faults_that_came_together_begin_together_and_do_not_end_each_other() -> None:
+    cut, kill = AppliedFault("cut", 12.0, 12.003, 25.0), AppliedFault("kill", 12.0, 12.028, instant=True)
+    crash = AppliedFault("crash", 25.0, 25.01, 30.0)
+    found = spans(kill, cut, crash)
+    assert found["steady"] == (5.0, 12.003)
+    assert found["during cut"] == (12.003, 25.0)
+    assert found["after kill"] == (12.003, 25.01)
+    assert found["after cut"] == (25.0, 40.0)
+    assert found["during crash"] == (25.01, 30.0)

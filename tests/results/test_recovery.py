@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from testbed.results.columns import Requests
 from testbed.results.facts import AppliedFault
-from testbed.results.recovery import ControlPath, control_path, impacts, recovery
+from testbed.results.recovery import Aftermath, ControlPath, control_path, impacts, recovery
 from testbed.results.tables import SCHEMAS
 
 NOTHING = {name: SCHEMAS[name].empty_table() for name in ("events", "pushes")}
@@ -80,19 +80,45 @@ def test_recovery_agrees_with_its_definition(
     ]
     faults = [AppliedFault(f"f{n}", t / 4, t / 4, (t + healed) / 4 if n == 0 else None) for n, t in enumerate(applied)]
     end_s = 15.0
-    starts_s = [fault.applied_s for fault in faults]
-    changes = [*starts_s, (applied[0] + healed) / 4]
     for impact in impacts(Requests.of(_table(requests), faults), **NOTHING, faults=faults, end_s=end_s):
         for aftermath in (impact.applied, impact.healed):
             if aftermath is None:
                 continue
-            until_s = min([end_s, *(t for t in changes if t > aftermath.at_s)])
+            start_s, until_s = _moment_of(impact.fault.name, aftermath is impact.healed, faults)
             got = aftermath.recovery
-            assert (got.first_error_s, got.recovered_s, got.errors.failed, got.errors.unknown) == _oracle(
-                requests, starts_s, aftermath.at_s, until_s
+            first_error_s, recovered_s, failed, unknown = _oracle(
+                requests, [fault.applied_s for fault in faults], start_s, min(end_s, until_s)
             )
-            if got.recovered_s is not None:
+            assert (got.first_error_s, got.errors.failed, got.errors.unknown) == (first_error_s, failed, unknown)
+            if recovered_s is None:
+                assert (got.recovered_s, got.time_to_recover_s) == (None, None)
+            else:
+                assert got.recovered_s == max(recovered_s, aftermath.at_s)
                 assert got.time_to_recover_s == got.recovered_s - aftermath.at_s
+
+
+def _moment_of(name: str, heal: bool, faults: list[AppliedFault]) -> tuple[float, float]:
+    """From when to when all lasts that came less than a second after what came before it."""
+    changes = sorted(
+        [(fault.applied_s, number, fault.name, False) for number, fault in enumerate(faults)]
+        + [
+            (fault.healed_s, len(faults) + number, fault.name, True)
+            for number, fault in enumerate(faults)
+            if fault.healed_s is not None
+        ]
+    )
+    starts_s: list[float] = []
+    seen: list[str] = []
+    mine, last_s = 0, -math.inf
+    for at_s, _, fault, is_heal in changes:
+        if at_s - last_s >= 1 or (is_heal and fault in seen):
+            starts_s.append(at_s)
+            seen = []
+        seen, last_s = [*seen, fault], at_s
+        if (fault, is_heal) == (name, heal):
+            mine = len(starts_s) - 1
+    starts_s.append(math.inf)
+    return starts_s[mine], starts_s[mine + 1]
 
 
 def test_nothing_fell_below_the_target_is_recovered_at_once() -> None:
@@ -127,6 +153,56 @@ def test_what_a_fault_met_in_flight_counts_for_the_fault_and_what_a_heal_met_doe
     assert (impact.applied.recovery.errors.failed, impact.applied.recovery.errors.unknown) == (1, 1)
     assert impact.healed is not None
     assert impact.healed.recovery.errors.unknown == 0
+
+
+def _kept(*faults: AppliedFault, rows: list[Row]) -> dict[str, Aftermath]:
+    found = impacts(Requests.of(_table(rows), faults), **NOTHING, faults=faults, end_s=20.0)
+    return {impact.fault.name: impact.applied for impact in found} | {
+        f"heal of {impact.fault.name}": impact.healed for impact in found if impact.healed is not None
+    }
+
+
+def test_faults_of_one_moment_share_what_they_cost_by_name_and_none_of_them_shows_nothing() -> None:
+    """Each would show the few milliseconds until the next, and the crash 0 errors, while half the requests fail."""
+    faults = [
+        AppliedFault("crash", 4.0, 4.003, 12.0),
+        AppliedFault("cut", 4.0, 4.005, 12.0),
+        AppliedFault("degrade", 4.0, 4.028, 12.0),
+        AppliedFault("kill", 4.0, 4.05, instant=True),
+    ]
+    bad = [row if number % 2 else (*row[:2], "failed") for number, row in enumerate(_steady(4.1, 6.1))]
+    found = _kept(*faults, rows=_steady(0, 4.1) + bad + _steady(6.1, 20))
+    for fault in faults:
+        got = found[fault.name]
+        assert got.recovery.errors.failed == 100
+        assert got.recovery.time_to_recover_s == pytest.approx(6.1 - fault.applied_s, abs=0.03)
+        assert got.shared_with == tuple(other.name for other in faults if other is not fault)
+    assert found["heal of crash"].shared_with == ("heal of cut", "heal of degrade")
+
+
+def test_a_heal_and_a_fault_less_than_a_second_apart_are_one_moment() -> None:
+    cut, kill = AppliedFault("cut", 4.0, 4.0, 10.0), AppliedFault("kill", 10.4, 10.4, instant=True)
+    found = _kept(cut, kill, rows=_steady(0, 10.5) + _steady(10.5, 11.5, "failed") + _steady(11.5, 20))
+    assert found["cut"].shared_with == ()
+    assert found["heal of cut"].shared_with == ("kill",)
+    assert found["kill"].shared_with == ("heal of cut",)
+    assert found["heal of cut"].recovery.time_to_recover_s == pytest.approx(1.5, abs=0.02)
+    assert found["kill"].recovery.time_to_recover_s == pytest.approx(1.1, abs=0.02)
+
+
+def test_faults_a_second_apart_are_told_apart() -> None:
+    first, second = AppliedFault("a", 4.0, 4.0, instant=True), AppliedFault("b", 5.0, 5.0, instant=True)
+    found = _kept(first, second, rows=_steady(0, 5) + _steady(5, 6, "failed") + _steady(6, 20))
+    assert found["a"].recovery.errors.failed == 0
+    assert (found["b"].recovery.errors.failed, found["b"].shared_with) == (100, ())
+
+
+def test_a_short_fault_does_not_share_the_moment_of_its_own_heal() -> None:
+    found = _kept(
+        AppliedFault("blip", 4.0, 4.0, 4.5), rows=_steady(0, 4) + _steady(4, 4.5, "failed") + _steady(4.5, 20)
+    )
+    assert (found["blip"].recovery.errors.failed, found["blip"].recovery.time_to_recover_s) == (50, None)
+    assert (found["heal of blip"].recovery.errors.failed, found["heal of blip"].shared_with) == (0, ())
 
 
 def test_the_control_path_ends_with_the_last_ack_of_the_first_wave() -> None:

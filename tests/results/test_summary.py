@@ -6,8 +6,10 @@ from pathlib import Path
 import orjson
 import pyarrow.compute as pc
 import pytest
+from rich.console import Console
 
 from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.report import render
 from testbed.results.summary import load_summary, summarize
 from testbed.results.verdict import EXIT_CODES
 from testbed.results.writer import TableWriter, read_table
@@ -95,6 +97,21 @@ def test_a_time_to_recover_after_a_fault_that_was_never_healed_does_not_hold(run
     (result,) = summarize(run_dir)["expectations"]
     assert (result["held"], result["measured"]) == (False, None)
     assert result["shown"] == "fault lose-east-a was never healed"
+
+
+def test_a_fault_that_came_with_another_is_judged_by_what_both_cost_and_says_so(run_dir: Path) -> None:
+    expectation = Expectation("time_to_recover", "all", "kill", None, None, 0.5, "x")
+    kill = AppliedFault("kill", 6.0, 5.999, instant=True)
+    _change(run_dir, expectations=(expectation,), faults=(kill, AppliedFault("lose-east-a", 6.0, 6.001, 12.0)))
+    summary = summarize(run_dir)
+    (result,) = summary["expectations"]
+    assert (result["held"], result["shown"]) == (False, "781ms (shared with lose-east-a)")
+    assert [fault["errors"] for fault in summary["faults"]] == [{"failed": 20, "unknown": 20}] * 2
+    assert [fault["shared_with"] for fault in summary["faults"]] == [["lose-east-a"], ["kill"]]
+    console = Console(width=100)
+    with console.capture() as printed:
+        console.print(render(summary, Path("runs/r")))
+    assert "kill, lose-east-a came together: each has the figures of all of them" in printed.get()
 
 
 def test_an_invalid_run_exits_3_whatever_its_expectations(run_dir: Path) -> None:
