@@ -11,7 +11,7 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import orjson
 import typer
@@ -22,6 +22,9 @@ from rich.table import Table
 
 from testbed.lab.cli import lab
 from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
+
+if TYPE_CHECKING:
+    from testbed.control.dry_run import DryRun
 
 EXIT_BAD_INPUT = 2
 EXIT_INVALID = 3
@@ -71,6 +74,9 @@ def run(
     if machines > 1 and address is None:
         _fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
     scenario = _load(file, overrides, seed)
+    _dry_run(file, scenario)
+    if not quiet:
+        _warn(scenario)
     # Imported late: Ray costs a second that no other command needs.
     from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
@@ -112,10 +118,13 @@ def run(
 
 @app.command()
 def check(file: ScenarioFile, overrides: Overrides = [], seed: Seed = None) -> None:  # noqa: B006
-    """Check a scenario file and tell everything that is wrong with it."""
+    """Check a scenario file and tell everything that is wrong with it, or doubtful."""
     scenario = _load(file, overrides, seed)
-    nodes, services = len(scenario.topology.nodes), len(scenario.cluster.services)
-    print(f"{file}: ok: {scenario.name}, {nodes} nodes, {services} services, {len(scenario.faults)} faults")
+    _dry_run(file, scenario)
+    _warn(scenario)
+    nodes, services, warnings = len(scenario.topology.nodes), len(scenario.cluster.services), len(scenario.warnings)
+    doubts = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+    print(f"{file}: ok: {scenario.name}, {nodes} nodes, {services} services, {len(scenario.faults)} faults{doubts}")
 
 
 @app.command()
@@ -134,16 +143,12 @@ def render(
     ] = None,
 ) -> None:
     """Print the Kubernetes and Istio objects that a scenario becomes, without starting anything."""
-    from testbed.control.dry_run import DryRun, UnknownProxy
-    from testbed.network.backend import AddressesExhausted
-    from testbed.network.loopback import LoopbackNetwork
+    from testbed.control.dry_run import UnknownProxy
 
-    scenario = _load(file, overrides, seed)
+    cluster = _dry_run(file, _load(file, overrides, seed))
     try:
-        network = LoopbackNetwork(1, [place.name for place in scenario.topology.places])
-        cluster = DryRun(scenario.cluster, network.allocate_pod, network.relay_listener)
         documents = cluster.manifests() if proxy is None else cluster.proxy_resources(proxy)
-    except (UnknownProxy, AddressesExhausted) as error:
+    except UnknownProxy as error:
         _fail(str(error), EXIT_BAD_INPUT)
     print(yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")
 
@@ -191,6 +196,24 @@ def _load(file: Path, overrides: list[str], seed: int | None) -> Scenario:
         return load_scenario(file, overrides, seed)
     except ScenarioError as error:
         _fail("\n".join(str(problem) for problem in error.problems), EXIT_BAD_INPUT)
+
+
+def _dry_run(file: Path, scenario: Scenario) -> DryRun:
+    """The cluster as it comes up when nothing goes wrong; ends where a run would have no addresses for it."""
+    from testbed.control.dry_run import DryRun
+    from testbed.network.backend import AddressesExhausted
+    from testbed.network.loopback import LoopbackNetwork
+
+    try:
+        network = LoopbackNetwork(1, [place.name for place in scenario.topology.places])
+        return DryRun(scenario.cluster, network.allocate_pod, network.relay_listener)
+    except AddressesExhausted as error:
+        _fail(f"{file}: {error}", EXIT_BAD_INPUT)
+
+
+def _warn(scenario: Scenario) -> None:
+    for problem in scenario.warnings:
+        print(problem, file=sys.stderr)
 
 
 def _new_run_dir(out: Path, name: str) -> Path:

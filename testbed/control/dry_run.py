@@ -1,6 +1,6 @@
 """A cluster in which everything comes up at once: what the control plane decides when nothing goes wrong.
 
-Owns playing the nodes' part, without processes and without time. For `testbed render`, and for tests.
+Owns playing the nodes' part, without processes and without time. For what can be known of a scenario before it runs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ AllocatePod = Callable[[str, int], PodAddress]
 """Node and application port -> addresses of one more pod there."""
 RelayListener = Callable[[str, str], SocketAddress]
 """Source and destination node -> where the relay between them listens."""
+
+
+def scheduled_pods(cluster: ClusterSpec) -> tuple[Pod, ...]:
+    """Every pod once all nodes have registered and none is started yet: bound to a node, or with the reason why not.
+
+    Where pods go is decided at that moment; that some become ready changes nothing of it.
+    """
+    plane = ControlPlane(cluster)
+    for node in cluster.nodes:
+        plane.handle(NodeRegistered(node.name, ()), now=0.0)
+    return plane.pods()
 
 
 class UnknownProxy(Exception):

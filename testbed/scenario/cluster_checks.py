@@ -164,7 +164,7 @@ def _callees(name: str, model: ScenarioModel) -> Iterator[tuple[Path, str]]:
 
 
 def check_capacity(model: ScenarioModel, findings: Findings) -> None:
-    """What no scheduler could place. A cluster that passes may still be too small; then pods stay pending."""
+    """What no scheduler could place. A cluster that passes may still not hold them: `scheduling_checks` tries."""
     if not findings.is_whole("spec", "topology") or not findings.is_whole("spec", "services"):
         return
     proxies = 1 if model.spec.mesh.mode == "node" else 0

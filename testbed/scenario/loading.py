@@ -1,16 +1,19 @@
-"""The way from a file to a Scenario: read, override, validate, check, complete, convert."""
+"""The way from a file to a Scenario: read, override, validate, check, complete, convert, schedule, warn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from testbed.control.dry_run import scheduled_pods
 from testbed.scenario.checks import check
 from testbed.scenario.convert import convert
 from testbed.scenario.defaults import complete
 from testbed.scenario.findings import Findings
 from testbed.scenario.overrides import override, override_seed
-from testbed.scenario.problems import ScenarioError
+from testbed.scenario.problems import ScenarioError, in_order
+from testbed.scenario.scheduling_checks import check_scheduling
 from testbed.scenario.source import read_source
 from testbed.scenario.validation import validate
 from testbed.scenario.values import Scenario
@@ -24,8 +27,15 @@ def load(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> 
     if seed is not None:
         override_seed(source, seed)
     model, dropped = validate(source)
+    findings = Findings(source, dropped, path.parent)
     if model is not None:
-        check(model, Findings(source, dropped, path.parent))
+        check(model, findings)
     if model is None or source.problems:
         raise ScenarioError(source.problems)
-    return convert(complete(model, path.parent))
+    model = complete(model, path.parent)
+    scenario = convert(model)
+    pods = scheduled_pods(scenario.cluster)
+    check_scheduling(model, pods, findings)
+    if source.problems:
+        raise ScenarioError(source.problems)
+    return replace(scenario, warnings=in_order(source.problems))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from yaml.composer import Composer, ComposerError
@@ -96,7 +96,9 @@ class Source:
             node = node[part]
         return node
 
-    def report(self, path: Path, message: str, *, at_key: bool = False) -> None:
+    def report(
+        self, path: Path, message: str, *, at_key: bool = False, severity: Literal["error", "warning"] = "error"
+    ) -> None:
         """Add a problem with the value at `path` or with its key; if that is not written, with what is around it."""
         marks = self._keys if at_key else self._values
         around = path
@@ -104,7 +106,7 @@ class Source:
             around, marks = around[:-1], self._keys
         mark = marks.get(around) or self._values[around]
         one_line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
-        self.problems.append(Problem(mark.file, mark.line, mark.column, path_text(path), one_line))
+        self.problems.append(Problem(mark.file, mark.line, mark.column, path_text(path), one_line, severity))
 
     def put(self, path: Path, value: Any, mark: Mark) -> None:
         """Set a value and mark it and all below it as written at `mark`. What leads there must exist."""

@@ -12,6 +12,7 @@ from typing import Literal
 from testbed.control.objects import ClusterSpec
 from testbed.control.topology import Topology
 from testbed.faults.schedule import ScheduledFault
+from testbed.scenario.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """All that a run needs to know. Fault times count from the start of the load."""
+    """All that a run needs to know. Fault times count from the start of the load.
+
+    `warnings` are what is doubtful where it is written: no part of what the scenario is.
+    """
 
     name: str
     description: str
@@ -79,6 +83,7 @@ class Scenario:
     faults: tuple[ScheduledFault, ...]
     expectations: tuple[Expectation, ...]
     _resolved_yaml: str = field(repr=False)
+    warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
     def resolved_yaml(self) -> str:
         """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""

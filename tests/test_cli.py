@@ -1,0 +1,40 @@
+"""What the commands say of a scenario, and how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from testbed.cli import EXIT_BAD_INPUT, app
+
+FILES = Path(__file__).parent / "scenario" / "malformed"
+SMALL = Path(__file__).parent / "emulation" / "scenarios" / "small.yaml"
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", ["check", "render", "run"])
+def test_a_gateway_without_a_node_is_bad_input_before_anything_starts(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(command, FILES / "no-node.yaml")
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert "no-node.yaml:11:11: spec.topology.regions.east.zones.east-b: its gateway finds no node" in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_more_places_than_there_are_addresses_for_are_bad_input(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(command, SMALL, "--set", "spec.topology.regions.east.zones.east-a.nodes=249")
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert result.stderr.startswith(f"{SMALL}: 251 places")
+    assert list(tmp_path.iterdir()) == []
