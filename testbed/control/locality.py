@@ -3,7 +3,7 @@
 Owns priorities and locality weights of the endpoints of one service as one caller sees them. How Envoy spreads
 requests over them is Envoy's; the form in which it learns them is `xds`.
 
-Source of every rule: Istio, pilot/pkg/networking/core/loadbalancer/loadbalancer.go.
+Source of every rule: Istio 1.32, pilot/pkg/networking/core/loadbalancer/loadbalancer.go.
 """
 
 from __future__ import annotations
@@ -55,14 +55,13 @@ class LocalityRule:
 def locality_rule(service: Service, policy: TrafficPolicy) -> LocalityRule:
     """The rule for calls to `service`.
 
-    A localityLbSetting wins over the Service's trafficDistribution, which needs no outlier detection; failover by
-    localityLbSetting does, since without it Envoy never learns that a priority is down. A setting that equals the
-    default counts as not given.
+    A localityLbSetting, whatever it says, wins whole over the Service's trafficDistribution. That needs no outlier
+    detection; failover by localityLbSetting does, since without it Envoy never learns that a priority is down.
     """
-    if policy.locality == LocalityLoadBalancing() and service.traffic_distribution is not None:
+    if policy.locality is None and service.traffic_distribution is not None:
         labels = _PREFER_SAME_ZONE if service.traffic_distribution == "PreferSameZone" else _PREFER_SAME_NODE
         return LocalityRule(LocalityLoadBalancing(failover_priority=labels), failover=True)
-    return LocalityRule(policy.locality, failover=policy.outlier_detection is not None)
+    return LocalityRule(policy.locality or LocalityLoadBalancing(), failover=policy.outlier_detection is not None)
 
 
 def prioritised(endpoints: Sequence[Endpoint], caller: Node, rule: LocalityRule) -> tuple[LocalityEndpoints, ...]:
@@ -74,10 +73,8 @@ def prioritised(endpoints: Sequence[Endpoint], caller: Node, rule: LocalityRule)
     if setting.enabled:
         if setting.distribute:
             return _distributed(_grouped(endpoints, lambda _: 0), caller.locality, setting)
-        if rule.failover and setting.failover_priority:
-            return _grouped(endpoints, lambda endpoint: _label_priority(endpoint, caller, setting.failover_priority))
         if rule.failover:
-            return _grouped(endpoints, lambda endpoint: _failover_priority(endpoint, caller.locality, setting))
+            return _grouped(endpoints, lambda endpoint: _priority(endpoint, caller, setting))
     return _grouped(endpoints, lambda _: 0)
 
 
@@ -91,6 +88,16 @@ def _grouped(endpoints: Sequence[Endpoint], priority_of: Callable[[Endpoint], in
         LocalityEndpoints(Locality(*key[1:]), compact[key[0]], len(members), tuple(members))
         for key, members in sorted(groups.items(), key=lambda item: item[0])
     )
+
+
+def _priority(endpoint: Endpoint, caller: Node, setting: LocalityLoadBalancing) -> int:
+    """By labels, by locality, or where both are asked for by locality among those that the labels leave equal."""
+    if not setting.failover_priority:
+        return _failover_priority(endpoint, caller.locality, setting)
+    by_labels = _label_priority(endpoint, caller, setting.failover_priority)
+    if not setting.failover:
+        return by_labels
+    return 5 * by_labels + _failover_priority(endpoint, caller.locality, setting)
 
 
 def _failover_priority(endpoint: Endpoint, caller: Locality, setting: LocalityLoadBalancing) -> int:

@@ -280,7 +280,7 @@ def _istio(cluster: ClusterSpec, services: dict[str, Service]) -> list[Manifest]
 
 def _destination_rule(service: str, policy: TrafficPolicy) -> Manifest:
     balancer: dict[str, Any] = {"simple": policy.load_balancer}
-    if policy.locality != LocalityLoadBalancing():
+    if policy.locality is not None:
         balancer["localityLbSetting"] = _locality(policy.locality)
     traffic_policy: dict[str, Any] = {
         "loadBalancer": balancer,

@@ -186,7 +186,10 @@ class EndpointSlice:
 
 @dataclass(frozen=True, slots=True)
 class OutlierDetection:
-    """DestinationRule.trafficPolicy.outlierDetection with Istio's defaults."""
+    """DestinationRule.trafficPolicy.outlierDetection with Istio's defaults.
+
+    A `max_ejection_percent` of 0 counts as not given and leaves Envoy's default, 10 as well.
+    """
 
     consecutive_5xx_errors: int = 5
     consecutive_gateway_errors: int | None = None
@@ -209,7 +212,7 @@ class LocalityDistribution:
 
 @dataclass(frozen=True, slots=True)
 class LocalityLoadBalancing:
-    """localityLbSetting. `failover` maps a region to the region that takes over."""
+    """localityLbSetting. `failover` maps a region to the region that takes over; `distribute` wins over the rest."""
 
     enabled: bool = True
     distribute: tuple[LocalityDistribution, ...] = ()
@@ -240,10 +243,13 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class TrafficPolicy:
-    """All rules for calls to one service. `timeout_s` None leaves HTTP time-outs off, as Istio does."""
+    """All rules for calls to one service. `timeout_s` None leaves HTTP time-outs off, as Istio does.
+
+    `locality` None leaves locality to the Service's trafficDistribution, or else to the mesh, where it is enabled.
+    """
 
     load_balancer: Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] = "LEAST_REQUEST"
-    locality: LocalityLoadBalancing = LocalityLoadBalancing()
+    locality: LocalityLoadBalancing | None = None
     connection_pool: ConnectionPool = ConnectionPool()
     outlier_detection: OutlierDetection | None = None
     retries: Retries = Retries()

@@ -216,15 +216,19 @@ def _circuit_breakers(policy: TrafficPolicy) -> dict[str, Any]:
 
 
 def _outlier_detection(outliers: OutlierDetection) -> dict[str, Any]:
-    """Source: Istio, cluster_traffic_policy.go, applyOutlierDetection: a count of 0 turns its detector off."""
+    """Source: Istio, cluster_traffic_policy.go, applyOutlierDetection.
+
+    A count of 0 turns its detector off, a max_ejection_percent of 0 is left to Envoy.
+    """
     detection: dict[str, Any] = {
         "consecutive_5xx": outliers.consecutive_5xx_errors,
         "enforcing_consecutive_5xx": 100 if outliers.consecutive_5xx_errors > 0 else 0,
         "enforcing_success_rate": 0,
         "interval": duration(outliers.interval_s),
         "base_ejection_time": duration(outliers.base_ejection_time_s),
-        "max_ejection_percent": outliers.max_ejection_percent,
     }
+    if outliers.max_ejection_percent > 0:
+        detection["max_ejection_percent"] = outliers.max_ejection_percent
     if outliers.consecutive_gateway_errors is not None:
         detection["consecutive_gateway_failure"] = outliers.consecutive_gateway_errors
         detection["enforcing_consecutive_gateway_failure"] = 100 if outliers.consecutive_gateway_errors > 0 else 0

@@ -61,10 +61,10 @@ def traffic_policy(policy: PolicyModel | None) -> TrafficPolicy:
     if policy is None:
         return TrafficPolicy()
     rules = policy.traffic_policy
-    detection = rules.outlier_detection
+    detection, locality = rules.outlier_detection, rules.load_balancer.locality_lb_setting
     return TrafficPolicy(
         load_balancer=rules.load_balancer.simple,
-        locality=_locality(rules.load_balancer.locality_lb_setting),
+        locality=None if locality is None else _locality(locality),
         connection_pool=_pool(rules.connection_pool),
         outlier_detection=None if detection is None else _outliers(detection),
         retries=_retries(policy.retries),

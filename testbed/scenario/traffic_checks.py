@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
+from testbed.control.locality import REGION, SUBZONE, ZONE
 from testbed.scenario.cluster_checks import zone_names, zones_of
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.policies import RETRY_CONDITIONS, retry_terms
 from testbed.scenario.problems import Path
-from testbed.scenario.traffic_models import LocalityLbModel, PolicyModel
+from testbed.scenario.traffic_models import DistributeModel, LocalityLbModel, PolicyModel
 from testbed.scenario.validation import nearest
 
 
@@ -29,7 +31,8 @@ def check_mesh(model: ScenarioModel, findings: Findings) -> None:
         named.add(policy.service)
         _check_retries(here, policy, findings)
         locality = (*here, "trafficPolicy", "loadBalancer", "localityLbSetting")
-        _check_locality(locality, policy.traffic_policy.load_balancer.locality_lb_setting, model, findings)
+        if (setting := policy.traffic_policy.load_balancer.locality_lb_setting) is not None:
+            _check_locality(locality, setting, model, findings)
 
 
 def _check_retries(here: Path, policy: PolicyModel, findings: Findings) -> None:
@@ -50,17 +53,11 @@ def _check_retries(here: Path, policy: PolicyModel, findings: Findings) -> None:
 
 
 def _check_locality(here: Path, setting: LocalityLbModel, model: ScenarioModel, findings: Findings) -> None:
+    """What Istio refuses (pkg/config/validation, ValidateLocalityLbSetting), and localities that do not exist."""
     if setting.distribute and (setting.failover or setting.failover_priority):
         message = "excludes failover and failoverPriority; keep one of them"
         findings.report((*here, "distribute"), message, at_key=True)
-    for index, share in enumerate(setting.distribute):
-        item: Path = (*here, "distribute", index)
-        _check_pattern((*item, "from"), share.from_, model, findings)
-        for target in share.to:
-            _check_pattern((*item, "to", target), target, model, findings, at_key=True)
-        total = sum(share.to.values())
-        if total != 100 and findings.is_whole(*item, "to"):
-            findings.report((*item, "to"), f"percentages must sum to 100, not {total}", at_key=True)
+    _check_distribute((*here, "distribute"), setting.distribute, model, findings)
     regions = findings.names("spec", "topology", "regions")
     for index, failover in enumerate(setting.failover):
         item = (*here, "failover", index)
@@ -68,6 +65,49 @@ def _check_locality(here: Path, setting: LocalityLbModel, model: ScenarioModel, 
         findings.reference((*item, "to"), "region", failover.to, regions)
         if failover.from_ == failover.to:
             findings.report((*item, "to"), "must be another region than `from`")
+    for index, label in enumerate(setting.failover_priority if setting.failover else ()):
+        if label in (REGION, ZONE, SUBZONE):
+            message = "region, zone and subzone cannot be among the labels beside `failover`, which orders by them"
+            findings.report((*here, "failoverPriority", index), f"{message}; keep one of them")
+
+
+def _check_distribute(here: Path, shares: list[DistributeModel], model: ScenarioModel, findings: Findings) -> None:
+    for index, earlier in _overlaps((share.from_ for share in shares), first_holds=True):
+        message = f"{shares[index].from_!r} overlaps with {earlier!r} above, which holds instead"
+        findings.report((*here, index, "from"), f"{message}; keep one of them, or the narrower one first")
+    for index, share in enumerate(shares):
+        item: Path = (*here, index)
+        _check_pattern((*item, "from"), share.from_, model, findings)
+        targets = list(share.to)
+        for position, other in _overlaps(targets, first_holds=False):
+            message = f"{targets[position]!r} overlaps with {other!r}; an endpoint can be in one share only"
+            findings.report((*item, "to", targets[position]), message, at_key=True)
+        for target in targets:
+            _check_pattern((*item, "to", target), target, model, findings, at_key=True)
+        total = sum(share.to.values())
+        if total != 100 and findings.is_whole(*item, "to"):
+            findings.report((*item, "to"), f"percentages must sum to 100, not {total}", at_key=True)
+
+
+def _overlaps(localities: Iterable[str], *, first_holds: bool) -> Iterator[tuple[int, str]]:
+    """Index of each locality that overlaps with one before it, and that one.
+
+    Where the first that matches holds, a wider one with `*` may follow. Source: Istio, validateLocalities, which finds
+    overlapping keys of `to` or not, as the order of a Go map has it.
+    """
+    covered: dict[tuple[str, ...], str] = {}
+    around: dict[tuple[str, ...], str] = {}
+    for index, locality in enumerate(localities):
+        named = tuple(part for part in locality.split("/") if part != "*")
+        wider = [named[:depth] for depth in range(len(named) + 1)]
+        other = next((covered[parts] for parts in wider if parts in covered), None)
+        if other is None and not (first_holds and locality.endswith("*")):
+            other = around.get(named)
+        if other is not None:
+            yield index, other
+        covered.setdefault(named, locality)
+        for parts in wider:
+            around.setdefault(parts, locality)
 
 
 def _check_pattern(here: Path, pattern: str, model: ScenarioModel, findings: Findings, *, at_key: bool = False) -> None:
@@ -80,10 +120,13 @@ def _check_pattern(here: Path, pattern: str, model: ScenarioModel, findings: Fin
     if not findings.is_whole("spec", "topology"):
         return
     known = [[str(location[3]), name] for location, name, _ in zones_of(model)]
-    named = [part for part in parts if part != "*"][:2]
-    if not any(home[: len(named)] == named for home in known):
+    named = [part for part in parts if part != "*"]
+    if not any(home[: len(named)] == named[:2] for home in known):
         patterns = [f"{region}/{zone}/*" for region, zone in known]
         findings.report(here, f"there is no locality {pattern!r}; {nearest(pattern, patterns)}", at_key=at_key)
+    elif len(named) == 3:
+        message = f"there is no sub-zone {named[2]!r}: a scenario cannot declare any yet; write {'/'.join(named[:2])}/*"
+        findings.report(here, message, at_key=at_key)
 
 
 def check_load(model: ScenarioModel, findings: Findings) -> None:

@@ -10,6 +10,7 @@ from testbed.scenario.fields import Duration, HttpPath, Model, PositiveDuration,
 
 Limit = Annotated[int, Field(ge=1, le=2**32 - 1)]
 Percent = Annotated[int, Field(ge=0, le=100)]
+Weight = Annotated[int, Field(ge=1, le=100)]
 
 
 class RouteModel(Model):
@@ -35,8 +36,8 @@ class DistributeModel(Model):
     """Shares the calls of one locality out by percentage."""
 
     from_: Annotated[str, Field(alias="from")]
-    """Locality of the caller: `region/zone/*`, `region/*` or `*`."""
-    to: Annotated[dict[str, Percent], Field(min_length=1)]
+    """Locality of the caller: `region/zone/*`, `region/*` or `*`. The first that matches holds."""
+    to: Annotated[dict[str, Weight], Field(min_length=1)]
     """Percentage for each locality; they sum to 100, and a locality not listed gets nothing."""
 
 
@@ -50,14 +51,15 @@ class FailoverModel(Model):
 
 
 class LocalityLbModel(Model):
-    """Istio's localityLbSetting."""
+    """Istio's localityLbSetting. It wins over trafficDistribution, whatever it says."""
 
     enabled: bool = True
     """Whether locality counts at all. Failover also needs outlierDetection."""
     distribute: list[DistributeModel] = Field(default_factory=list)
     """Explicit shares; excludes failover and failoverPriority."""
     failover: list[FailoverModel] = Field(default_factory=list)
-    """Order of regions."""
+    """Which region is tried first when one has failed. Beside failoverPriority, which then may name none of region,
+    zone and subzone, it orders what those labels leave equal."""
     failover_priority: list[
         Literal[
             "topology.istio.io/network",
@@ -75,8 +77,8 @@ class LoadBalancerModel(Model):
 
     simple: Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] = "LEAST_REQUEST"
     """How an endpoint is picked."""
-    locality_lb_setting: LocalityLbModel = LocalityLbModel()
-    """How the locality of endpoints counts."""
+    locality_lb_setting: LocalityLbModel | None = None
+    """How the locality of endpoints counts. Default: by trafficDistribution, else as `enabled: true`."""
 
 
 class TcpPoolModel(Model):
@@ -124,7 +126,7 @@ class OutlierDetectionModel(Model):
     base_ejection_time: PositiveDuration = 30.0
     """Time of the first ejection; grows with each one."""
     max_ejection_percent: Percent = 10
-    """Share of a service's endpoints that may be ejected."""
+    """Share of a service's endpoints that may be ejected; 0 counts as 10, Envoy's default."""
     min_health_percent: Percent = 0
     """Below this share of healthy endpoints ejections are ignored."""
 

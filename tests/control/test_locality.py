@@ -110,6 +110,14 @@ def test_one_locality_can_hold_two_priorities() -> None:
     assert priorities(endpoints, caller(), rule) == {"near": 0, "far": 1}
 
 
+def test_failover_orders_what_the_labels_of_failover_priority_leave_equal() -> None:
+    setting = LocalityLoadBalancing(failover=(("east", "north"),), failover_priority=(HOSTNAME,))
+    here = endpoint("here", "east", "east-a", "cell-2", node="caller")
+    ranks = priorities((*EVERYWHERE, here), caller(subzone="cell-1"), LocalityRule(setting, failover=True))
+    # 5 x (0 on the same node, else 1) + 0 to 4 by locality, without gaps.
+    assert ranks == {"here": 0, "same-cell": 1, "same-zone": 2, "same-region": 3, "north": 4, "west": 5}
+
+
 def test_distribute_divides_each_share_by_the_endpoints_it_names_and_drops_the_rest() -> None:
     setting = LocalityLoadBalancing(
         distribute=(
@@ -160,6 +168,17 @@ def test_a_locality_setting_wins_over_the_traffic_distribution_of_the_service() 
     policy = TrafficPolicy(locality=LocalityLoadBalancing(enabled=False), outlier_detection=OutlierDetection())
     rule = locality_rule(Service("orders", traffic_distribution="PreferSameZone"), policy)
     assert set(priorities(EVERYWHERE, caller(), rule).values()) == {0}
+
+
+@pytest.mark.parametrize(("outliers", "ranks"), [(None, {0}), (OutlierDetection(), {0, 1, 2, 3})])
+def test_a_locality_setting_that_says_no_more_than_enabled_wins_as_well(
+    outliers: OutlierDetection | None, ranks: set[int]
+) -> None:
+    policy = TrafficPolicy(locality=LocalityLoadBalancing(enabled=True), outlier_detection=outliers)
+    rule = locality_rule(Service("orders", traffic_distribution="PreferSameZone"), policy)
+    assert not rule.weighted
+    # The distribution has three: it does not look at cells.
+    assert set(priorities(EVERYWHERE, caller(subzone="cell-1"), rule).values()) == ranks
 
 
 # --- properties --------------------------------------------------------------------------------------------------

@@ -214,6 +214,15 @@ def test_resources_come_in_the_order_in_which_they_are_pushed() -> None:
             ),
         ),
         (
+            "failover_within_priority",
+            TrafficPolicy(
+                locality=LocalityLoadBalancing(
+                    failover=(("east", "west"),), failover_priority=("kubernetes.io/hostname",)
+                ),
+                outlier_detection=OutlierDetection(max_ejection_percent=0),
+            ),
+        ),
+        (
             "distribute",
             TrafficPolicy(
                 locality=LocalityLoadBalancing(
@@ -238,6 +247,19 @@ def test_a_traffic_policy_becomes_cluster_and_endpoints(golden: Golden, name: st
 def test_prefer_same_zone_becomes_priorities(golden: Golden) -> None:
     spec = cluster(service=Service("orders", 8000, traffic_distribution="PreferSameZone"))
     golden("prefer_same_zone.json", part(spec, CLUSTER_TYPE, ENDPOINT_TYPE))
+
+
+def test_a_locality_setting_without_any_key_of_its_own_overrides_the_traffic_distribution(golden: Golden) -> None:
+    spec = cluster(
+        TrafficPolicy(locality=LocalityLoadBalancing()),
+        service=Service("orders", 8000, traffic_distribution="PreferSameZone"),
+    )
+    golden("locality_over_prefer_same_zone.json", part(spec, CLUSTER_TYPE, ENDPOINT_TYPE))
+
+
+def test_a_max_ejection_percent_of_zero_leaves_envoys_default() -> None:
+    policy = TrafficPolicy(outlier_detection=OutlierDetection(max_ejection_percent=0))
+    assert "max_ejection_percent" not in named(cluster(policy), CLUSTER_TYPE)["outlier_detection"]
 
 
 def test_a_service_without_a_slice_has_an_assignment_without_endpoints() -> None:

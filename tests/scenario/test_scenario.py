@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbed.control.objects import BuiltinWorkload, CommandWorkload, Probe, Timings, WorkTime
+from testbed.control.objects import BuiltinWorkload, CommandWorkload, LocalityLoadBalancing, Probe, Timings, WorkTime
 from testbed.control.topology import Locality, Place
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
@@ -189,6 +189,30 @@ def test_status_codes_are_retried_only_where_retry_on_names_them(load: Any) -> N
     )
     assert retries.retry_on == "connect-failure,retriable-status-codes"
     assert retries.retriable_status_codes == (502,)
+
+
+SETTING = "spec.mesh.policies=[{service: web, trafficPolicy: {loadBalancer: {localityLbSetting: %s}}}]"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "{distribute: [{from: east/east-a/*, to: {east/*: 90, west/*: 10}}, {from: east/*, to: {'*': 100}}]}",
+        "{distribute: [{from: west, to: {east/east-a: 60, east/east-b/*: 40}}, {from: '*', to: {west: 100}}]}",
+        "{failover: [{from: east, to: west}], failoverPriority: [topology.istio.io/network, kubernetes.io/hostname]}",
+        "{failoverPriority: [topology.kubernetes.io/region, topology.kubernetes.io/zone, topology.istio.io/subzone]}",
+        "{enabled: false, failover: [{from: east, to: west}, {from: west, to: east}]}",
+    ],
+)
+def test_locality_settings_that_istio_takes_are_taken(load: Any, setting: str) -> None:
+    assert load(SETTING % setting).cluster.policies[0][1].locality is not None
+
+
+@pytest.mark.parametrize(("setting", "given"), [("{}", True), ("{enabled: true}", True), ("", False)])
+def test_a_locality_setting_is_given_or_not_also_once_it_is_resolved(load: Any, setting: str, given: bool) -> None:
+    scenario = load(SETTING % setting)
+    for policy in (scenario.cluster.policies[0][1], load(text=scenario.resolved_yaml()).cluster.policies[0][1]):
+        assert policy.locality == (LocalityLoadBalancing() if given else None)
 
 
 def test_a_locustfile_is_found_beside_the_scenario_and_resolved_to_its_full_path(load: Any, tmp_path: Path) -> None:
