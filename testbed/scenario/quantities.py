@@ -26,11 +26,9 @@ class Quantity:
 
     def parse(self, value: object) -> float:
         """The value in base units (seconds, per second, bits per second, bytes, share of 1). Raises ValueError."""
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-            raise ValueError(f"{self.noun} needs a unit: write {' or '.join(f'{value}{u}' for u in self.suggested)}")
         match = re.fullmatch(f"(-?)({_NUMBER}) ?({self._unit_pattern})", value) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(f"must be {self.noun} such as {self.example}, not {shown(value)}")
+            raise ValueError(self._what_is_missing(value))
         sign, number, unit = match.groups()
         exact = Fraction(number) * self.units[unit]
         if sign and exact:
@@ -40,6 +38,23 @@ class Quantity:
         if 0 < exact < min(self.units.values()) / 10**9:
             raise ValueError(f"must be 0 or a measurable amount, not {value}")
         return float(exact)
+
+    def _what_is_missing(self, value: object) -> str:
+        """What to write instead of something that is no quantity."""
+        text = shown(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        if isinstance(text, str) and re.fullmatch(_NUMBER, text):
+            choices = [f"{text}{unit}" for unit in self.suggested]
+            if self.units == _SHARES and 0 < Fraction(text) <= 1:
+                share = f"{Decimal(text) * 100:f}"
+                choices.insert(0, f"{share.rstrip('0').rstrip('.') if '.' in share else share}%")
+                return f"{self.noun} needs a unit: which is meant, {' or '.join(choices)}?"
+            if all(self._exact(choice) <= self._exact(self.maximum) for choice in choices):
+                return f"{self.noun} needs a unit: write {' or '.join(choices)}"
+        elif isinstance(text, str) and (close := re.fullmatch(f"({_NUMBER}) ?([A-Za-z/%]+)", text)):
+            number, written = close.groups()
+            if unit := next((unit for unit in self.units if unit.casefold() == written.casefold()), None):
+                return f"must be {self.noun} such as {self.example}, not {shown(value)}; did you mean {number}{unit}?"
+        return f"must be {self.noun} such as {self.example}, not {shown(value)}"
 
     def format(self, value: float) -> str:
         """The shortest text, in the largest unit that leaves no number below 1."""
@@ -93,6 +108,9 @@ _EXAMPLES = {
     "a percentage": ("99.9%", "1%"),
 }
 
+_SHARES = {"%": Fraction(1, 100)}
+"""A bare 0.99 may be a share of 1 or be short of its %: what only looks right would be a hundred times off."""
+
 DURATION = Quantity(
     "a duration",
     {
@@ -127,4 +145,4 @@ SIZE = Quantity(
     suggested=("B", "kB"),
     maximum="1000MB",
 )
-PERCENTAGE = Quantity("a percentage", {"%": Fraction(1, 100)}, written=("%",), suggested=("%",), maximum="100%")
+PERCENTAGE = Quantity("a percentage", _SHARES, written=("%",), suggested=("%",), maximum="100%")
