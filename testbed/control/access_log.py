@@ -6,6 +6,9 @@ table is `results`; where standard output goes is `emulation`.
 A line is one JSON object. Every *call* through a proxy is one line of kind `outbound`, `inbound` or `gateway`. Every
 upstream *try* that failed is one more line of kind `attempt`: a retry that succeeds would hide it otherwise. All lines
 of one request share its `x-request-id`. Each names the pod whose call it is, which may be another than the proxy's own.
+
+A try that its call ended (the route's time-out, a caller that left) has neither a status nor flags in Envoy's upstream
+log: only the line of the call says why.
 """
 
 from __future__ import annotations
@@ -27,16 +30,21 @@ REQUEST_ID: Final = "request_id"
 START: Final = "start"
 """Seconds since the epoch with microseconds, as a string: a double in JSON would be rounded by some readers."""
 DURATION_US: Final = "duration_us"
-"""Calls: from the first byte received from the caller to the last byte sent to it, in microseconds."""
+"""Calls: from the first byte received from the caller to the last byte sent to it, in microseconds; null when the
+caller left before."""
 DURATION_MS: Final = "duration_ms"
-"""Attempts: from the start of the try to its end, in milliseconds; about the connect time-out for a silent host."""
+"""From the start of the call or try to its end, whatever ended it, in milliseconds."""
 PEER: Final = "peer"
 """The pod whose proxy sent the call; null when no proxy did (clients, probes)."""
 UPSTREAM_HOST: Final = "upstream_host"
 UPSTREAM_CLUSTER: Final = "upstream_cluster"
+"""Whom the call was for, also where no host was found; see `called_service`."""
+CALLER: Final = "caller"
+"""The caller's end of the connection, `ip:port`. Only without a mesh, where `kube_proxy` says who is at the other."""
 STATUS: Final = "status"
 FLAGS: Final = "flags"
 """Envoy's response flags, comma separated; `-` or null when there are none."""
+NO_UPSTREAM: Final = "UH"
 UPSTREAM_CLOSED: Final = "UC"
 DOWNSTREAM_CLOSED: Final = "DC"
 FAILED_STATUS: Final = 500
@@ -52,6 +60,7 @@ CALL_FORMAT: Final[Mapping[str, str]] = {
     REQUEST_ID: f"%REQ({REQUEST_ID_HEADER})%",
     START: "%START_TIME(%s.%6f)%",
     DURATION_US: "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    DURATION_MS: "%DURATION%",
     PEER: f"%REQ({PEER_HEADER})%",
     UPSTREAM_HOST: "%UPSTREAM_HOST%",
     UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
@@ -89,11 +98,22 @@ def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None) -> d
 def attempt_log(pod: str) -> dict[str, Any]:
     """`upstream_log` entry of a router filter: a line for each upstream try that failed.
 
-    It ended with a response flag, or its answer was a server error.
+    It ended with a response flag, its answer was a server error, or there was none: Envoy compares that as status 0
+    (access_log_impl.cc, StatusCodeFilter), and sets no flag when the route's time-out or the caller ended it.
     """
     server_error = {"op": "GE", "value": {"default_value": FAILED_STATUS, "runtime_key": "testbed.failed_status"}}
-    failed = [{"response_flag_filter": {}}, {"status_code_filter": {"comparison": server_error}}]
+    no_answer = {"op": "EQ", "value": {"default_value": 0, "runtime_key": "testbed.no_status"}}
+    failed = [
+        {"response_flag_filter": {}},
+        {"status_code_filter": {"comparison": server_error}},
+        {"status_code_filter": {"comparison": no_answer}},
+    ]
     return {**_stdout_log({KIND: ATTEMPT, POD: pod, **ATTEMPT_FORMAT}), "filter": {"or_filter": {"filters": failed}}}
+
+
+def called_service(cluster: str | None) -> str | None:
+    """The service that an outbound `UPSTREAM_CLUSTER` is for: `outbound|<port>||<service>`, or its plain name."""
+    return None if cluster in (None, "-") else cluster.rpartition("||")[2]
 
 
 def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:

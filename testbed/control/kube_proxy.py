@@ -1,7 +1,8 @@
 """What kube-proxy knows on a node: for every service, the endpoints that its connections may go to.
 
-Owns which endpoints those are, and the form in which a node is told. It keeps no health of its own and repeats
-nothing; the choice among them, at random for each connection, is `network.service`'s. When to tell is `discovery`'s.
+Owns which endpoints those are, the form in which a node is told, and the names in the lines that a kube-proxy writes
+about connections. It keeps no health of its own and repeats nothing; the choice among the endpoints, at random for
+each connection, is `emulation.kube_proxy`'s. When to tell is `discovery`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from testbed.control.envoy_api import TYPES
 from testbed.control.objects import ClusterSpec, Endpoint, EndpointSlice, Node, SocketAddress
 
 ENDPOINT_SLICE: Final = TYPES + "k8s.io.api.discovery.v1.EndpointSlice"
+
+CONNECTED: Final = "connected"
+"""A line for each connection: when it came, in seconds since the epoch as a string."""
+CALLER: Final = "caller"
+"""Where it came from, `ip:port`: what `access_log.CALLER` has of the calls that it carried."""
+SERVICE: Final = "service"
+ENDPOINT: Final = "endpoint"
+"""Where it was led, `ip:port`; null where the service had no endpoint."""
 
 _PREFIX: Final = "kube-proxy/"
 

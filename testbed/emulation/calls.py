@@ -22,6 +22,7 @@ from testbed.emulation.http1 import Answer, HttpClient
 REQUEST_ID = access_log.REQUEST_ID_HEADER.encode()
 
 Headers = dict[bytes, bytes]
+Line = dict[str, str | int | float | None]
 
 
 class Calls(Protocol):
@@ -43,8 +44,8 @@ class MeshCalls:
 class LoggedCalls:
     """To the addresses that kube-proxy serves, as `env` names them; connections are kept, and with them endpoints.
 
-    A call is logged with the address that its answer came from; who did not answer is not known to the caller. Lines
-    are written at once, so that a killed workload loses none.
+    Who is behind such an address is not known to the caller: a call is logged with the caller's end of its connection,
+    of which kube-proxy has the other. Lines are written at once, so that a killed workload loses none.
     """
 
     def __init__(self, pod: str, env: Mapping[str, str], log: Path) -> None:
@@ -60,11 +61,12 @@ class LoggedCalls:
         if service not in self._clients:
             address = service_address(service, self._env)
             self._clients[service] = HttpClient(address.ip, address.port)
+        client = self._clients[service]
         start_epoch_s, start_s = time.time(), time.monotonic()
-        request_id = headers.get(REQUEST_ID)
-        answer, flags = None, None
+        connection, answer, flags = None, None, None
         try:
-            answer = await self._clients[service].get("/", service, headers)
+            connection = await client.connection()
+            answer = await client.get_over(connection, "/", service, headers)
         except OSError:
             flags = access_log.UPSTREAM_CLOSED
             raise
@@ -72,38 +74,32 @@ class LoggedCalls:
             flags = access_log.DOWNSTREAM_CLOSED
             raise
         finally:
-            self._write(service, request_id, start_epoch_s, time.monotonic() - start_s, answer, flags)
+            request_id = headers.get(REQUEST_ID)
+            duration_s = time.monotonic() - start_s
+            common: Line = {
+                access_log.POD: self._pod,
+                access_log.REQUEST_ID: None if request_id is None else request_id.decode(),
+                access_log.START: f"{start_epoch_s:.6f}",
+                access_log.DURATION_MS: duration_s * 1e3,
+                access_log.UPSTREAM_HOST: None,
+                access_log.UPSTREAM_CLUSTER: service,
+                access_log.CALLER: None if connection is None else connection.local,
+                access_log.STATUS: None if answer is None else answer.status,
+                access_log.FLAGS: flags,
+            }
+            self._write(common, duration_s, answer)
         return answer.status
 
-    def _write(
-        self,
-        service: str,
-        request_id: bytes | None,
-        start_epoch_s: float,
-        duration_s: float,
-        answer: Answer | None,
-        flags: str | None,
-    ) -> None:
-        common: dict[str, str | int | float | None] = {
-            access_log.POD: self._pod,
-            access_log.REQUEST_ID: None if request_id is None else request_id.decode(),
-            access_log.START: f"{start_epoch_s:.6f}",
-            access_log.UPSTREAM_HOST: None if answer is None else answer.served_by,
-            access_log.UPSTREAM_CLUSTER: service,
-            access_log.STATUS: None if answer is None else answer.status,
-            access_log.FLAGS: flags,
+    def _write(self, common: Line, duration_s: float, answer: Answer | None) -> None:
+        call = {
+            access_log.KIND: access_log.OUTBOUND,
+            **common,
+            access_log.DURATION_US: round(duration_s * 1e6),
+            access_log.PEER: None,
+            access_log.ATTEMPTS: 1,
+            access_log.BYTES_RECEIVED: 0,
+            access_log.BYTES_SENT: 0 if answer is None else answer.body_bytes,
         }
-        lines = [
-            {
-                access_log.KIND: access_log.OUTBOUND,
-                **common,
-                access_log.DURATION_US: round(duration_s * 1e6),
-                access_log.PEER: None,
-                access_log.ATTEMPTS: 1,
-                access_log.BYTES_RECEIVED: 0,
-                access_log.BYTES_SENT: 0 if answer is None else answer.body_bytes,
-            }
-        ]
-        if answer is None or answer.status >= access_log.FAILED_STATUS:
-            lines.append({access_log.KIND: access_log.ATTEMPT, **common, access_log.DURATION_MS: duration_s * 1e3})
+        failed = answer is None or answer.status >= access_log.FAILED_STATUS
+        lines = [call, {access_log.KIND: access_log.ATTEMPT, **common}] if failed else [call]
         self._log.write(b"".join(orjson.dumps(line) + b"\n" for line in lines))

@@ -14,10 +14,7 @@ from typing import cast
 
 import httptools
 
-SERVED_BY = b"x-testbed-served-by"
-"""Names in an answer the address of the server that gave it: behind a virtual address, callers cannot know."""
-
-REASONS = {200: b"OK", 500: b"Internal Server Error", 504: b"Gateway Timeout"}
+REASONS = {200: b"OK", 204: b"No Content", 304: b"Not Modified", 500: b"Internal Server Error", 504: b"Gateway Timeout"}
 
 
 @dataclass(slots=True)
@@ -27,6 +24,7 @@ class Request:
     path: bytes = b""
     headers: dict[bytes, bytes] = field(default_factory=dict)
     keep_alive: bool = True
+    method: bytes = b"GET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +32,33 @@ class Response:
     status: int
     body: bytes = b""
 
+    def to(self, method: bytes) -> bytes:
+        """The answer to a request of this method, as it is sent.
+
+        One to HEAD has the length of the body, but no body; 204 has neither, 304 is like HEAD: a body would be taken
+        for the head of the next answer (RFC 9110, 9.3.2, 15.3.5 and 15.4.5; RFC 9112, 6.3).
+        """
+        length = b"" if self.status == 204 else b"content-length: %d\r\n" % len(self.body)
+        body = b"" if method == b"HEAD" or self.status in (204, 304) else self.body
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, REASONS[self.status], length, body)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client was answered; `served_by` as the server calls itself."""
+    """What a client was answered."""
 
     status: int
     body_bytes: int
-    served_by: str | None
 
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class ServerProtocol(asyncio.Protocol):
-    """One connection of a caller. Requests of one connection are answered in order, one at a time.
+    """One connection of a caller. Requests of one connection are answered in order, one at a time."""
 
-    `served_by` is what answers are to say of it, if anything.
-    """
-
-    def __init__(self, handler: Handler, served_by: str | None = None) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._identity = b"" if served_by is None else b"%b: %b\r\n" % (SERVED_BY, served_by.encode())
         self._parser = httptools.HttpRequestParser(self)
         self._request = Request()
         self._waiting: list[Request] = []
@@ -89,6 +92,7 @@ class ServerProtocol(asyncio.Protocol):
         self._request.headers[name.lower()] = value
 
     def on_message_complete(self) -> None:
+        self._request.method = self._parser.get_method()
         self._request.keep_alive = self._parser.should_keep_alive()
         self._waiting.append(self._request)
         if self._task is None or self._task.done():
@@ -99,10 +103,7 @@ class ServerProtocol(asyncio.Protocol):
         while self._waiting:
             request = self._waiting.pop(0)
             response = await self._handler(request)
-            self._transport.write(
-                b"HTTP/1.1 %d %b\r\ncontent-length: %d\r\n%b\r\n%b"
-                % (response.status, REASONS[response.status], len(response.body), self._identity, response.body)
-            )
+            self._transport.write(response.to(request.method))
             if not request.keep_alive:
                 self._transport.close()
 
@@ -113,14 +114,27 @@ class HttpClient:
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
-        self._idle: list[_ClientProtocol] = []
+        self._idle: list[Connection] = []
 
     async def get(self, target: str, host: str, headers: dict[bytes, bytes]) -> Answer:
+        """As `get_over`, over any connection."""
+        return await self.get_over(await self.connection(), target, host, headers)
+
+    async def connection(self) -> Connection:
+        """One that is free, to be given back by `get_over`. Raises OSError when none can be made."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        loop = asyncio.get_running_loop()
+        _, fresh = await loop.create_connection(Connection, self._host, self._port)
+        return fresh
+
+    async def get_over(self, connection: Connection, target: str, host: str, headers: dict[bytes, bytes]) -> Answer:
         """The answer, once all of it is there. `target` is a path or, to a proxy, a URL.
 
-        Raises OSError when the connection fails or breaks.
+        Raises OSError when the connection breaks.
         """
-        connection = await self._connection()
         lines = b"".join(b"%b: %b\r\n" % header for header in headers.items())
         message = b"GET %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (target.encode(), host.encode(), lines)
         try:
@@ -135,31 +149,22 @@ class HttpClient:
             connection.close()
         return answer
 
-    async def _connection(self) -> _ClientProtocol:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                return connection
-        loop = asyncio.get_running_loop()
-        _, fresh = await loop.create_connection(_ClientProtocol, self._host, self._port)
-        return fresh
 
-
-class _ClientProtocol(asyncio.Protocol):
-    """One connection to the server: one request at a time."""
+class Connection(asyncio.Protocol):
+    """One connection to the server: one request at a time. `local` is its own end, `ip:port`."""
 
     def __init__(self) -> None:
         self.usable = True
+        self.local = ""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[tuple[Answer, bool]] | None = None
         self._body_bytes = 0
-        self._served_by: str | None = None
 
     async def request(self, message: bytes) -> tuple[Answer, bool]:
         """The answer, and whether the connection can be used again."""
         assert self._transport is not None
-        self._body_bytes, self._served_by = 0, None
+        self._body_bytes = 0
         self._answer = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(message)
@@ -172,6 +177,8 @@ class _ClientProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        ip, port = self._transport.get_extra_info("sockname")
+        self.local = f"{ip}:{port}"
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -183,16 +190,12 @@ class _ClientProtocol(asyncio.Protocol):
         self.usable = False
         self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("the server closed the connection"))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == SERVED_BY:
-            self._served_by = value.decode()
-
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         if self._answer is not None and not self._answer.done():
-            answer = Answer(self._parser.get_status_code(), self._body_bytes, self._served_by)
+            answer = Answer(self._parser.get_status_code(), self._body_bytes)
             self._answer.set_result((answer, self._parser.should_keep_alive()))
 
     def _fail(self, error: OSError) -> None:

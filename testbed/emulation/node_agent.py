@@ -115,7 +115,7 @@ class NodeAgent:
         self._random = Random(f"{seed}/{name}")
         self._links = LinkTable(topology)
         self._relay = LinkRelay(name, LinkTable(topology), seed=seed)
-        self._kube_proxy = KubeProxy(name, services, network, seed)
+        self._kube_proxy = KubeProxy(name, services, network, seed, folders.logs)
         self._pods: dict[str, _HeldPod] = {}
         self._started_pods = 0
         self._powered = False
@@ -250,6 +250,7 @@ class NodeAgent:
         self._closing = True
         await asyncio.gather(*(tell(actor, "stop") for held in self._pods.values() for actor in held.actors.values()))
         self._relay.stop()
+        self._kube_proxy.close()
 
     # --- carrying out what the kubelet decides ---------------------------------------------------------------------
 

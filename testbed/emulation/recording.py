@@ -12,10 +12,13 @@ from testbed.control.objects import Pod
 from testbed.control.topology import Topology
 from testbed.emulation.cluster import ClusterRecords
 from testbed.emulation.container import ACCESS_SUFFIX
+from testbed.emulation.kube_proxy import CONNECTIONS_SUFFIX
 from testbed.emulation.reports import Push, Recorded
 from testbed.emulation.sampler import MachineSample
 from testbed.network.links import LinkSample
-from testbed.results.ingest import PodIdentity, Pods, ingest_access_log, ingest_outlier_log, ingest_requests
+from testbed.results.ingest import ingest_outlier_log, ingest_requests
+from testbed.results.ingest_calls import Connections, ingest_access_log
+from testbed.results.pods import PodIdentity, Pods
 from testbed.results.tables import Clock
 from testbed.results.writer import TableWriter
 
@@ -54,12 +57,15 @@ def record(
         zone = path.name.removesuffix(REQUESTS_SUFFIX)
         with TableWriter(run_dir, "requests", zone) as requests:
             ingest_requests(path, requests, clock_of(f"clients/{zone}"), zone)
+    led = {
+        path.name.removesuffix(CONNECTIONS_SUFFIX): Connections(path) for path in logs.glob(f"*{CONNECTIONS_SUFFIX}")
+    }
     for path in sorted(logs.glob(f"*{ACCESS_SUFFIX}")):
         pod = path.name.removesuffix(ACCESS_SUFFIX)
         if pod not in nodes:
             continue  # the master's machine was lost, and with it who was where
         with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
-            ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts)
+            ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts, led.get(nodes[pod]))
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

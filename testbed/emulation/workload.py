@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from math import log, sqrt
 from pathlib import Path
 from random import Random
@@ -91,20 +92,22 @@ class Workload:
 
 
 async def serve(settings: WorkloadSettings) -> None:
-    """Serve until the process is killed."""
+    """Serve until SIGTERM, which gives up on all calls: those that nobody answers are logged by their end."""
     loop = asyncio.get_running_loop()
+    asked_to_end = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, asked_to_end.set)
     calls: Calls
     if settings.proxy is not None:
-        calls, served_by = MeshCalls(settings.proxy), None
+        calls = MeshCalls(settings.proxy)
     else:
         assert settings.call_log is not None, "a workload without a proxy logs its calls itself"
         calls = LoggedCalls(os.environ["POD_NAME"], os.environ, Path(settings.call_log))
-        served_by = f"{settings.host}:{settings.port}"
     workload = Workload(settings, calls, PreciseTimer(loop))
     server = await loop.create_server(
-        lambda: ServerProtocol(workload.answer, served_by), settings.host, settings.port, backlog=1024
+        lambda: ServerProtocol(workload.answer), settings.host, settings.port, backlog=1024
     )
-    await server.serve_forever()
+    await asked_to_end.wait()
+    server.close()
 
 
 def main() -> None:

@@ -43,8 +43,8 @@ _UNDERLAY_PERIOD_S = 1.0
 _UNDERLAY_PINGS = 10
 
 
-Choice = Callable[[], tuple[str, SocketAddress] | None]
-"""Picks a place and an address there for one connection; None when there is none."""
+Choice = Callable[[SocketAddress], tuple[str, SocketAddress] | None]
+"""Picks a place and an address there for one connection, given where it comes from; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +147,17 @@ class LinkRelay:
     def _begin(self, entry: _Entry, client: socket.socket) -> None:
         async def begin() -> None:
             try:
-                await self.thread.loop.connect_accepted_socket(lambda: self._answering(entry), client)
+                caller = SocketAddress(*client.getpeername())
+                await self.thread.loop.connect_accepted_socket(lambda: self._answering(entry, caller), client)
             except OSError:
                 client.close()
 
         self.thread.keep(begin())
 
-    def _answering(self, entry: _Entry) -> asyncio.Protocol:
+    def _answering(self, entry: _Entry, caller: SocketAddress) -> asyncio.Protocol:
         if entry.choose is None:
             return _Opening(self, entry)
-        chosen = entry.choose()
+        chosen = entry.choose(caller)
         if chosen is None:
             return _Refusal()
         place, target = chosen

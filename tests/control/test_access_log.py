@@ -7,7 +7,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from testbed.control.access_log import ATTEMPT, KIND, CallKind, attempt_log, call_log
+from testbed.control.access_log import ATTEMPT, KIND, CallKind, attempt_log, call_log, called_service
 
 
 def test_the_formats_of_a_gateway_call_and_of_a_failed_try(golden: Callable[[str, str], None]) -> None:
@@ -29,5 +29,12 @@ def test_calls_are_all_logged_unless_a_path_is_excluded() -> None:
 def test_only_tries_that_failed_are_logged() -> None:
     log = attempt_log("gateway-1")
     kinds = [next(iter(each)) for each in log["filter"]["or_filter"]["filters"]]
-    assert kinds == ["response_flag_filter", "status_code_filter"]
+    assert kinds == ["response_flag_filter", "status_code_filter", "status_code_filter"]
     assert log["typed_config"]["log_format"]["json_format"][KIND] == ATTEMPT
+
+
+@pytest.mark.parametrize(
+    ("cluster", "service"), [("outbound|80||order-book", "order-book"), ("orders", "orders"), ("-", None), (None, None)]
+)
+def test_a_cluster_names_the_service_that_was_called(cluster: str | None, service: str | None) -> None:
+    assert called_service(cluster) == service

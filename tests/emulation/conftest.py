@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from testbed.results.writer import read_table
 
+README = Path(__file__).parents[2] / "README.md"
 SCENARIOS = Path(__file__).parent / "scenarios"
 COMMAND = (sys.executable, "-c", "from testbed.cli import main; main()")
 RUN_TIMEOUT_S = 180
@@ -35,6 +37,15 @@ class FinishedRun:
         assert self.run_dir is not None, self.stderr
         rows: list[dict[str, Any]] = read_table(self.run_dir, table).to_pylist()
         return rows
+
+
+def readme_cost_s(run: FinishedRun, dead_zone: str) -> dict[str, float]:
+    """What README's own script prints of this run: pod -> seconds of tries in vain into the dead zone."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    (script,) = (block for block in blocks if "tries in vain" in block)
+    command = [sys.executable, "-c", script, str(run.run_dir), dead_zone]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True).stdout
+    return {pod: float(seconds) for pod, seconds in re.findall(r"^(\S+): ([\d.]+) s of tries", printed, re.MULTILINE)}
 
 
 def start_run(scenario: str, out: Path, *overrides: str) -> subprocess.Popen[bytes]:

@@ -19,7 +19,6 @@ from testbed.emulation.http1 import Request, Response, ServerProtocol
 from tests.emulation.loopback import DEADLINE_S, LOOPBACK, eventually, listening, open_connections
 
 HEADERS: Headers = {b"x-request-id": b"r7"}
-HERE = "127.20.1.3:8080"
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -36,7 +35,9 @@ def lines(log: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_an_answered_call_is_logged_with_who_answered(tmp_path: Path, status: int) -> None:
+def test_an_answered_call_is_logged_with_the_connection_that_carried_it(tmp_path: Path, status: int) -> None:
+    callers: list[str] = []
+
     async def answer(request: Request) -> Response:
         assert (request.path, request.headers[b"host"]) == (b"/", b"order-book")
         return Response(status, b"12345")
@@ -49,8 +50,9 @@ def test_an_answered_call_is_logged_with_who_answered(tmp_path: Path, status: in
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 super().connection_made(transport)
                 connections.append(transport)
+                callers.append("{}:{}".format(*transport.get_extra_info("peername")))
 
-        server = await loop.create_server(lambda: Watched(answer, HERE), LOOPBACK, 0)
+        server = await loop.create_server(lambda: Watched(answer), LOOPBACK, 0)
         address = SocketAddress(*server.sockets[0].getsockname())
         calls = calls_to(address, tmp_path / "log")
         assert await calls.get("order-book", HEADERS) == status
@@ -64,9 +66,10 @@ def test_an_answered_call_is_logged_with_who_answered(tmp_path: Path, status: in
     run(scenario())
     call, *attempts = lines(tmp_path / "log")
     assert call[access_log.KIND] == access_log.OUTBOUND
-    assert set(access_log.CALL_FORMAT) | {access_log.KIND, access_log.POD} == set(call)
+    assert set(access_log.CALL_FORMAT) | {access_log.KIND, access_log.POD, access_log.CALLER} == set(call)
     assert (call[access_log.POD], call[access_log.REQUEST_ID]) == ("web-1", "r7")
-    assert (call[access_log.UPSTREAM_HOST], call[access_log.UPSTREAM_CLUSTER]) == (HERE, "order-book")
+    assert (call[access_log.UPSTREAM_HOST], call[access_log.UPSTREAM_CLUSTER]) == (None, "order-book")
+    assert [call[access_log.CALLER]] == callers
     assert (call[access_log.STATUS], call[access_log.FLAGS], call[access_log.BYTES_SENT]) == (status, None, 5)
     assert before_s - 0.01 <= float(call[access_log.START]) <= time.time()
     assert 0 < call[access_log.DURATION_US] < DEADLINE_S * 1e6
@@ -75,7 +78,7 @@ def test_an_answered_call_is_logged_with_who_answered(tmp_path: Path, status: in
     )
 
 
-def test_a_call_that_breaks_or_is_given_up_is_logged_without_who_it_went_to(tmp_path: Path) -> None:
+def test_a_call_that_breaks_or_is_given_up_is_logged_with_its_connection_and_how_long_it_took(tmp_path: Path) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
@@ -96,13 +99,29 @@ def test_a_call_that_breaks_or_is_given_up_is_logged_without_who_it_went_to(tmp_
             calls.close()
 
     run(scenario())
-    found = [
-        (line[access_log.KIND], line[access_log.FLAGS], line[access_log.STATUS], line[access_log.UPSTREAM_HOST])
-        for line in lines(tmp_path / "log")
+    written = lines(tmp_path / "log")
+    assert [(line[access_log.KIND], line[access_log.FLAGS], line[access_log.STATUS]) for line in written] == [
+        ("outbound", "UC", None),
+        ("attempt", "UC", None),
+        ("outbound", "DC", None),
+        ("attempt", "DC", None),
     ]
-    assert found == [
-        ("outbound", "UC", None, None),
-        ("attempt", "UC", None, None),
-        ("outbound", "DC", None, None),
-        ("attempt", "DC", None, None),
-    ]
+    assert all(line[access_log.CALLER].startswith(f"{LOOPBACK}:") for line in written)
+    assert all(50 <= line[access_log.DURATION_MS] < DEADLINE_S * 1e3 for line in written[2:])
+
+
+def test_a_call_to_where_nothing_listens_is_logged_without_a_connection(tmp_path: Path) -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise AssertionError("nobody listens here any more")
+
+    async def scenario() -> None:
+        async with listening(never) as gone:
+            pass
+        calls = calls_to(gone, tmp_path / "log")
+        with pytest.raises(ConnectionRefusedError):
+            await calls.get("order-book", HEADERS)
+        calls.close()
+
+    run(scenario())
+    _, attempt = lines(tmp_path / "log")
+    assert (attempt[access_log.CALLER], attempt[access_log.UPSTREAM_CLUSTER]) == (None, "order-book")

@@ -19,6 +19,7 @@ from testbed.control import access_log
 from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.objects import (
     ClusterSpec,
+    ConnectionPool,
     Endpoint,
     EndpointSlice,
     GatewayConfig,
@@ -36,9 +37,13 @@ from testbed.control.objects import (
 from testbed.control.topology import Locality
 from testbed.control.xds import ConfigGenerator
 from testbed.emulation import envoy, protobuf
+from testbed.network.listener import Listener
+from testbed.results.ingest_calls import ingest_access_log
+from testbed.results.pods import PodIdentity, Pods
+from testbed.results.tables import Clock
+from testbed.results.writer import TableWriter, read_table
 
 DEADLINE_S = 30.0
-RETRIES = Retries()
 GOLDEN = Path(__file__).parent.parent / "control" / "golden"
 GOLDEN_RESOURCES = {
     path.stem: orjson.loads(path.read_bytes())
@@ -148,9 +153,12 @@ def free_address() -> SocketAddress:
         return SocketAddress(*probe.getsockname())
 
 
-def told_to(pod: Pod, *endpoints: SocketAddress, served: tuple[Pod, ...] = (), retries: Retries = RETRIES) -> Told:
-    outliers = OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100)
-    policy = TrafficPolicy(outlier_detection=outliers, retries=retries)
+EJECTING = TrafficPolicy(outlier_detection=OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100))
+
+
+def told_to(
+    pod: Pod, *endpoints: SocketAddress, served: tuple[Pod, ...] = (), policy: TrafficPolicy = EJECTING
+) -> Told:
     cluster = ClusterSpec(
         (NODE,), (), (Service("web"),), GatewayConfig((GatewayRoute("/", "web"),)), (("web", policy),)
     )
@@ -190,8 +198,10 @@ async def get(address: SocketAddress, url: str, request_id: str) -> str:
         except ConnectionRefusedError:
             await asyncio.sleep(0.02)
     writer.write(f"GET {url} HTTP/1.1\r\nhost: web\r\nx-request-id: {request_id}\r\n\r\n".encode())
-    head = await reader.readuntil(b"\r\n\r\n")
-    writer.close()
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    finally:
+        writer.close()
     await writer.wait_closed()
     return head.decode().lower()
 
@@ -257,13 +267,13 @@ def test_a_call_through_a_sidecar_leaves_a_line_at_both_ends_and_one_for_its_fai
 
 
 def test_a_server_error_that_a_retry_hides_leaves_a_line_with_its_status(tmp_path: Path) -> None:
-    retries = Retries(retry_on="retriable-status-codes", retriable_status_codes=(503,))
+    policy = replace(EJECTING, retries=Retries(retry_on="retriable-status-codes", retriable_status_codes=(503,)))
 
     async def body() -> Path:
         async with application(b"503 Busy", b"200 OK", b"404 Not Found") as (app, _):
             pod = sidecar_pod(app)
             assert pod.address is not None
-            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app, retries=retries)) as log:
+            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app, policy=policy)) as log:
                 assert "200 ok" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
                 assert "404 not found" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[1])
         return log
@@ -286,6 +296,73 @@ def test_an_application_that_is_not_there_is_tried_by_its_own_proxy_and_its_503_
     lines = lines_of(asyncio.run(asyncio.wait_for(body(), DEADLINE_S)))
     assert [int(line[access_log.ATTEMPTS]) for line in lines["inbound"]] == [3]
     assert [int(line[access_log.ATTEMPTS]) for line in lines["outbound"]] == [1]
+
+
+async def _mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Takes requests and answers none, until the other end closes."""
+    await reader.read(-1)
+    writer.close()
+
+
+@asynccontextmanager
+async def nobody_answers(accepts: bool) -> AsyncIterator[SocketAddress]:
+    """A server that takes connections and says nothing, or a dead machine, to which connects hang."""
+    if accepts:
+        async with await asyncio.start_server(_mute, "127.0.0.1", 0) as server:
+            yield SocketAddress(*server.sockets[0].getsockname())
+    else:
+        listener = Listener(asyncio.get_running_loop(), free_address(), lambda client: client.close())
+        listener.silence()
+        yield listener.address
+        listener.close()
+
+
+NO_RETRIES = Retries(attempts=0)
+ROUTE_TIMEOUT = TrafficPolicy(timeout_s=0.3, retries=NO_RETRIES)
+CONNECT_TIMEOUT = TrafficPolicy(connection_pool=ConnectionPool(connect_timeout_s=0.3), retries=NO_RETRIES)
+PER_TRY_TIMEOUT = TrafficPolicy(timeout_s=5.0, retries=Retries(1, per_try_timeout_s=0.3, retry_on="gateway-error"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "accepts", "leaves", "ends"),
+    [
+        pytest.param(ROUTE_TIMEOUT, True, False, ["UT"], id="time-out of the route"),
+        pytest.param(ROUTE_TIMEOUT, False, False, ["UT"], id="time-out of the route while connecting"),
+        pytest.param(TrafficPolicy(retries=NO_RETRIES), True, True, ["DC"], id="the caller leaves"),
+        pytest.param(TrafficPolicy(retries=NO_RETRIES), False, True, ["DC"], id="the caller leaves while connecting"),
+        pytest.param(PER_TRY_TIMEOUT, True, False, ["UT", "UT"], id="time-out of each try"),
+        pytest.param(CONNECT_TIMEOUT, False, False, ["UF"], id="connect time-out"),
+    ],
+)
+def test_every_try_that_got_no_answer_is_an_attempt_with_its_host_and_duration(
+    tmp_path: Path, policy: TrafficPolicy, accepts: bool, leaves: bool, ends: list[str]
+) -> None:
+    async def body() -> tuple[Path, SocketAddress]:
+        async with nobody_answers(accepts) as host:
+            pod = sidecar_pod(free_address())
+            assert pod.address is not None
+            async with running_envoy(tmp_path, told_to(pod, host, policy=policy)) as log:
+                call = get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
+                if leaves:
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(call, 0.6)
+                else:
+                    await call
+        return log, host
+
+    log, host = asyncio.run(asyncio.wait_for(body(), DEADLINE_S))
+    pods = Pods([PodIdentity("web-0", "web", "n1", "east-a", "east", "", str(host), 0.0)])
+    with TableWriter(tmp_path, "hops", "web-1") as hops, TableWriter(tmp_path, "attempts", "web-1") as attempts:
+        ingest_access_log(log, pods, Clock(0.0, 0.0), hops, attempts)
+    rows = read_table(tmp_path, "attempts").to_pylist()
+    assert [(row["request_id"], row["status"], row["flags"]) for row in rows] == [
+        (REQUEST_IDS[0], None, flags) for flags in ends
+    ]
+    assert {row["destination_pod"] for row in rows} == {"web-0"}
+    assert all(200 <= row["duration_ms"] < 5000 for row in rows)
+    (hop,) = read_table(tmp_path, "hops").to_pylist()
+    assert hop["attempts"] == len(ends)
+    assert sum(row["duration_ms"] for row in rows) <= hop["duration_ms"] + 5 * len(ends)
 
 
 def test_one_proxy_serves_the_pods_of_its_node_and_each_line_names_its_pod(tmp_path: Path) -> None:

@@ -89,6 +89,41 @@ def test_every_status_of_the_workload_has_its_reason(status: int, line: bytes) -
     run(scenario())
 
 
+async def raw_answers(handler: Handler, *requests: bytes) -> bytes:
+    """All that a server sends over one connection, until it closes it after the last of these requests."""
+    async with caller_of(handler) as (reader, writer):
+        heads = [b"%b / HTTP/1.1\r\nhost: x\r\n" % method for method in requests]
+        writer.write(b"\r\n".join([*heads[:-1], heads[-1] + b"connection: close\r\n", b""]))
+        return await reader.read()
+
+
+def test_head_is_answered_with_the_length_of_the_body_but_without_it() -> None:
+    async def scenario() -> None:
+        async def handler(request: Request) -> Response:
+            return Response(200, request.method)
+
+        # What follows a body that nobody expects is taken for the next answer.
+        assert await raw_answers(handler, b"HEAD", b"GET") == (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nGET"
+        )
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "head"),
+    [(204, b"HTTP/1.1 204 No Content\r\n\r\n"), (304, b"HTTP/1.1 304 Not Modified\r\ncontent-length: 2\r\n\r\n")],
+)
+def test_a_status_that_has_no_body_is_sent_without_one(status: int, head: bytes) -> None:
+    async def scenario() -> None:
+        async def handler(request: Request) -> Response:
+            return Response(status, b"hi")
+
+        assert await raw_answers(handler, b"GET", b"GET") == head * 2
+
+    run(scenario())
+
+
 def test_header_names_are_lower_case_and_requests_do_not_share_them() -> None:
     seen: list[dict[bytes, bytes]] = []
 

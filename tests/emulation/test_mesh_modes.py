@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.emulation.conftest import FinishedRun
+from tests.emulation.conftest import FinishedRun, readme_cost_s
 
 VICTIM = "node-proxy-east-a-1-1"
 KILL_PROXY = f"spec.faults=[{{name: kill-proxy, at: 4s, kill: {{pod: {VICTIM}}}}}]"
+STOCK = (
+    "spec.services.stock={replicas: 2, workload: {work: 1ms}}",
+    "spec.services.web.workload.calls=[orders, stock]",
+)
 LOSE_ZONE = "spec.faults=[{name: lose-east-b, at: 4s, for: 3s, crash: {zone: east-b}}]"
 
 CLIENT_TIMEOUT_S = 1.0
@@ -26,7 +30,7 @@ def node(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
 
 @pytest.fixture(scope="module")
 def none(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
-    run = testbed_run("modes.yaml", "spec.mesh.mode=none", LOSE_ZONE)
+    run = testbed_run("modes.yaml", "spec.mesh.mode=none", *STOCK, LOSE_ZONE)
     assert run.summary, run.stderr
     return run
 
@@ -124,7 +128,8 @@ def test_without_a_mesh_callers_tell_of_every_call(none: FinishedRun) -> None:
     found = chains(none)
     ok = ok_requests(none)
     assert len(ok) > 200
-    whole = frozenset({("gateway", "web", "outbound"), ("web", "orders", "outbound")})
+    called = (("gateway", "web"), ("web", "orders"), ("web", "stock"))
+    whole = frozenset((source, destination, "outbound") for source, destination in called)
     assert {frozenset(found[request_id]) for request_id in ok} == {whole}
 
 
@@ -151,3 +156,20 @@ def test_without_a_mesh_nothing_is_tried_twice_and_calls_into_a_dead_zone_hang(n
     assert {(hop["destination_pod"], hop["flags"]) for hop in hung} == {("web-2", "DC")}
     lost = {row["outcome"] for row in none.rows("requests") if row["request_id"] in {hop["request_id"] for hop in hung}}
     assert lost == {"unknown"}
+
+
+def test_without_a_mesh_the_time_that_clients_lost_is_found_in_the_tries_that_lost_it(none: FinishedRun) -> None:
+    fault = none.summary["faults"][0]
+    applied_s, healed_s = fault["applied_s"], fault["healed_s"]
+    waited_s = [
+        min(row["finished_s"], healed_s) - max(row["sent_s"], applied_s)
+        for row in none.rows("requests")
+        if row["outcome"] == "unknown" and row["entry_zone"] == "east-a" and row["finished_s"] > applied_s
+    ]
+    assert len(waited_s) > 20
+    # Both who hangs at a pod of the dead zone are there: gateways, and workloads at a connection of kube-proxy's.
+    script_s = readme_cost_s(none, "east-b")
+    assert script_s.keys() == {"gateway-east-a-1", "web-1"}
+    assert sum(script_s.values()) == pytest.approx(sum(waited_s), abs=0.05 * len(waited_s))
+    hung = [row for row in none.rows("attempts") if row["source_pod"] == "web-1" and row["flags"] == "DC"]
+    assert {(row["destination_pod"], row["destination_zone"]) for row in hung} == {("stock-2", "east-b")}

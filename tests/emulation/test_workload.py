@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.control.objects import BuiltinWorkload, SocketAddress, WorkTime
 from testbed.emulation.calls import MeshCalls
-from testbed.emulation.container import WorkloadSettings
+from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings, service_variables
 from testbed.emulation.http1 import Request, Response
 from testbed.emulation.workload import Workload, draw_work_s
 from testbed.network.timer import PreciseTimer
@@ -229,3 +234,48 @@ def test_the_declared_share_of_requests_fails_before_anything_is_called() -> Non
 def test_the_same_seed_fails_the_same_requests() -> None:
     workload = BuiltinWorkload(error_rate=0.5)
     assert run(answers(workload, well, [CALL] * 50)) == run(answers(workload, well, [CALL] * 50))
+
+
+# --- its process ---------------------------------------------------------------------------------------------------
+
+
+def test_a_workload_that_is_asked_to_end_logs_the_calls_that_nobody_answered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        called = asyncio.Event()
+
+        async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            called.set()
+            await reader.read(-1)
+
+        async with listening(hang) as stock:
+            log = tmp_path / "calls.jsonl"
+            with socket.create_server((LOOPBACK, 0)) as free:
+                port = free.getsockname()[1]
+            settings = WorkloadSettings(LOOPBACK, port, None, BuiltinWorkload(stages=(("stock",),)), 7, str(log))
+            host, number = service_variables("stock")
+            env = {"POD_NAME": "web-1", host: stock.ip, number: str(stock.port), SETTINGS_VARIABLE: settings.to_json()}
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "testbed.emulation.workload"), env={**os.environ, **env}
+            )
+            reader, writer = await connected(port)
+            writer.write(b"GET / HTTP/1.1\r\nhost: web\r\nx-request-id: r7\r\n\r\n")
+            await called.wait()
+            process.terminate()
+            assert await process.wait() == 0
+            assert await reader.read() == b""
+            writer.close()
+            lines = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+            assert [(line["kind"], line["request_id"], line["flags"], line["upstream_cluster"]) for line in lines] == [
+                (kind, "r7", "DC", "stock") for kind in ("outbound", "attempt")
+            ]
+
+    asyncio.run(asyncio.wait_for(scenario(), 30.0))
+
+
+async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    while True:
+        try:
+            return await asyncio.open_connection(LOOPBACK, port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.02)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 import pytest
 
-from tests.emulation.conftest import FinishedRun
+from tests.emulation.conftest import FinishedRun, readme_cost_s
 
 LOCALITY_OFF = "spec.mesh.policies[0].trafficPolicy.loadBalancer.localityLbSetting.enabled=false"
 DEAD = "east-a"
@@ -70,6 +71,45 @@ def test_calls_into_the_dead_zone_end_by_time_out_not_by_reset(
     for durations_ms in connects.values():
         assert 390 <= max(durations_ms) <= 900, sorted(durations_ms)
     assert not [row for row in tries if row["flags"] == "UC"], "a dead machine does not reset its connections"
+
+
+def test_every_try_into_the_dead_zone_is_accounted_for_with_its_time(testbed_run: Callable[..., FinishedRun]) -> None:
+    run = testbed_run("outage.yaml", LOCALITY_OFF)
+    fault = run.summary["faults"][0]
+    tries: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in run.rows("attempts"):
+        tries.setdefault((row["request_id"], row["source_pod"], row["destination_service"]), []).append(row)
+    calls = [
+        hop
+        for hop in run.rows("hops")
+        if hop["direction"] == "outbound"
+        and hop["source_zone"] != DEAD
+        and fault["applied_s"] < hop["start_s"] < fault["healed_s"]
+        and "UH" not in (hop["flags"] or "")
+    ]
+    in_vain = 0
+    for hop in calls:
+        failed = tries.get((hop["request_id"], hop["source_pod"], hop["destination_service"]), [])
+        answered = hop["status"] == 200 and hop["flags"] is None
+        assert len(failed) == hop["attempts"] - answered, (hop, failed)
+        lost_ms = sum(row["duration_ms"] for row in failed)
+        assert lost_ms <= hop["duration_ms"] + 5 * len(failed), (hop, failed)
+        if not answered:
+            # What is not a try is waiting before the next one: 25 to 250 ms.
+            assert lost_ms >= hop["duration_ms"] - 300 * (hop["attempts"] - 1) - 50, (hop, failed)
+        in_vain += any(row["destination_zone"] == DEAD for row in failed)
+    assert in_vain > 10
+    script_s = readme_cost_s(run, DEAD)
+    for pod, seconds in script_s.items():
+        lost_s = sum(
+            min(row["start_s"] + row["duration_ms"] / 1e3, fault["healed_s"]) - max(row["start_s"], fault["applied_s"])
+            for rows in tries.values()
+            for row in rows
+            if row["source_pod"] == pod and row["destination_zone"] == DEAD
+            if fault["applied_s"] - row["duration_ms"] / 1e3 < row["start_s"] < fault["healed_s"]
+        )
+        assert abs(seconds - lost_s) < 0.01, pod
+    assert set(script_s) >= {"gateway-east-b-1", "gateway-east-c-1"}
 
 
 def test_the_other_zones_proxies_acknowledge_endpoints_without_the_dead_zone(outage: FinishedRun) -> None:

@@ -339,7 +339,7 @@ def test_every_connection_to_a_service_goes_where_it_is_led_then(world: Start, q
     here = w.own(socket.create_server((w.network.allocate_pod("a", 8080).app.ip, 8080)))
     near, far = SocketAddress(*here.getsockname()), w.target
     choices = iter([("b", far), ("a", near), ("b", far)])
-    address = service_of(w, lambda: next(choices))
+    address = service_of(w, lambda caller: next(choices))
     for server in (w.server, here, w.server):
         client = w.dial(address)
         client.sendall(b"ping")
@@ -351,14 +351,14 @@ def test_every_connection_to_a_service_goes_where_it_is_led_then(world: Start, q
 
 def test_a_service_that_leads_nowhere_resets(world: Start) -> None:
     w = world()
-    address = service_of(w, lambda: None)
+    address = service_of(w, lambda caller: None)
     with pytest.raises(ConnectionResetError):
         w.dial(address).recv(1)
 
 
 def test_a_service_takes_the_link_of_the_place_that_it_leads_to(world: Start) -> None:
     w = world(LinkQuality(delay_s=0.02))
-    client = w.dial(service_of(w, lambda: ("b", w.target)))
+    client = w.dial(service_of(w, lambda caller: ("b", w.target)))
     started_s = monotonic()
     client.sendall(b"x")
     server = w.accept()
@@ -371,7 +371,7 @@ def test_a_service_takes_the_link_of_the_place_that_it_leads_to(world: Start) ->
 
 def test_a_connection_to_a_service_behind_a_cut_is_open_and_silent_until_the_cut_ends(world: Start) -> None:
     w = world(ONE_MS)
-    address = service_of(w, lambda: ("b", w.target))
+    address = service_of(w, lambda caller: ("b", w.target))
     w.relay.impose("cut", BOTH, LinkEffect(cut=True))
     client = w.dial(address)
     client.sendall(b"ping")
@@ -383,6 +383,6 @@ def test_a_connection_to_a_service_behind_a_cut_is_open_and_silent_until_the_cut
 def test_a_refused_connection_to_a_service_is_reset(world: Start) -> None:
     w = world(ONE_MS)
     gone = SocketAddress(w.target.ip, w.target.port + 1)
-    client = w.dial(service_of(w, lambda: ("b", gone)))
+    client = w.dial(service_of(w, lambda caller: ("b", gone)))
     with pytest.raises(ConnectionResetError):
         client.recv(1)

@@ -8,16 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from testbed.control import access_log
-from testbed.results import ingest
-from testbed.results.ingest import (
-    NOT_FINISHED,
-    PodIdentity,
-    Pods,
-    ingest_access_log,
-    ingest_outlier_log,
-    ingest_requests,
-)
+from testbed.results import lines as lines_module
+from testbed.results.ingest import NOT_FINISHED, ingest_outlier_log, ingest_requests
+from testbed.results.lines import IngestCounts
+from testbed.results.pods import PodIdentity, Pods
 from testbed.results.tables import Clock
 from testbed.results.writer import TableWriter, read_table
 
@@ -40,7 +34,7 @@ def _write(path: Path, lines: list[Any], end: bytes = b"") -> Path:
     return path
 
 
-def _requests(folder: Path, path: Path) -> tuple[ingest.IngestCounts, list[dict[str, Any]]]:
+def _requests(folder: Path, path: Path) -> tuple[IngestCounts, list[dict[str, Any]]]:
     with TableWriter(folder, "requests", "clients") as requests:
         counts = ingest_requests(path, requests, CLOCK, "east-b")
     return counts, read_table(folder, "requests").to_pylist()
@@ -48,7 +42,7 @@ def _requests(folder: Path, path: Path) -> tuple[ingest.IngestCounts, list[dict[
 
 def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path) -> None:
     counts, rows = _requests(tmp_path, _write(tmp_path / "records", [_sent("r1"), _finished("r1")]))
-    assert counts == ingest.IngestCounts(lines=2, rows=1)
+    assert counts == IngestCounts(lines=2, rows=1)
     assert rows == [
         {
             "request_id": "r1",
@@ -76,7 +70,7 @@ def test_torn_and_strange_lines_are_counted_and_cost_nothing_else(tmp_path: Path
     lines = [_sent("r1"), 5, {"e": "s"}, _finished("r1", outcome="maybe"), _finished("nobody"), _finished("r1")]
     path = _write(tmp_path / "records", lines, end=b'{"e":"s","id":"r')
     counts, rows = _requests(tmp_path, path)
-    assert counts == ingest.IngestCounts(lines=7, rows=1, unreadable=4, orphans=1)
+    assert counts == IngestCounts(lines=7, rows=1, unreadable=4, orphans=1)
     assert rows[0]["outcome"] == "ok"
 
 
@@ -95,7 +89,7 @@ def test_every_whole_sent_line_is_exactly_one_row_wherever_the_file_was_torn(
     content = content[: max(0, len(content) - cut)]
     (folder / "records").write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(lines_module, "_BLOCK_BYTES", block_bytes)
         counts, rows = _requests(folder, folder / "records")
     whole = [line for line in lines[: content.count(b"\n")] if line["e"] == "s"]
     # A last line that lacks its newline only is whole as well.
@@ -104,91 +98,6 @@ def test_every_whole_sent_line_is_exactly_one_row_wherever_the_file_was_torn(
     assert counts.unreadable <= 1
     tally = [sum(row["outcome"] == outcome for row in rows) for outcome in ("ok", "failed", "unknown")]
     assert sum(tally) == counts.rows
-
-
-def _call(kind: str, **fields: Any) -> dict[str, Any]:
-    return {
-        access_log.KIND: kind,
-        access_log.POD: "web-1",
-        access_log.REQUEST_ID: "r1",
-        access_log.START: "1700000101.250000",
-        access_log.DURATION_US: 1500,
-        access_log.PEER: None,
-        access_log.UPSTREAM_HOST: "127.20.2.3:15006",
-        access_log.UPSTREAM_CLUSTER: "orders",
-        access_log.STATUS: 200,
-        access_log.FLAGS: "-",
-        access_log.ATTEMPTS: 1,
-        access_log.BYTES_RECEIVED: 10,
-        access_log.BYTES_SENT: 90,
-        **fields,
-    }
-
-
-def _hops(folder: Path, lines: list[Any]) -> tuple[ingest.IngestCounts, list[dict[str, Any]], list[dict[str, Any]]]:
-    path = _write(folder / "access.log", lines)
-    with TableWriter(folder, "hops", "web-1") as hops, TableWriter(folder, "attempts", "web-1") as attempts:
-        counts = ingest_access_log(path, PODS, CLOCK, hops, attempts)
-    return counts, read_table(folder, "hops").to_pylist(), read_table(folder, "attempts").to_pylist()
-
-
-def test_calls_are_hops_between_known_pods(tmp_path: Path) -> None:
-    lines = [
-        _call(access_log.OUTBOUND),
-        _call(access_log.GATEWAY),
-        _call(access_log.INBOUND, peer="orders-1", upstream_host="127.20.1.3:8080"),
-    ]
-    counts, rows, _ = _hops(tmp_path, lines)
-    assert counts == ingest.IngestCounts(lines=3, rows=3)
-    ends = [(row["direction"], row["source_pod"], row["destination_pod"]) for row in rows]
-    assert ends == [("outbound", "web-1", "orders-1")] * 2 + [("inbound", "orders-1", "web-1")]
-    outbound = rows[0]
-    assert (outbound["start_s"], outbound["duration_ms"], outbound["bytes"]) == (1.25, 1.5, 100)
-    assert (outbound["source_zone"], outbound["destination_zone"]) == ("east-a", "east-b")
-    assert (outbound["destination_service"], outbound["destination_node"]) == ("orders", "n2")
-    assert (outbound["destination_region"], outbound["destination_cell"], outbound["flags"]) == ("east", "c2", None)
-
-
-@pytest.mark.parametrize("host", [None, "-", "127.20.9.9:15006"])
-def test_a_call_without_a_known_host_has_no_destination(tmp_path: Path, host: str | None) -> None:
-    lines = [_call(access_log.OUTBOUND, upstream_host=host, flags="UH", status=503, duration_us=None, attempts=None)]
-    _, rows, _ = _hops(tmp_path, lines)
-    assert [(row["destination_pod"], row["flags"], row["duration_ms"]) for row in rows] == [(None, "UH", None)]
-
-
-def test_a_failed_try_is_an_attempt_and_no_hop(tmp_path: Path) -> None:
-    line = _call(access_log.ATTEMPT, flags="UF", duration_ms=250)
-    _, rows, attempts = _hops(tmp_path, [line])
-    assert rows == []
-    assert [(row["destination_pod"], row["duration_ms"], row["flags"]) for row in attempts] == [("orders-1", 250, "UF")]
-
-
-def test_a_line_belongs_to_the_pod_that_it_names(tmp_path: Path) -> None:
-    lines = [_call(access_log.OUTBOUND, pod="orders-1", upstream_host="127.20.1.3:15006"), _call(access_log.OUTBOUND)]
-    _, rows, _ = _hops(tmp_path, lines)
-    assert [(row["source_pod"], row["destination_pod"]) for row in rows] == [
-        ("orders-1", "web-1"),
-        ("web-1", "orders-1"),
-    ]
-
-
-def test_an_attempt_has_a_status_where_there_was_an_answer(tmp_path: Path) -> None:
-    lines = [_call(access_log.ATTEMPT, duration_ms=5, status=status) for status in (503, 0, None)]
-    _, _, attempts = _hops(tmp_path, lines)
-    assert [row["status"] for row in attempts] == [503, None, None]
-
-
-def test_access_log_lines_of_another_form_are_counted(tmp_path: Path) -> None:
-    lines = [[], {}, {"kind": "tea"}, _call(access_log.OUTBOUND, start="noon"), _call(access_log.OUTBOUND)]
-    counts, rows, _ = _hops(tmp_path, lines)
-    assert (counts.unreadable, len(rows)) == (4, 1)
-
-
-def test_an_address_belongs_to_the_pod_that_had_it_then() -> None:
-    later = PodIdentity("web-2", "web", "n1", "east-a", "east", "c1", WEB.ip, 20.0)
-    pods = Pods([later, WEB])
-    found = [pods.at(f"{WEB.ip}:15006", t_s) for t_s in (-9.0, 19.0, 21.0)]
-    assert [None if index is None else pods.identities[index].pod for index in found] == ["web-1", "web-1", "web-2"]
 
 
 def test_ejections_are_events_about_the_endpoint(tmp_path: Path) -> None:
