@@ -50,7 +50,9 @@ class ControlChannel(Generic[T]):
         self._wake.set()
 
     def links_changed(self) -> None:
-        """Look again whether the way is open."""
+        """Look again whether the way is open, and whether what is on it would arrive sooner if it were sent now."""
+        arrival_s = asyncio.get_running_loop().time() + self._links.quality(self._source, self._destination).delay_s
+        self._waiting = deque((min(due_s, arrival_s), message) for due_s, message in self._waiting)
         self._wake.set()
 
     def drop_waiting(self) -> None:

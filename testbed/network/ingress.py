@@ -25,7 +25,8 @@ from typing import cast
 
 from testbed.control.objects import SocketAddress
 from testbed.control.topology import LinkQuality
-from testbed.network.flows import Flow, Link, abort
+from testbed.network.directed_link import Link
+from testbed.network.flows import Flow, abort
 from testbed.network.loop_thread import LoopThread
 from testbed.network.timer import PreciseTimer
 from testbed.network.tunnel import HEAD_BYTES_MAX, OPENED, parse_connect
@@ -87,8 +88,8 @@ class Ingress:
         self._server.close()
         for connection in tuple(self.connections):
             connection.abort()
-        for flow in tuple(self.link.flows):
-            flow.close(reset=True)
+        for traffic in tuple(self.link.traffic):
+            traffic.close(reset=True)
         self.timer.close()
 
 

@@ -1,7 +1,7 @@
 """What the links between places are like right now, and what was measured of them.
 
 Owns the declared table with the effects of faults layered on top. Pure values: no threads, no clock, no sockets; what
-happens to a byte is in `flows`.
+happens to a byte is in `directed_link`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ class LinkSample:
 
     `second` is a whole second of the `time.monotonic` of its machine. A second in which the declared quality changed
     has a row for each.
-    The achieved times are from read to write inside the relay: delay, jitter, queueing and retransmission included,
-    time behind a cut not. A written-through byte counts as 0 ms. Between machines, what the network takes is added.
+    `declared_ms` is the delay alone, with what faults add to it. Expected is how long the declaration makes the bytes
+    of this second take: the delay and its jitter, their own time at the link's bandwidth, waiting behind bytes before
+    them, and retransmission; not the time behind a cut. Achieved is how long they took from read to write inside the
+    relay. A written-through byte counts as 0 ms. Between machines, what the network takes is added to achieved.
     `dropped` counts lost transmissions.
     """
 
@@ -28,6 +30,7 @@ class LinkSample:
     source: str
     destination: str
     declared_ms: float
+    expected_p50_ms: float
     achieved_p50_ms: float
     achieved_p99_ms: float
     bytes: int

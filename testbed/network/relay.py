@@ -21,7 +21,8 @@ from typing import cast
 from testbed.control.objects import SocketAddress
 from testbed.faults.actions import LinkEffect
 from testbed.network.clock_probe import ClockReading, RemoteClock
-from testbed.network.flows import SYN_TIMEOUT_S, Flow, Link, abort
+from testbed.network.directed_link import Link
+from testbed.network.flows import SYN_TIMEOUT_S, Flow, abort
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.listener import Listener
 from testbed.network.loop_thread import LoopThread
@@ -191,7 +192,7 @@ class LinkRelay:
             quality = self._table.quality(link.source, link.destination)
             if quality != link.quality:
                 self._sample(link, int(monotonic()))
-                link.change(quality)
+                link.change(quality, monotonic())
         for entry, listener in self._listeners.values():
             passable = self._table.passable(self.place, entry.destination)
             if passable and listener.silent:
@@ -225,8 +226,8 @@ class LinkRelay:
         for opening in tuple(self.openings):
             opening.close(reset=True)
         for link in tuple(self._links.values()):
-            for flow in tuple(link.flows):
-                flow.close(reset=True)
+            for traffic in tuple(link.traffic):
+                traffic.close(reset=True)
             self._sample(link, int(monotonic()))
         self.timer.close()
 

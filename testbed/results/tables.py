@@ -85,13 +85,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("error", _NAME),
         ]
     ),
-    # One second of one directed link; `declared_ms` holds what faults did to it then, achieved is null without traffic.
+    # One second of one directed link: its declared delay with what faults did to it then, and how long the bytes of
+    # that second should have taken by the declaration (bandwidth, waiting and retransmission included), and took.
     "links": pa.schema(
         [
             ("second_s", pa.float64()),
             ("source", _NAME),
             ("destination", _NAME),
             ("declared_ms", pa.float64()),
+            ("expected_p50_ms", pa.float64()),
             ("achieved_p50_ms", pa.float64()),
             ("achieved_p99_ms", pa.float64()),
             ("bytes", pa.int64()),

@@ -82,6 +82,22 @@ def test_messages_arrive_in_the_order_in_which_they_were_sent() -> None:
     run(scenario())
 
 
+def test_latency_that_is_lifted_does_not_hold_what_is_on_its_way() -> None:
+    async def scenario() -> None:
+        table = links(0.001)
+        async with channel(table) as (sender, receiver):
+            table.impose("slow", [("a", "b")], LinkEffect(added_delay_s=2 * DEADLINE_S))
+            sender.send(1)
+            await as_long_as_a_delivery_takes(table)
+            assert not receiver.messages
+            table.lift("slow")
+            sender.links_changed()
+            sender.send(2)
+            await eventually(lambda: receiver.messages == [1, 2])
+
+    run(scenario())
+
+
 def test_a_message_takes_at_least_the_delay_of_the_link() -> None:
     async def scenario() -> None:
         async with channel(links()) as (sender, receiver):

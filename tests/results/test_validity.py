@@ -59,12 +59,18 @@ def _reasons(
     )
 
 
-def _link(declared_ms: float, achieved_ms: float | None) -> dict[str, Any]:
-    return {"source": "n1", "destination": "n2", "declared_ms": declared_ms, "achieved_p50_ms": achieved_ms}
+def _link(declared_ms: float, achieved_ms: float | None, expected_ms: float | None = None) -> dict[str, Any]:
+    return {
+        "source": "n1",
+        "destination": "n2",
+        "declared_ms": declared_ms,
+        "expected_p50_ms": declared_ms if expected_ms is None else expected_ms,
+        "achieved_p50_ms": achieved_ms,
+    }
 
 
 def test_a_sound_run_is_valid() -> None:
-    links = [_link(1.0, 1.4), _link(10.0, 10.9), _link(1.0, None)]
+    links = [_link(1.0, 1.4), _link(10.0, 10.9), _link(1.0, None), _link(0.5, 8.9, expected_ms=8.5)]
     assert _reasons(links=links, cpu_percent=[99.0] + [20.0] * 9) == ()
 
 
@@ -83,7 +89,11 @@ def test_a_sound_run_is_valid() -> None:
         ({"cpu_percent": [99.0] * 2 + [20.0] * 8}, "CPU of machine m1 above 95 % in 20% of samples, at most 10%"),
         (
             {"links": [_link(10.0, 11.2)] * 3},
-            "latency of 1 links is off, worst: n1 -> n2 has 11.20 ms of 10.00 ms declared (median)",
+            "latency of 1 links is off, worst: n1 -> n2 has 11.20 ms instead of 10.00 ms (median)",
+        ),
+        (
+            {"links": [_link(0.5, 9.1, expected_ms=8.5)] * 3},
+            "latency of 1 links is off, worst: n1 -> n2 has 9.10 ms instead of 8.50 ms (median)",
         ),
         (
             {"facts": replace(FACTS, locust={"a": LocustCount(1101, 1)})},
