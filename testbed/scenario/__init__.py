@@ -39,7 +39,6 @@ def load_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a scenario file, for editors."""
-    from testbed.scenario.models import ScenarioModel
+    from testbed.scenario import schema
 
-    schema = ScenarioModel.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return schema.json_schema()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from testbed.scenario.fields import (
     Bandwidth,
@@ -20,6 +20,7 @@ from testbed.scenario.fields import (
     as_list,
 )
 from testbed.scenario.quantities import shown
+from testbed.scenario.schema_rules import NOT_EMPTY, all_of, empty, exactly_one_of, needs, where, with_key, without
 
 MAX_NODES_OF_A_ZONE = 250
 
@@ -43,12 +44,15 @@ def _counted_nodes(value: Any) -> Any:
     return [{}] * value
 
 
+_NodeCount = Annotated[int, Field(ge=1, le=MAX_NODES_OF_A_ZONE)]
+
+
 class ZoneModel(Model):
     """A zone: nodes that fail together."""
 
     nodes: Annotated[
         list[NodeModel],
-        BeforeValidator(_counted_nodes, json_schema_input_type=int | list[NodeModel]),
+        BeforeValidator(_counted_nodes, json_schema_input_type=_NodeCount | list[NodeModel]),
         Field(min_length=1, max_length=MAX_NODES_OF_A_ZONE),
     ]
     """How many nodes, or a list of them."""
@@ -159,6 +163,10 @@ class ControlPlaneModel(Model):
 class WorkModel(Model):
     """How long the built-in workload works on a request."""
 
+    model_config = ConfigDict(
+        json_schema_extra=where("distribution", {"enum": ["uniform", "lognormal"]}, needs("spread"))
+    )
+
     distribution: Literal["constant", "uniform", "exponential", "lognormal"] = "constant"
     """Shape of the distribution."""
     mean: Duration
@@ -179,7 +187,16 @@ Stage = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str
 class WorkloadModel(Model):
     """What the pods of a service run: the built-in call graph node, or a command of your own."""
 
-    work: Annotated[WorkModel, BeforeValidator(_constant_work, json_schema_input_type=str | WorkModel)] | None = None
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            with_key("command", all_of(without("work", "responseSize", "errorRate"), empty("calls"))),
+            where("env", NOT_EMPTY, needs("command")),
+        )
+    )
+
+    work: Annotated[WorkModel, BeforeValidator(_constant_work, json_schema_input_type=Duration | WorkModel)] | None = (
+        None
+    )
     """Time worked on each request: `2ms`, or a distribution."""
     calls: list[Stage] = Field(default_factory=list)
     """Services called for each request, one after the other; those of a nested list in parallel."""
@@ -213,6 +230,8 @@ class ExecModel(Model):
 
 class ProbeModel(Model):
     """A probe with Kubernetes' fields; exactly one of httpGet, tcpSocket and exec."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one_of("httpGet", "tcpSocket", "exec"))
 
     http_get: HttpGetModel | None = None
     """Ask by HTTP."""

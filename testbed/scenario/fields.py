@@ -71,21 +71,21 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _quantity(quantity: Quantity) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:
+def _quantity(quantity: Quantity, positive: bool = False) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:
     write: Callable[[float], str] = quantity.format
     return (
         BeforeValidator(quantity.parse),
         PlainSerializer(write, return_type=str),
-        WithJsonSchema(quantity.json_schema()),
+        WithJsonSchema(quantity.json_schema(positive)),
     )
 
 
-Name = Annotated[str, AfterValidator(_dns_label), Field(json_schema_extra={"pattern": f"^{DNS_LABEL}$"})]
-HttpPath = Annotated[str, AfterValidator(_rooted), Field(json_schema_extra={"pattern": "^/[!-~]*$"})]
+Name = Annotated[str, AfterValidator(_dns_label), WithJsonSchema({"type": "string", "pattern": f"^{DNS_LABEL}$"})]
+HttpPath = Annotated[str, AfterValidator(_rooted), WithJsonSchema({"type": "string", "pattern": "^/[!-~]*$"})]
 Duration = Annotated[float, *_quantity(DURATION)]
-PositiveDuration = Annotated[float, AfterValidator(_positive), *_quantity(DURATION)]
-Rate = Annotated[float, AfterValidator(_positive), *_quantity(RATE)]
-Bandwidth = Annotated[float, AfterValidator(_positive), *_quantity(BANDWIDTH)]
+PositiveDuration = Annotated[float, AfterValidator(_positive), *_quantity(DURATION, positive=True)]
+Rate = Annotated[float, AfterValidator(_positive), *_quantity(RATE, positive=True)]
+Bandwidth = Annotated[float, AfterValidator(_positive), *_quantity(BANDWIDTH, positive=True)]
 Size = Annotated[float, AfterValidator(_whole_bytes), *_quantity(SIZE)]
 Percentage = Annotated[float, *_quantity(PERCENTAGE)]
 Names = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str]), Field(min_length=1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from testbed.scenario.quantities import DURATION, PERCENTAGE, RATE, Quantity, shown
 
@@ -20,6 +20,9 @@ class Count:
 
     def format(self, value: float) -> int:
         return int(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 0, "examples": [0, 10]}
 
 
 MetricName = Literal[

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_serializer, field_validator
 
 from testbed.scenario.cluster_models import ControlPlaneModel, ServiceModel, TopologyModel
 from testbed.scenario.fields import Bandwidth, Command, Duration, Model, Name, Names, Percentage, PositiveDuration
 from testbed.scenario.metrics import METRICS, MetricName
+from testbed.scenario.schema_rules import (
+    Rule,
+    all_of,
+    at_least_one_of,
+    exactly_one_of,
+    needs,
+    where,
+    with_key,
+    without,
+)
 from testbed.scenario.traffic_models import GatewayModel, LoadModel, MeshModel
 
 
 class CrashModel(Model):
     """Loss of power; either a zone or a node."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one_of("zone", "node"))
 
     zone: str | None = None
     """All nodes of this zone, and the control plane if it lies there."""
@@ -23,6 +35,10 @@ class CrashModel(Model):
 
 class KillModel(Model):
     """Sudden end of pods on nodes that live; either a pod or a service."""
+
+    model_config = ConfigDict(
+        json_schema_extra=all_of(exactly_one_of("pod", "service"), with_key("pod", without("zone", "count")))
+    )
 
     pod: str | None = None
     """One pod."""
@@ -48,6 +64,8 @@ class CutModel(Model):
 class DegradeModel(CutModel):
     """Links that are worse than declared."""
 
+    model_config = ConfigDict(json_schema_extra=at_least_one_of("latency", "jitter", "loss", "bandwidth"))
+
     latency: Duration | None = None
     """Added to the delay of each direction."""
     jitter: Duration | None = None
@@ -67,6 +85,16 @@ class PowerOffModel(Model):
 
 class FaultModel(Model):
     """Something that goes wrong; exactly one of crash, kill, cut, degrade and powerOff."""
+
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            exactly_one_of("crash", "kill", "cut", "degrade", "powerOff"),
+            *(with_key(lasting, needs("for")) for lasting in ("crash", "cut", "degrade")),
+            *(with_key(instant, without("for")) for instant in ("kill", "powerOff")),
+            with_key("powerOff", needs("machine")),
+            with_key("machine", needs("powerOff")),
+        )
+    )
 
     name: Name
     """Unique name, for expectations and results."""
@@ -88,8 +116,31 @@ class FaultModel(Model):
     """Loss of power of `machine`, for good."""
 
 
+def _bounds_in_the_unit_of(metric: MetricName) -> Rule:
+    bound = METRICS[metric].json_schema()
+    bounds = {key: {**bound, "type": [bound["type"], "null"]} for key in ("atLeast", "atMost")}
+    return where("metric", {"const": metric}, {"properties": bounds})
+
+
+Bound = Annotated[Any, WithJsonSchema({"type": ["string", "integer", "null"]})]
+
+
 class ExpectationModel(Model):
     """A bound that a result must keep for the run to pass."""
+
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            at_least_one_of("atLeast", "atMost"),
+            *(_bounds_in_the_unit_of(metric) for metric in get_args(MetricName)),
+            where("metric", {"const": "same_zone_share"}, {}, without("service")),
+            where(
+                "metric",
+                {"const": "time_to_recover"},
+                all_of(needs("fault"), without("when")),
+                where("when", {"enum": ["during", "after"]}, needs("fault"), without("fault")),
+            ),
+        )
+    )
 
     metric: MetricName
     """What is measured."""
@@ -99,9 +150,9 @@ class ExpectationModel(Model):
     """The fault that `during`, `after` and time_to_recover are about."""
     service: str | None = None
     """Only calls to this service; for same_zone_share."""
-    at_least: Annotated[Any, Field(json_schema_extra={"examples": ["99.9%", "400/s"]})] = None
+    at_least: Bound = None
     """Lower bound, in the unit of the metric."""
-    at_most: Annotated[Any, Field(json_schema_extra={"examples": ["3s", 0]})] = None
+    at_most: Bound = None
     """Upper bound, in the unit of the metric."""
 
     @field_validator("at_least", "at_most")

@@ -68,10 +68,12 @@ class Quantity:
     def example(self) -> str:
         return " or ".join(_EXAMPLES[self.noun])
 
-    def json_schema(self) -> dict[str, Any]:
+    def json_schema(self, positive: bool = False) -> dict[str, Any]:
+        """What such text looks like; `positive` leaves 0 out."""
+        unit = f"(?:{self._unit_pattern})"
         return {
             "type": "string",
-            "pattern": f"^{_NUMBER} ?({self._unit_pattern})$",
+            "pattern": f"^{f'(?!0+(?:[.]0+)? ?{unit}$)' if positive else ''}{_NUMBER} ?{unit}$",
             "examples": list(_EXAMPLES[self.noun]),
         }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from testbed.control.locality import HOSTNAME, NETWORK
 from testbed.scenario.fields import Duration, HttpPath, Model, PositiveDuration, Rate
+from testbed.scenario.schema_rules import NOT_EMPTY, all_of, empty, exactly_one_of, where, with_key, without
 
 Limit = Annotated[int, Field(ge=1, le=2**32 - 1)]
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -52,6 +54,15 @@ class FailoverModel(Model):
 
 class LocalityLbModel(Model):
     """Istio's localityLbSetting. It wins over trafficDistribution, whatever it says."""
+
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            where("distribute", NOT_EMPTY, empty("failover", "failoverPriority")),
+            where(
+                "failover", NOT_EMPTY, {"properties": {"failoverPriority": {"items": {"enum": [NETWORK, HOSTNAME]}}}}
+            ),
+        )
+    )
 
     enabled: bool = True
     """Whether locality counts at all. Failover also needs outlierDetection."""
@@ -145,6 +156,8 @@ class TrafficPolicyModel(Model):
 class RetriesModel(Model):
     """Istio's VirtualService retries."""
 
+    model_config = ConfigDict(json_schema_extra=where("attempts", {"const": 0}, without("perTryTimeout", "retryOn")))
+
     attempts: Annotated[int, Field(ge=0, le=20)] = 2
     """Tries after the first; 0 disables."""
     per_try_timeout: PositiveDuration | None = None
@@ -185,6 +198,14 @@ class MeshModel(Model):
 class SourceModel(Model):
     """Clients of one zone: an open load (`rate`) or a closed one (`users`)."""
 
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            exactly_one_of("rate", "users"),
+            with_key("rate", without("thinkTime")),
+            with_key("users", without("arrival")),
+        )
+    )
+
     zone: str
     """Zone whose gateway they prefer."""
     rate: Rate | None = None
@@ -216,6 +237,13 @@ class RequestModel(Model):
 
 class LoadModel(Model):
     """What clients send."""
+
+    model_config = ConfigDict(
+        json_schema_extra=with_key(
+            "locustfile",
+            {"properties": {"requests": {"maxItems": 0}, "sources": {"items": without("rate", "thinkTime")}}},
+        )
+    )
 
     sources: Annotated[list[SourceModel], Field(min_length=1)]
     """Where requests come from."""
