@@ -1,4 +1,4 @@
-"""Fixtures for all tests: golden files."""
+"""Fixtures for all tests: golden files. Properties have no deadline: speed is never asserted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("testbed", deadline=None)
+settings.load_profile("testbed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

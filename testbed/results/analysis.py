@@ -11,7 +11,7 @@ from testbed.results.calls import Calls, Locality
 from testbed.results.columns import Requests
 from testbed.results.facts import RunFacts
 from testbed.results.phases import Phase, PhaseStats, phase_stats, phases
-from testbed.results.recovery import FaultImpact, impacts
+from testbed.results.recovery import FaultImpact, Steady, impacts
 
 ALL = "all"
 """The phase of everything but the warm-up."""
@@ -24,13 +24,16 @@ class Measured:
     stats: Mapping[str, PhaseStats]
     localities: Mapping[str, Locality]
     impacts: Mapping[str, FaultImpact]
+    steady: Steady
+    """What recovery is judged against."""
 
 
 def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Table, pushes: pa.Table) -> Measured:
     calls = Calls(hops)
     parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
-    return Measured(
-        {phase.name: phase_stats(requests, phase) for phase in parts},
-        {phase.name: calls.within(phase) for phase in parts},
-        {impact.fault.name: impact for impact in impacts(requests, events, pushes, facts.faults, facts.end_s)},
-    )
+    stats = {phase.name: phase_stats(requests, phase) for phase in parts}
+    before = stats.get("steady")
+    steady = Steady() if before is None else Steady(before.sent, before.failed + before.unknown)
+    found = impacts(requests, events, pushes, facts.faults, facts.end_s, steady)
+    localities = {phase.name: calls.within(phase) for phase in parts}
+    return Measured(stats, localities, {impact.fault.name: impact for impact in found}, steady)

@@ -1,27 +1,26 @@
-"""How clients and the control plane lived through each fault and its heal.
+"""How clients lived through each fault and its heal.
 
-Owns the definitions of recovery and of the control plane's steps; they stand at the functions.
+Owns the definition of recovery; it stands at `recovery` and `Steady`. The control plane's part is `control_path`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from testbed.results.columns import Requests, codes, floats
+from testbed.results.columns import Floats, Mask, Requests
+from testbed.results.control_path import DETECTED_FAULT, DETECTED_HEAL, ControlPath, control_path
 from testbed.results.facts import AppliedFault
 from testbed.results.moments import WINDOW_S, Change, moments
 
 TARGET_SUCCESS = 0.99
-
-DETECTED_FAULT = frozenset({"NodeNotReady", "ContainersNotReady", "Unhealthy", "BackOff", "Ejected"})
-DETECTED_HEAL = frozenset({"NodeReady", "Started", "Unejected"})
-DECIDED = frozenset({"EndpointsChanged"})
-WAVE_GAP_S = 0.5
-"""Pushes further apart than this belong to different decisions: istiod collects changes for 0.1 s before it pushes."""
+FALSE_ALARMS = 0.01
+"""Of how many aftermaths in which nothing but the steady phase's own errors happened one may show an outage."""
+LOOKS_PER_S = 2
+"""Windows overlap, so that those that begin within a second are wrong together: they count as so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +30,55 @@ class Errors:
 
 
 @dataclass(frozen=True, slots=True)
+class Steady:
+    """How clients fared before any fault. What was not ok then is no fault's doing: recovery is judged against it."""
+
+    sent: int = 0
+    not_ok: int = 0
+
+    @property
+    def not_ok_share(self) -> float:
+        return self.not_ok / self.sent if self.sent else 0.0
+
+    @property
+    def below_target(self) -> bool:
+        return self.not_ok_share > 1 - TARGET_SUCCESS
+
+    def explains(self, not_ok: Floats, sent: Floats, seconds: float) -> Mask:
+        """Whether chance alone can have made a window with `sent` requests so bad, one of those within `seconds`.
+
+        The share of errors is taken as the steady phase's, plus its standard error. By Chernoff and Hoeffding (1963),
+        a share of `a` or more in n requests comes with a probability of at most exp(-n KL(a || share)); a window is
+        worse than steady where that is less than `FALSE_ALARMS`, divided by the number of looks.
+        """
+        explained: Mask
+        if not self.not_ok:
+            explained = not_ok == 0
+            return explained
+        share = min((self.not_ok + self.not_ok**0.5) / self.sent, 1 - 1e-9)
+        seen = not_ok / sent
+        unlikely = np.log(LOOKS_PER_S * max(seconds, 1.0) / FALSE_ALARMS)
+        explained = (seen <= share) | (sent * _divergence(seen, share) <= unlikely)
+        return explained
+
+
+def _divergence(seen: Floats, share: float) -> Floats:
+    """Kullback-Leibler divergence of two chances, in nats."""
+    ok = 1 - seen
+    bad_part: Floats = seen * np.log(np.where(seen > 0, seen, 1.0) / share)
+    ok_part: Floats = ok * np.log(np.where(ok > 0, ok, 1.0) / (1 - share))
+    return bad_part + ok_part
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
-    """How clients lived through one change. See `recovery` for the definitions."""
+    """How clients lived through one change, and how many requests that concerns. See `recovery` for the definitions."""
 
     first_error_s: float | None
     recovered_s: float | None
     time_to_recover_s: float | None
     errors: Errors
-
-
-@dataclass(frozen=True, slots=True)
-class ControlPath:
-    """When the control plane followed a change, in seconds after it; None where it never did. See `control_path`."""
-
-    detected_s: float | None = None
-    decided_s: float | None = None
-    pushed_s: float | None = None
-    propagated_s: float | None = None
-    unacked: int = 0
+    sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +103,19 @@ class FaultImpact:
 
 
 def impacts(
-    requests: Requests, events: pa.Table, pushes: pa.Table, faults: Sequence[AppliedFault], end_s: float
+    requests: Requests,
+    events: pa.Table,
+    pushes: pa.Table,
+    faults: Sequence[AppliedFault],
+    end_s: float,
+    steady: Steady = Steady(),
 ) -> tuple[FaultImpact, ...]:
     """For every fault what followed its application and its heal, each until the next moment or the end of the load."""
     applied: dict[str, Aftermath] = {}
     healed: dict[str, Aftermath] = {}
     for moment in moments(faults):
         until_s = min(end_s, moment.end_s)
-        shared = recovery(requests, moment.start_s, until_s)
+        shared = recovery(requests, moment.start_s, until_s, steady)
         for change in moment.changes:
             signs = DETECTED_HEAL if change.heal else DETECTED_FAULT
             (healed if change.heal else applied)[change.fault.name] = Aftermath(
@@ -100,7 +135,7 @@ def _since(change: Change, shared: Recovery) -> Recovery:
     return replace(shared, recovered_s=recovered_s, time_to_recover_s=recovered_s - change.at_s)
 
 
-def recovery(requests: Requests, start_s: float, end_s: float) -> Recovery:
+def recovery(requests: Requests, start_s: float, end_s: float, steady: Steady = Steady()) -> Recovery:
     """How clients lived from a moment of change at `start_s` to the next one at `end_s`.
 
     Of that time are the requests that count in `[start_s, end_s)`: at their intended time, but what was in flight when
@@ -110,10 +145,12 @@ def recovery(requests: Requests, start_s: float, end_s: float) -> Recovery:
     - `errors`: of these, how many failed and how many are unknown; `first_error_s`: the first one's intended time,
       which lies before a fault for a request that the fault met in flight.
     - A window is one second that begins at one of these requests and ends by `end_s`; if there is no such second,
-      there is one window, the whole time. A window is good when at least 99 % of its requests are ok.
+      there is one window, the whole time. A window is good when at least 99 % of its requests are ok, or when the
+      errors of the steady phase explain what is not (`Steady.explains`).
     - `recovered_s`: `start_s` if every window is good, else the time of the first request from which on every window
       is good; None if there is no such request (or there were no requests at all). A silence, as of a closed load
-      whose users all hang, thus counts as not recovered.
+      whose users all hang, thus counts as not recovered. Where the steady phase has errors a good window may hold the
+      end of an outage, and the request is the first after that (`_outage_in`).
     """
     inside = (requests.counted_s >= start_s) & (requests.counted_s < end_s)
     counted_s, ok = requests.counted_s[inside], requests.ok[inside]
@@ -123,58 +160,36 @@ def recovery(requests: Requests, start_s: float, end_s: float) -> Recovery:
     errors = Errors(failed, int((~ok).sum()) - failed)
     first_error_s = None if ok.all() else float(requests.intended_s[inside][~ok].min())
 
+    def recovered(at_s: float | None) -> Recovery:
+        return Recovery(first_error_s, at_s, None if at_s is None else at_s - start_s, errors, len(ok))
+
     order = np.argsort(counted_s, kind="stable")
-    counted_s = counted_s[order]
-    ok_before = np.concatenate(([0], np.cumsum(ok[order])))
+    counted_s, not_ok = counted_s[order], ~ok[order]
+    before = np.concatenate(([0], np.cumsum(not_ok)))
     begin = np.searchsorted(counted_s, counted_s, side="left")
     end = np.searchsorted(counted_s, counted_s + WINDOW_S, side="left")
     judged = counted_s + WINDOW_S <= end_s
     if not judged.any():
         judged[0], end[0] = True, len(ok)
-    # The margin keeps 99 of 100 from failing by a rounding of 0.99 x 100.
-    bad = judged & (ok_before[end] - ok_before[begin] < TARGET_SUCCESS * (end - begin) - 1e-9)
-    if not bad.any():
-        return Recovery(first_error_s, start_s, 0.0, errors)
-    next_good = int(np.flatnonzero(bad)[-1]) + 1
-    if next_good == len(judged) or not judged[next_good]:
-        return Recovery(first_error_s, None, None, errors)
-    recovered_s = float(counted_s[next_good])
-    return Recovery(first_error_s, recovered_s, recovered_s - start_s, errors)
+    sent, bad = (end - begin).astype(np.float64), (before[end] - before[begin]).astype(np.float64)
+    # The margin keeps 99 of 100 from failing by a rounding of 0.01 x 100.
+    worse = judged & (bad > (1 - TARGET_SUCCESS) * sent + 1e-9)
+    worse &= ~steady.explains(bad, sent, end_s - start_s)
+    if not worse.any():
+        return recovered(start_s)
+    last = int(np.flatnonzero(worse)[-1])
+    if last + 1 == len(judged) or not judged[last + 1]:
+        return recovered(None)
+    outage = _outage_in(not_ok[begin[last] : end[last]], steady) if steady.not_ok else 1
+    after = max(last + 1, int(begin[last]) + outage)
+    return recovered(float(counted_s[after]) if after < len(counted_s) else None)
 
 
-def control_path(
-    events: pa.Table, pushes: pa.Table, start_s: float, end_s: float, signs: Iterable[str] = DETECTED_FAULT
-) -> ControlPath:
-    """How the control plane followed a change at `start_s`, all before `end_s`; times are seconds after `start_s`.
+def _outage_in(not_ok: Mask, steady: Steady) -> int:
+    """How many of a window's requests, from its first on, belong to an outage that ends in it: the likeliest number.
 
-    detected: the first event with one of the reasons `signs`; decided: the first EndpointsChanged; pushed: the first
-    push sent since; propagated: the last ACK of that wave, which goes on while pushes are less than 0.5 s apart.
-    `unacked` counts pushes of the wave that nobody acknowledged (dead or rejecting proxies).
+    The errors of those have a level of their own, the others' is the steady phase's.
     """
-    times_s = floats(events["t_s"])
-    found, reasons = codes(events["reason"])
-
-    def first(wanted: Iterable[str]) -> float | None:
-        chosen = np.isin(found, [reasons.index(reason) for reason in sorted(wanted) if reason in reasons])
-        matching_s = times_s[chosen & (times_s >= start_s) & (times_s < end_s)]
-        return float(matching_s.min()) - start_s if len(matching_s) else None
-
-    detected_s, decided_s = first(signs), first(DECIDED)
-    if decided_s is None:
-        return ControlPath(detected_s)
-    sent_s, acked_s = floats(pushes["sent_s"]), floats(pushes["acked_s"])
-    wave = np.flatnonzero((sent_s >= start_s + decided_s) & (sent_s < end_s))
-    if not len(wave):
-        return ControlPath(detected_s, decided_s)
-    wave = wave[np.argsort(sent_s[wave], kind="stable")]
-    pauses = np.flatnonzero(np.diff(sent_s[wave]) > WAVE_GAP_S)
-    if len(pauses):
-        wave = wave[: pauses[0] + 1]
-    acks_s = acked_s[wave][~np.isnan(acked_s[wave])]
-    return ControlPath(
-        detected_s,
-        decided_s,
-        float(sent_s[wave[0]]) - start_s,
-        float(acks_s.max()) - start_s if len(acks_s) else None,
-        len(wave) - len(acks_s),
-    )
+    sent = np.arange(1, len(not_ok) + 1, dtype=np.float64)
+    seen, usual = np.cumsum(not_ok) / sent, min(steady.not_ok_share, 1 - 1e-9)
+    return int(np.argmax(np.where(seen > usual, sent * _divergence(seen, usual), 0.0))) + 1

@@ -34,7 +34,7 @@ def render(summary: Summary, run_dir: Path) -> RenderableType:
     parts = [_headline(summary), *_reasons(summary)]
     for title, table, notes in (
         ("Expectations", _expectations(summary["expectations"]), []),
-        ("Faults (times after the change)", _faults(summary["faults"]), _shared(summary["faults"])),
+        ("Faults (times after the change)", _faults(summary), _notes(summary)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary), []),
         ("Calls by zone, from row to column", _matrices(summary), []),
     ):
@@ -91,19 +91,30 @@ def _expectations(results: Sequence[Mapping[str, Any]]) -> Table | None:
     return table
 
 
-def _faults(faults: Sequence[Mapping[str, Any]]) -> Table | None:
+def _faults(summary: Summary) -> Table | None:
+    faults, noisy = summary["faults"], summary["recovery_baseline"]["steady_not_ok_share"] > 0
     if not faults:
         return None
-    table = _grid(
-        *("fault", "at", "1st error", "failed", "unknown", "recovered", "detect", "decide", "push", "ACKed"), left=1
-    )
+    usual = ("as steady",) if noisy else ()
+    steps = ("recovered", "detect", "decide", "push", "ACKed")
+    table = _grid("fault", "at", "1st error", "failed", "unknown", *usual, *steps, left=1)
     for fault in faults[:_FAULTS]:
-        table.add_row(fault["name"], _seconds(fault["applied_s"]), *_aftermath(fault, fault["applied_s"]))
+        table.add_row(fault["name"], _seconds(fault["applied_s"]), *_aftermath(fault, fault["applied_s"], noisy))
         if fault["heal"] is not None:
-            table.add_row("  healed", _seconds(fault["healed_s"]), *_aftermath(fault["heal"], fault["healed_s"]))
+            table.add_row("  healed", _seconds(fault["healed_s"]), *_aftermath(fault["heal"], fault["healed_s"], noisy))
     if len(faults) > _FAULTS:
         table.add_row(f"and {len(faults) - _FAULTS} more")
     return table
+
+
+def _notes(summary: Summary) -> list[str]:
+    """What there is to know about the table of faults: errors that are none of theirs, and figures that they share."""
+    notes, baseline = [], summary["recovery_baseline"]
+    if share := baseline["steady_not_ok_share"]:
+        level = f"{_share(1 - share)} of the steady phase was ok"
+        below = f", which is below {baseline['target_success_rate']:.0%}" if baseline["steady_below_target"] else ""
+        notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
+    return notes + _shared(summary["faults"])
 
 
 def _shared(faults: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -117,13 +128,14 @@ def _shared(faults: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{', '.join(names)} came together: each has the figures of all of them" for names in sorted(together)]
 
 
-def _aftermath(change: Mapping[str, Any], at_s: float) -> list[str | Text]:
+def _aftermath(change: Mapping[str, Any], at_s: float, noisy: bool) -> list[str | Text]:
     first_error_s, recover_s, control = change["first_error_s"], change["time_to_recover_s"], change["control_path"]
     return [
         # A request in flight was meant to be sent before the fault came, and suffered from it at once.
         _NONE if first_error_s is None else _seconds(max(0.0, first_error_s - at_s)),
         str(change["errors"]["failed"]),
         str(change["errors"]["unknown"]),
+        *([f"{change['errors_as_in_steady']:.0f}"] if noisy else []),
         Text("never", style="red") if recover_s is None else _seconds(recover_s),
         *(_seconds(control[step]) for step in ("detected_s", "decided_s", "pushed_s", "propagated_s")),
     ]

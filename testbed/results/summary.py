@@ -25,7 +25,7 @@ from testbed.results.calls import completeness
 from testbed.results.columns import Requests
 from testbed.results.facts import MachineFacts, RunFacts
 from testbed.results.phases import PhaseStats
-from testbed.results.recovery import Aftermath, FaultImpact
+from testbed.results.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
 from testbed.results.validity import invalid_reasons
 from testbed.results.verdict import check, decide
 from testbed.results.writer import read_table
@@ -76,7 +76,12 @@ def summarize(run_dir: Path) -> Summary:
         },
         "errors": _errors(table),
         "expectations": results,
-        "faults": [_fault(impact) for impact in measured.impacts.values()],
+        "recovery_baseline": {
+            "steady_not_ok_share": measured.steady.not_ok_share,
+            "steady_below_target": measured.steady.below_target,
+            "target_success_rate": TARGET_SUCCESS,
+        },
+        "faults": [_fault(impact, measured.steady) for impact in measured.impacts.values()],
         "phases": [_phase(stats) for stats in measured.stats.values()],
         **_locality(measured),
         "hops": {
@@ -100,25 +105,27 @@ def load_summary(run_dir: Path) -> Summary:
     return plain
 
 
-def _fault(impact: FaultImpact) -> dict[str, Any]:
+def _fault(impact: FaultImpact, steady: Steady) -> dict[str, Any]:
     fault = impact.fault
     return {
         "name": fault.name,
         "declared_at_s": fault.declared_at_s,
         "applied_s": fault.applied_s,
         "healed_s": fault.healed_s,
-        **_aftermath(impact.applied),
-        "heal": None if impact.healed is None else _aftermath(impact.healed),
+        **_aftermath(impact.applied, steady),
+        "heal": None if impact.healed is None else _aftermath(impact.healed, steady),
     }
 
 
-def _aftermath(aftermath: Aftermath) -> dict[str, Any]:
+def _aftermath(aftermath: Aftermath, steady: Steady) -> dict[str, Any]:
+    """`errors_as_in_steady` is how many there would have been at the steady phase's level, without any fault."""
     recovery = aftermath.recovery
     return {
         "first_error_s": recovery.first_error_s,
         "recovered_s": recovery.recovered_s,
         "time_to_recover_s": recovery.time_to_recover_s,
         "errors": recovery.errors,
+        "errors_as_in_steady": recovery.sent * steady.not_ok_share,
         "control_path": aftermath.control,
         "shared_with": aftermath.shared_with,
     }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.results.columns import Requests
+from testbed.results.control_path import ControlPath, control_path
 from testbed.results.facts import AppliedFault
-from testbed.results.recovery import Aftermath, ControlPath, control_path, impacts, recovery
+from testbed.results.recovery import Aftermath, Steady, impacts, recovery
 from testbed.results.tables import SCHEMAS
 
 NOTHING = {name: SCHEMAS[name].empty_table() for name in ("events", "pushes")}
@@ -153,6 +155,77 @@ def test_what_a_fault_met_in_flight_counts_for_the_fault_and_what_a_heal_met_doe
     assert (impact.applied.recovery.errors.failed, impact.applied.recovery.errors.unknown) == (1, 1)
     assert impact.healed is not None
     assert impact.healed.recovery.errors.unknown == 0
+
+
+Part = tuple[np.ndarray, np.ndarray]
+"""When requests were sent, and which of them failed."""
+
+
+def _background(chance: np.random.Generator, start_s: float, end_s: float, per_s: float, share: float) -> Part:
+    """Poisson arrivals, of which a share is not ok by chance."""
+    at_s = chance.uniform(start_s, end_s, chance.poisson(per_s * (end_s - start_s)))
+    return at_s, chance.random(len(at_s)) < share
+
+
+def _time_to_recover_s(parts: list[Part], at_s: float, end_s: float) -> float | None:
+    """As a run with one fault at `at_s` and a steady phase before it is judged."""
+    sent_s, not_ok = (np.concatenate(column) for column in zip(*parts, strict=True))
+    requests = Requests(sent_s, sent_s, sent_s, sent_s + 0.005, np.full(len(sent_s), 5.0), ~not_ok, not_ok)
+    steady = Steady(int((sent_s < at_s).sum()), int(not_ok[sent_s < at_s].sum()))
+    return recovery(requests, at_s, end_s, steady).time_to_recover_s
+
+
+def test_a_kill_that_costs_three_requests_among_errors_all_the_time_recovers_within_a_second() -> None:
+    """Judged against 99 % it would recover when the last unlucky window ends, seconds later or never."""
+    kill: Part = (np.array([8.0, 8.02, 8.04]), np.full(3, True))
+    for seed in range(20):
+        recovered_s = _time_to_recover_s(
+            [_background(np.random.default_rng(seed), 0.0, 20.0, 100.0, 0.02), kill], 8.0, 20.0
+        )
+        assert recovered_s is not None
+        assert recovered_s < 1.0
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize("per_s", [20.0, 100.0, 400.0])
+def test_errors_as_in_the_steady_phase_are_an_outage_in_one_of_a_hundred_aftermaths_at_most(
+    per_s: float, share: float
+) -> None:
+    runs, alarms = 100, 0
+    for seed in range(runs):
+        sent_s, not_ok = _background(np.random.default_rng(seed), 0.0, 30.0, per_s, share)
+        if not_ok[sent_s < 15.0].any():
+            alarms += _time_to_recover_s([(sent_s, not_ok)], 15.0, 30.0) != 0.0
+    # Three standard errors beyond one percent.
+    assert alarms <= runs * 0.01 + 3 * (runs * 0.01) ** 0.5
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize("per_s", [100.0, 400.0])
+@pytest.mark.parametrize("outage_s", [1.0, 3.0])
+def test_an_outage_among_errors_all_the_time_is_seen_and_ends_when_it_ends(
+    per_s: float, share: float, outage_s: float
+) -> None:
+    """One of three requests fails, as when one of three zones is lost."""
+    found = []
+    for seed in range(40):
+        chance = np.random.default_rng(seed)
+        parts = [
+            _background(chance, 0.0, 10.0, per_s, share),
+            _background(chance, 10.0, 10.0 + outage_s, per_s, share + (1 - share) / 3),
+            _background(chance, 10.0 + outage_s, 25.0, per_s, share),
+        ]
+        found.append(_time_to_recover_s(parts, 10.0, 25.0))
+    measured = sorted(math.inf if recovered_s is None else recovered_s for recovered_s in found)
+    assert measured[20] == pytest.approx(outage_s, abs=0.08)
+    assert measured[4] > outage_s - 0.2
+    assert measured[-4] < outage_s + 0.3
+
+
+def test_a_steady_phase_without_errors_leaves_the_threshold_of_99_percent_alone() -> None:
+    rows = _steady(0, 3) + _steady(3, 3.02, "failed") + _steady(3.02, 10)
+    got = recovery(Requests.of(_table(rows)), 3.0, 10.0, Steady(300, 0))
+    assert got.time_to_recover_s == pytest.approx(0.01)
 
 
 def _kept(*faults: AppliedFault, rows: list[Row]) -> dict[str, Aftermath]:

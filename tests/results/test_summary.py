@@ -58,6 +58,25 @@ def test_the_summary_says_what_clients_suffered_and_how_the_control_plane_follow
     ]
 
 
+def test_errors_of_the_steady_phase_stand_beside_those_of_a_fault(run_dir: Path) -> None:
+    assert summarize(run_dir)["recovery_baseline"]["steady_not_ok_share"] == 0.0
+    _change(run_dir, faults=(AppliedFault("late", 8.0, 8.0, instant=True),))
+    summary = summarize(run_dir)
+    # What was lost from 6 s to 6.8 s is now of the steady phase, from 2 s to 8 s.
+    share = 40 / (6 * 150)
+    assert summary["recovery_baseline"] == {
+        "steady_not_ok_share": share,
+        "steady_below_target": True,
+        "target_success_rate": 0.99,
+    }
+    assert summary["faults"][0]["errors_as_in_steady"] == pytest.approx(10 * 150 * share)
+    console = Console(width=100)
+    with console.capture() as printed:
+        console.print(render(summary, Path("runs/r")))
+    assert "95.55 % of the steady phase was ok, which is below 99%: recovered means no worse" in printed.get()
+    assert "as steady" in printed.get()
+
+
 def test_the_summary_can_be_made_again_from_the_folder_alone(run_dir: Path) -> None:
     first = summarize(run_dir)
     content = (run_dir / "summary.json").read_bytes()
