@@ -159,14 +159,19 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
     """Analyse a result folder again and print its summary."""
+    from testbed.results.damage import BadRunFolder
+    from testbed.results.folder import check_run_folder
     from testbed.results.report import render as render_report
     from testbed.results.summary import summarize
     from testbed.results.verdict import EXIT_CODES
 
     try:
+        check_run_folder(run_dir)
         summary = summarize(run_dir)
-    except FileNotFoundError as error:
-        _fail(f"{run_dir} is not the folder of a finished run: {error.filename} is missing", EXIT_BAD_INPUT)
+    except BadRunFolder as error:
+        _fail("\n".join(error.problems), EXIT_BAD_INPUT)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     else:
