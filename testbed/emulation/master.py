@@ -31,6 +31,7 @@ from testbed.emulation.actors import Actor, tell, until
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.protobuf import shared_to_any
 from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
+from testbed.emulation.vigil import Attended, in_short
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkSample, LinkTable
 
@@ -40,8 +41,9 @@ MAIL_S = 0.05
 """What it then takes to read what has come in meanwhile."""
 
 
-class Master:
+class Master(Attended):
     def __init__(self, cluster: ClusterSpec, topology: Topology, place: str) -> None:
+        super().__init__()
         self._plane = ControlPlane(cluster)
         self._place = place
         self._topology = topology
@@ -54,7 +56,6 @@ class Master:
         self._load_generators: list[Actor] = []
         self._gateways: dict[str, tuple[str, SocketAddress]] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
-        self._failure: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._events: list[Recorded] = []
         self._pushes: dict[tuple[str, str, str], Push] = {}
@@ -101,9 +102,6 @@ class Master:
         return self._links_changed()
 
     async def readiness(self) -> Readiness:
-        """Raises what went wrong in here before, while nobody waited for it."""
-        if self._failure is not None:
-            raise self._failure
         pods = self._plane.pods()
         return Readiness(sum(pod.ready for pod in pods), self._total_pods, tuple(self._plane.not_ready()))
 
@@ -112,9 +110,7 @@ class Master:
         return tuple(self._started.values())
 
     async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
-        """Events since the last call; the master has no link of its own. Raises what went wrong in here before."""
-        if self._failure is not None:
-            raise self._failure
+        """Events since the last call; the master has no link of its own."""
         events, self._events = self._events, []
         return events, []
 
@@ -204,7 +200,7 @@ class Master:
         try:
             yield
         except Exception as failure:
-            self._failure = failure
+            self.report_defect(f"a defect of the control plane: {in_short(failure)}")
             raise
 
 

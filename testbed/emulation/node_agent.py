@@ -7,6 +7,7 @@ actor itself outlives a crash of the emulated node: a machine without power stil
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ from testbed.emulation.reports import (
     latest_lease_only,
 )
 from testbed.emulation.sidecar import Sidecar
+from testbed.emulation.vigil import ActorLost, Attended, Watched, in_short
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
@@ -82,12 +84,16 @@ class _HeldPod:
     pod: PodObject
     address: PodAddress
     lifecycle: PodLifecycle
-    actors: dict[Process, Actor] = field(default_factory=dict)
+    actors: dict[Process, Watched] = field(default_factory=dict)
     lives: dict[Process, int] = field(default_factory=dict)
     running: set[Process] = field(default_factory=set)
 
+    def dismiss(self) -> None:
+        for actor in self.actors.values():
+            actor.dismiss()
 
-class NodeAgent:
+
+class NodeAgent(Attended):
     def __init__(
         self,
         name: str,
@@ -103,6 +109,7 @@ class NodeAgent:
     ) -> None:
         """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
         supervises the node's pods lives."""
+        super().__init__()
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -166,7 +173,7 @@ class NodeAgent:
         for held in self._pods.values():
             self._step(held, PowerLost())
             held.running.clear()
-        await asyncio.gather(*(tell(actor, "kill") for held in self._pods.values() for actor in held.actors.values()))
+        await self._everywhere("kill", *self._pods.values())
         return time.monotonic(), killed
 
     # --- the world does something to it --------------------------------------------------------------------------
@@ -181,11 +188,13 @@ class NodeAgent:
         self._links.lift(action.fault)
         return self._links_changed(self._relay.lift(action.fault))
 
-    async def kill_pod(self, pod: str, due_s: float) -> float:
-        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds."""
-        held = self._pods[pod]
+    async def kill_pod(self, pod: str, due_s: float) -> float | None:
+        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds; None if none ran."""
         await until(due_s)
-        await asyncio.gather(*(actor.kill.remote() for actor in held.actors.values()))
+        held = self._pods.get(pod)
+        if held is None or not held.running:
+            return None
+        await self._everywhere("kill", held)
         return time.monotonic()
 
     # --- the control plane wants something -----------------------------------------------------------------------
@@ -203,7 +212,7 @@ class NodeAgent:
                     self._kube_proxy.take(resources)
                     self._report(ConfigAcked(self._kube_proxy.name, type_url, version))
                 case EncodedPush(proxy, type_url, version, resources) if proxy in self._pods:
-                    self._pods[proxy].actors["proxy"].publish.remote(type_url, version, resources)
+                    self._pods[proxy].actors["proxy"].actor.publish.remote(type_url, version, resources)
 
     # --- its pods report -----------------------------------------------------------------------------------------
 
@@ -248,7 +257,9 @@ class NodeAgent:
     async def shut_down(self) -> None:
         """End everything in good order."""
         self._closing = True
-        await asyncio.gather(*(tell(actor, "stop") for held in self._pods.values() for actor in held.actors.values()))
+        await self._everywhere("stop", *self._pods.values())
+        for held in self._pods.values():
+            held.dismiss()
         self._relay.stop()
         self._kube_proxy.close()
 
@@ -278,6 +289,7 @@ class NodeAgent:
             case RunProbe(kind, _):
                 self._spawn(self._probe(held, kind))
             case Report(PodStopped() as stopped):
+                held.dismiss()
                 del self._pods[held.pod.name]  # the last handles of its actors go with it, and so the actors
                 self._report(stopped)
             case Report(event):
@@ -290,7 +302,7 @@ class NodeAgent:
             if process not in held.actors:
                 held.actors[process] = self._actor(held, process)
         results = await asyncio.gather(
-            *(held.actors[process].start.remote(life) for process, life in lives.items()), return_exceptions=True
+            *(held.actors[process].ask("start", life) for process, life in lives.items()), return_exceptions=True
         )
         if not self._powered or any(held.lives[process] != life for process, life in lives.items()):
             return  # the power went off meanwhile, and perhaps on again
@@ -304,7 +316,8 @@ class NodeAgent:
 
     async def _stop(self, held: _HeldPod, process: Process) -> None:
         if process in held.actors:
-            await held.actors[process].stop.remote()
+            with contextlib.suppress(ActorLost):
+                await held.actors[process].ask("stop")
         if process not in held.running:
             self._step(held, ProcessExited(process, 0))
 
@@ -316,7 +329,23 @@ class NodeAgent:
         ok, message = await run_probe(probe, held.address.app, env)
         self._step(held, ProbeFinished(kind, ok, message))
 
-    def _actor(self, held: _HeldPod, process: Process) -> Actor:
+    async def _everywhere(self, method: str, *pods: _HeldPod) -> None:
+        """Ask all actors of these pods. One that is lost does not hear; those who watch know of it."""
+        asked = (actor.ask(method) for held in pods for actor in held.actors.values())
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, ActorLost):
+                raise answer
+
+    def _actor(self, held: _HeldPod, process: Process) -> Watched:
+        what = "sidecar" if process == "proxy" else "container"
+        title = f"the supervisor of pod {held.pod.name} ({what}) on node {self._name}"
+        return Watched(self._new_actor(held, process), title, self._broken)
+
+    def _broken(self, what: str) -> None:
+        if not self._closing:
+            self.report_defect(what)
+
+    def _new_actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
             return self._supervisor(Sidecar, held.pod.name)
         # Every pod draws numbers of its own from the run's seed.
@@ -382,4 +411,11 @@ class NodeAgent:
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        # Nobody waits for it: what went wrong in it must not pass for a slow node.
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._broken(f"a defect of the agent of node {self._name}: {in_short(error)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _FILE = "facts.json"
+_NAMED = 4
+
+
+def named(victims: Sequence[str]) -> str:
+    """For people: the first few by name."""
+    more = len(victims) - _NAMED
+    return ", ".join(victims[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,10 @@ class AppliedFault:
     """It has no duration, and so no heal: a kill."""
     by_command: bool = False
     """A command of the user's did it, in its own time."""
+    victims: tuple[str, ...] | None = None
+    """Pods, nodes, machines or directed links (`a > b`) that it hit; None where nobody noted it."""
+    hit_nothing: str = ""
+    """Why there are no victims."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,8 @@ def _fault(impact: FaultImpact, steady: Steady) -> dict[str, Any]:
         "declared_at_s": fault.declared_at_s,
         "applied_s": fault.applied_s,
         "healed_s": fault.healed_s,
+        "victims": fault.victims,
+        "hit_nothing": fault.hit_nothing,
         **_aftermath(impact.applied, steady),
         "heal": None if impact.healed is None else _aftermath(impact.healed, steady),
     }

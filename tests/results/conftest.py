@@ -23,7 +23,7 @@ FACTS = RunFacts(
     end_s=END_S,
     ready_s=11.25,
     sources=tuple(LoadSource(zone, float(RATE_PER_S), "constant") for zone in ZONES),
-    faults=(AppliedFault("lose-east-a", 6.0, 6.001, 12.0),),
+    faults=(AppliedFault("lose-east-a", 6.0, 6.001, 12.0, victims=("east-a-1",)),),
     expectations=(
         Expectation("success_rate", "all", None, None, 0.98, None, "success_rate at least 98%"),
         Expectation("time_to_recover", "all", "lose-east-a", None, None, 3.0, "time_to_recover lose-east-a at most 3s"),
