@@ -5,6 +5,7 @@ Gateway -> web's Envoy -> web -> web's Envoy -> orders' Envoy -> orders, without
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -100,6 +101,6 @@ class NotServing(Exception):
 
 @retry(retry=retry_if_exception_type((OSError, NotServing)), stop=stop_after_delay(20), wait=wait_fixed(0.1))
 def _await_answer(gateway: SocketAddress) -> None:
-    status = http_status(gateway, "/", timeout_s=1.0)
+    status = asyncio.run(http_status(gateway, "/", timeout_s=1.0))
     if status != 200:
         raise NotServing(f"status {status}")

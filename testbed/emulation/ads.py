@@ -65,6 +65,9 @@ class AdsServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
+        """Listen; nothing happens where it does already."""
+        if self._server is not None:
+            return
         self._server = grpc.aio.server()
         handler = grpc.stream_stream_rpc_method_handler(
             self._stream,
@@ -76,8 +79,10 @@ class AdsServer:
         await self._server.start()
 
     async def stop(self) -> None:
+        """End every stream and listen no more, until the next start."""
         if self._server is not None:
-            await self._server.stop(grace=None)
+            server, self._server = self._server, None
+            await server.stop(grace=None)
 
     def publish(self, type_url: str, version: str, resources: tuple[bytes, ...]) -> None:
         """Replace all resources of one type; every connected proxy that wants the type is sent them."""

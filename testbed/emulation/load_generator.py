@@ -7,7 +7,6 @@ Supervises and checks; which gateway is healthy enough to be entered is `control
 from __future__ import annotations
 
 import asyncio
-import http.client
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -26,7 +25,6 @@ from testbed.emulation.actors import until
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines
 from testbed.emulation.reports import MachineFolders, Recorded
-from testbed.emulation.vigil import Attended
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
@@ -55,7 +53,7 @@ class LoadProgress:
     error: str | None = None
 
 
-class LoadGenerator(Attended):
+class LoadGenerator:
     def __init__(
         self,
         zone: str,
@@ -66,7 +64,6 @@ class LoadGenerator(Attended):
         folders: MachineFolders,
         seed: int,
     ) -> None:
-        super().__init__()
         self._zone = zone
         self._place = f"clients/{zone}"
         self._topology = topology
@@ -205,9 +202,8 @@ class LoadGenerator(Attended):
     async def _check_entry(self, zone: str) -> None:
         timeout_s = self._timings.entry_check_timeout_s
         try:
-            status = await asyncio.to_thread(http_status, self._entry_listener(zone), READY_PATH, timeout_s)
-            healthy = status == 200
-        except (OSError, http.client.HTTPException):
+            healthy = await http_status(self._entry_listener(zone), READY_PATH, timeout_s) == 200
+        except OSError:
             healthy = False
         answer = self._entry.handle_check(zone, healthy, time.monotonic())
         if answer is not None:

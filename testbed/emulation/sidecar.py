@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,12 @@ from testbed.emulation import envoy
 from testbed.emulation.actors import Actor
 from testbed.emulation.ads import AdsServer
 from testbed.emulation.container import ACCESS_SUFFIX
+from testbed.emulation.http_get import get
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 from testbed.emulation.reports import MachineFolders
-from testbed.emulation.vigil import Attended
 
 STOP_GRACE_S = 2.0
+ADMIN_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +47,23 @@ class SidecarPaths:
         )
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("envoy-admin", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def admin_get(socket_path: Path, path: str, timeout_s: float = 1.0) -> str:
-    """Answer of Envoy's admin interface on its Unix socket. Raises OSError or http.client.HTTPException."""
-    connection = _UnixConnection(socket_path, timeout_s)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
-
-
 class NotLiveYet(Exception):
     """Envoy answers, but has not taken in all of its first configuration."""
 
 
-@retry(retry=retry_if_exception_type((OSError, http.client.HTTPException, NotLiveYet)), wait=wait_fixed(0.05))
+@retry(retry=retry_if_exception_type((OSError, NotLiveYet)), wait=wait_fixed(0.05))
 async def envoy_is_live(admin_socket: Path) -> None:
     """Return once Envoy serves: /ready says LIVE when all of its first configuration is in place."""
-    state = await asyncio.to_thread(admin_get, admin_socket, "/ready")
+    async with asyncio.timeout(ADMIN_TIMEOUT_S):
+        state = (await get(admin_socket, "/ready")).body.decode()
     if not state.startswith("LIVE"):
         raise NotLiveYet(state.strip())
 
 
-class Sidecar(Attended):
+class Sidecar:
     """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
 
     def __init__(self, agent: Actor, folders: MachineFolders, pod: str) -> None:
-        super().__init__()
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)
@@ -99,15 +77,12 @@ class Sidecar(Attended):
             acked=self._acked,
             rejected=lambda type_url, version, error: self._tell("rejected", type_url, version, error),
         )
-        self._serving = False
         self._configured = asyncio.Event()
         self._readiness: asyncio.Task[None] | None = None
 
     async def start(self, life: int) -> None:
         """Start Envoy for the `life`-th time. Raises OSError when the program cannot be started."""
-        if not self._serving:
-            await self._ads.start()
-            self._serving = True
+        await self._ads.start()
         self._ads.forget()
         self._configured.clear()
         paths = self._paths
