@@ -176,6 +176,7 @@ class _Process:
     state: State = State.WAITING
     start_s: float | None = None
     """When to start it while it is in BACK_OFF."""
+    starts: int = 0
     backoff_s: float | None = None
     restarted_s: float = 0.0
     exit_reason: str = ""
@@ -259,7 +260,6 @@ class PodLifecycle:
         self._reset_probers()
         self._address: PodAddress | None = None
         self._proxy_ready = False
-        self._restarts = 0
         self._requested = False
         self._reported = (False, "")
 
@@ -325,7 +325,8 @@ class PodLifecycle:
         if not self._all_run():
             return []
         self._reported = (False, "")
-        return [Report(PodStarted(self._node, self._pod.name, address, self._restarts))]
+        restarts = max(process.starts for process in self._processes.values()) - 1
+        return [Report(PodStarted(self._node, self._pod.name, address, restarts))]
 
     def _exited(self, name: Process, code: int, now: float) -> list[KubeletCommand]:
         process = self._processes.get(name)
@@ -363,8 +364,7 @@ class PodLifecycle:
     def _power_restored(self, now: float) -> list[KubeletCommand]:
         for process in self._processes.values():
             process.move(Trigger.POWER_RESTORED)
-        if self._requested and not self.stopped:
-            self._restarts += 1
+        if self._requested:
             self._schedule_waiting(now)
         return self._stopped_reports()
 
@@ -377,7 +377,7 @@ class PodLifecycle:
             if process.start_s is not None and now >= process.start_s:
                 if process.state is State.BACK_OFF:
                     process.restarted_s = now
-                    self._restarts += 1
+                process.starts += 1
                 moved = process.move(Trigger.START)
                 assert moved, f"{process.name} of pod {self._pod.name} has a start time while {process.state.value}"
                 process.start_s = None

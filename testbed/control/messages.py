@@ -26,7 +26,11 @@ class LeaseRenewed:
 
 @dataclass(frozen=True, slots=True)
 class PodStarted:
-    """All processes of the pod run; it may not be ready yet."""
+    """All processes of the pod run; it may not be ready yet.
+
+    `restarts` is how often its processes were started again, all at once or one: of several, the one that was most
+    often. A kill of the whole pod is one restart.
+    """
 
     node: str
     pod: str

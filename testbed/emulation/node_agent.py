@@ -7,7 +7,6 @@ actor itself outlives a crash of the emulated node: a machine without power stil
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,7 +62,7 @@ from testbed.emulation.reports import (
     latest_lease_only,
 )
 from testbed.emulation.sidecar import Sidecar
-from testbed.emulation.vigil import ActorLost, Attended, Watched, in_short
+from testbed.emulation.unwatched import Unwatched
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
@@ -84,16 +83,12 @@ class _HeldPod:
     pod: PodObject
     address: PodAddress
     lifecycle: PodLifecycle
-    actors: dict[Process, Watched] = field(default_factory=dict)
+    actors: dict[Process, Actor] = field(default_factory=dict)
     lives: dict[Process, int] = field(default_factory=dict)
     running: set[Process] = field(default_factory=set)
 
-    def dismiss(self) -> None:
-        for actor in self.actors.values():
-            actor.dismiss()
 
-
-class NodeAgent(Attended):
+class NodeAgent:
     def __init__(
         self,
         name: str,
@@ -109,7 +104,6 @@ class NodeAgent(Attended):
     ) -> None:
         """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
         supervises the node's pods lives."""
-        super().__init__()
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -128,7 +122,8 @@ class NodeAgent(Attended):
         self._powered = False
         self._closing = False
         self._events: list[Recorded] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._unwatched = Unwatched()
+        self._while_powered: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._to_master: ControlChannel[Reported] | None = None
 
@@ -157,8 +152,7 @@ class NodeAgent(Attended):
         self._report(NodeRegistered(self._name, relays))
         if self._kube_proxy.addresses:
             self._report(ProxyConnected(self._kube_proxy.name))
-        self._spawn(self._renew_lease())
-        self._spawn(self._restart_pods())
+        self._while_powered = [self._unwatched.spawn(self._renew_lease()), self._unwatched.spawn(self._restart_pods())]
         return time.monotonic()
 
     async def crash(self) -> tuple[float, list[str]]:
@@ -167,13 +161,15 @@ class NodeAgent(Attended):
         Returns when, in monotonic seconds, and the pods whose proxies ran.
         """
         self._powered = False
+        for task in self._while_powered:
+            task.cancel()
         assert self._to_master is not None, "boot() comes first"
         self._to_master.drop_waiting()
         killed = [held.pod.name for held in self._pods.values() if "proxy" in held.running]
         for held in self._pods.values():
             self._step(held, PowerLost())
             held.running.clear()
-        await self._everywhere("kill", *self._pods.values())
+        await asyncio.gather(*(tell(actor, "kill") for held in self._pods.values() for actor in held.actors.values()))
         return time.monotonic(), killed
 
     # --- the world does something to it --------------------------------------------------------------------------
@@ -188,18 +184,20 @@ class NodeAgent(Attended):
         self._links.lift(action.fault)
         return self._links_changed(self._relay.lift(action.fault))
 
-    async def kill_pod(self, pod: str, due_s: float) -> float | None:
-        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds; None if none ran."""
+    async def kill_pod(self, pod: str, due_s: float) -> float:
+        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds."""
+        held = self._pods[pod]
         await until(due_s)
-        held = self._pods.get(pod)
-        if held is None or not held.running:
-            return None
-        await self._everywhere("kill", held)
+        await asyncio.gather(*(actor.kill.remote() for actor in held.actors.values()))
         return time.monotonic()
 
     # --- the control plane wants something -----------------------------------------------------------------------
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
+        with self._unwatched.work():
+            self._take_commands(commands)
+
+    def _take_commands(self, commands: list[NodeCommand]) -> None:
         for command in commands:
             match command:
                 case StartPod(_, pod):
@@ -212,7 +210,7 @@ class NodeAgent(Attended):
                     self._kube_proxy.take(resources)
                     self._report(ConfigAcked(self._kube_proxy.name, type_url, version))
                 case EncodedPush(proxy, type_url, version, resources) if proxy in self._pods:
-                    self._pods[proxy].actors["proxy"].actor.publish.remote(type_url, version, resources)
+                    self._pods[proxy].actors["proxy"].publish.remote(type_url, version, resources)
 
     # --- its pods report -----------------------------------------------------------------------------------------
 
@@ -224,24 +222,26 @@ class NodeAgent(Attended):
         held.running.discard(process)
         if self._powered and not self._closing:
             self._record("Pod", pod, "ProcessExited", {"process": process, "code": code, "last_lines": last_words})
-        self._step(held, ProcessExited(process, code))
+        with self._unwatched.work():
+            self._step(held, ProcessExited(process, code))
 
     async def proxy_reported(self, pod: str, what: str, at_s: float, details: tuple[str, ...]) -> None:
         """The proxy connected, acknowledged or rejected configuration, or serves; `at_s` in monotonic seconds."""
         held = self._pods.get(pod)
         if held is None or not self._powered or self._closing:
             return
-        match what, details:
-            case "connected", ():
-                self._report(ProxyConnected(pod), at_s)
-            case "acked", (type_url, version):
-                self._report(ConfigAcked(pod, type_url, version), at_s)
-            case "rejected", (type_url, version, error):
-                self._report(ConfigRejected(pod, type_url, version, error), at_s)
-            case "ready", ():
-                self._step(held, ProxyReady(True))
-            case _:
-                raise AssertionError(f"proxy of {pod} reported {what} {details}")
+        with self._unwatched.work():
+            match what, details:
+                case "connected", ():
+                    self._report(ProxyConnected(pod), at_s)
+                case "acked", (type_url, version):
+                    self._report(ConfigAcked(pod, type_url, version), at_s)
+                case "rejected", (type_url, version, error):
+                    self._report(ConfigRejected(pod, type_url, version, error), at_s)
+                case "ready", ():
+                    self._step(held, ProxyReady(True))
+                case _:
+                    raise AssertionError(f"proxy of {pod} reported {what} {details}")
 
     # --- the run asks --------------------------------------------------------------------------------------------
 
@@ -250,16 +250,15 @@ class NodeAgent(Attended):
         return [held.pod for held in self._pods.values() if held.running and held.running == set(held.actors)]
 
     async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
-        """What was recorded since the last call."""
+        """What was recorded since the last call. Raises what went wrong in here before, while nobody waited for it."""
+        self._unwatched.check()
         events, self._events = self._events, []
         return events, self._relay.drain_samples()
 
     async def shut_down(self) -> None:
         """End everything in good order."""
         self._closing = True
-        await self._everywhere("stop", *self._pods.values())
-        for held in self._pods.values():
-            held.dismiss()
+        await asyncio.gather(*(tell(actor, "stop") for held in self._pods.values() for actor in held.actors.values()))
         self._relay.stop()
         self._kube_proxy.close()
 
@@ -282,14 +281,13 @@ class NodeAgent(Attended):
     def _carry_out(self, held: _HeldPod, command: KubeletCommand) -> None:
         match command:
             case StartProcesses(processes):
-                self._spawn(self._start(held, processes))
+                self._unwatched.spawn(self._start(held, processes))
             case KillProcesses(processes):
                 for process in processes:
-                    self._spawn(self._stop(held, process))
+                    self._unwatched.spawn(self._stop(held, process))
             case RunProbe(kind, _):
-                self._spawn(self._probe(held, kind))
+                self._unwatched.spawn(self._probe(held, kind))
             case Report(PodStopped() as stopped):
-                held.dismiss()
                 del self._pods[held.pod.name]  # the last handles of its actors go with it, and so the actors
                 self._report(stopped)
             case Report(event):
@@ -302,7 +300,7 @@ class NodeAgent(Attended):
             if process not in held.actors:
                 held.actors[process] = self._actor(held, process)
         results = await asyncio.gather(
-            *(held.actors[process].ask("start", life) for process, life in lives.items()), return_exceptions=True
+            *(held.actors[process].start.remote(life) for process, life in lives.items()), return_exceptions=True
         )
         if not self._powered or any(held.lives[process] != life for process, life in lives.items()):
             return  # the power went off meanwhile, and perhaps on again
@@ -316,8 +314,7 @@ class NodeAgent(Attended):
 
     async def _stop(self, held: _HeldPod, process: Process) -> None:
         if process in held.actors:
-            with contextlib.suppress(ActorLost):
-                await held.actors[process].ask("stop")
+            await held.actors[process].stop.remote()
         if process not in held.running:
             self._step(held, ProcessExited(process, 0))
 
@@ -325,27 +322,14 @@ class NodeAgent(Attended):
         template = held.pod.template
         probe = template.readiness if kind == "readiness" else template.liveness
         assert probe is not None, f"{held.pod.name} has no {kind} probe"
-        _, env = command_line(held.pod, held.address, 0, self._kube_proxy.addresses, self._folders.logs)
+        env: dict[str, str] = {}
+        if probe.kind == "exec":
+            _, env = command_line(held.pod, held.address, 0, self._kube_proxy.addresses, self._folders.logs)
+            env = {**self._folders.environment(), **env}
         ok, message = await run_probe(probe, held.address.app, env)
         self._step(held, ProbeFinished(kind, ok, message))
 
-    async def _everywhere(self, method: str, *pods: _HeldPod) -> None:
-        """Ask all actors of these pods. One that is lost does not hear; those who watch know of it."""
-        asked = (actor.ask(method) for held in pods for actor in held.actors.values())
-        for answer in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(answer, BaseException) and not isinstance(answer, ActorLost):
-                raise answer
-
-    def _actor(self, held: _HeldPod, process: Process) -> Watched:
-        what = "sidecar" if process == "proxy" else "container"
-        title = f"the supervisor of pod {held.pod.name} ({what}) on node {self._name}"
-        return Watched(self._new_actor(held, process), title, self._broken)
-
-    def _broken(self, what: str) -> None:
-        if not self._closing:
-            self.report_defect(what)
-
-    def _new_actor(self, held: _HeldPod, process: Process) -> Actor:
+    def _actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
             return self._supervisor(Sidecar, held.pod.name)
         # Every pod draws numbers of its own from the run's seed.
@@ -375,21 +359,21 @@ class NodeAgent(Attended):
 
     def _advance(self) -> None:
         now_s = time.monotonic()
-        for held in list(self._pods.values()):
-            due_s = held.lifecycle.next_deadline()
-            if due_s is not None and due_s <= now_s:
-                self._step(held, None)
-        self._look_ahead()
+        with self._unwatched.work():
+            for held in list(self._pods.values()):
+                due_s = held.lifecycle.next_deadline()
+                if due_s is not None and due_s <= now_s:
+                    self._step(held, None)
+            self._look_ahead()
 
     async def _restart_pods(self) -> None:
         for held in list(self._pods.values()):
-            if not self._powered:
-                return
-            self._step(held, PowerRestored())
-            await asyncio.sleep(RESTART_SPACING_S)
+            if held.pod.name in self._pods:  # else it was stopped while others started
+                self._step(held, PowerRestored())
+                await asyncio.sleep(RESTART_SPACING_S)
 
     async def _renew_lease(self) -> None:
-        while self._powered and not self._closing:
+        while not self._closing:
             self._report(LeaseRenewed(self._name))
             await asyncio.sleep(self._timings.lease_renew_s)
 
@@ -407,15 +391,3 @@ class NodeAgent(Attended):
 
     def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
         self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        # Nobody waits for it: what went wrong in it must not pass for a slow node.
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._broken(f"a defect of the agent of node {self._name}: {in_short(error)}")

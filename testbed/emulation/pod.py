@@ -10,12 +10,11 @@ from testbed.emulation.actors import Actor
 from testbed.emulation.container import command_line
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 from testbed.emulation.reports import MachineFolders
-from testbed.emulation.vigil import Attended
 
 STOP_GRACE_S = 2.0
 
 
-class Pod(Attended):
+class Pod:
     """Supervises one container process; tells its node agent when it exits."""
 
     def __init__(
@@ -27,7 +26,6 @@ class Pod(Attended):
         seed: int,
         services: Mapping[str, SocketAddress],
     ) -> None:
-        super().__init__()
         self._name = pod.name
         self._agent = agent
         self._environment = folders.environment()

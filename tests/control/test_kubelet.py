@@ -14,6 +14,7 @@ from testbed.control.kubelet import (
     PowerLost,
     PowerRestored,
     ProbeFinished,
+    Process,
     ProcessesStarted,
     ProcessExited,
     ProxyReady,
@@ -271,3 +272,32 @@ def test_any_order_of_events_keeps_the_invariants(
                     assert not running
         deadline_s = pod.next_deadline()
         assert deadline_s is None or deadline_s > now
+
+
+@pytest.mark.parametrize("order", [("app", "proxy"), ("proxy", "app")])
+@pytest.mark.parametrize("between", ["both end first", "one is back before the other ends"])
+def test_a_kill_of_all_processes_is_one_restart(order: tuple[Process, Process], between: str) -> None:
+    pod = started()
+    first, second = order
+    reports: list[KubeletCommand] = []
+    reports += pod.handle(ProcessExited(first, 137), 1.0)
+    if between == "one is back before the other ends":
+        reports += pod.handle(ProcessesStarted((first,), ADDRESS), 1.1)
+    reports += pod.handle(ProcessExited(second, 137), 1.2)
+    if between == "both end first":
+        reports += pod.handle(ProcessesStarted((first,), ADDRESS), 1.3)
+    reports += pod.handle(ProcessesStarted((second,), ADDRESS), 1.3)
+    counts = [
+        command.event.restarts
+        for command in reports
+        if isinstance(command, Report) and isinstance(command.event, PodStarted)
+    ]
+    assert counts[-1] == 1
+
+
+def test_a_power_cycle_is_one_restart_of_what_had_been_started_and_none_of_what_had_not() -> None:
+    for pod, restarts in ((started(), 1), (lifecycle(), 0)):
+        pod.handle(PowerLost(), 1.0)
+        pod.handle(PowerRestored(), 2.0)
+        pod.handle(StartRequested(), 2.0)
+        assert Report(PodStarted("a", "web-1", ADDRESS, restarts)) in pod.handle(BOTH_STARTED, 3.0)

@@ -1,0 +1,150 @@
+"""A node in this process, with real processes and sockets, and no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from testbed.control.messages import Event, PodReadinessChanged, PodStarted, PodStopped, StartPod, StopPod
+from testbed.control.objects import CommandWorkload, Pod, PodTemplate, Probe, Timings
+from testbed.control.topology import Locality, Place, Topology
+from testbed.emulation import node_agent
+from testbed.emulation.actors import handle_of
+from testbed.emulation.node_agent import NodeAgent
+from testbed.emulation.reports import MachineFolders, Reported
+from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from tests.emulation.loopback import DEADLINE_S, eventually
+
+NODE = "east-a-1"
+SLEEP = CommandWorkload((sys.executable, "-c", "import time; time.sleep(600)"))
+TEMPLATE = PodTemplate("web", SLEEP, mesh_mode="none")
+SERVER = CommandWorkload(
+    (sys.executable, "-m", "http.server", "--bind", "$(POD_IP)", "$(PORT)"),
+)
+LISTEN_AND_SLEEP = (
+    "import socket, sys, time; s = socket.create_server((sys.argv[1], int(sys.argv[2]))); time.sleep(600)"
+)
+HUNG = CommandWorkload((sys.executable, "-c", LISTEN_AND_SLEEP, "$(POD_IP)", "$(PORT)"))
+
+E = TypeVar("E", bound=Event)
+
+
+class Master:
+    """Takes down what the node reports."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def report(self, node: str, delivered_s: float, reports: list[Reported]) -> None:
+        self.events += [report.event for report in reports]
+
+    def of(self, kind: type[E], pod: str) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind) and getattr(event, "pod", None) == pod]
+
+
+def pod(name: str, template: PodTemplate = TEMPLATE) -> Pod:
+    return Pod(name, name.rpartition("-")[0], template, node=NODE)
+
+
+@asynccontextmanager
+async def running(tmp_path: Path) -> AsyncIterator[tuple[NodeAgent, Master]]:
+    topology = Topology(
+        (Place(NODE, Locality("east", "east-a")), Place("control-plane", Locality("east", ""), "control-plane"))
+    )
+    folders = MachineFolders(logs=tmp_path, sockets=tmp_path, run_id="testbed-none")
+    with LoopbackBlock.reserve() as block:
+        network = LoopbackNetwork(block.second_octet, [NODE, "control-plane"])
+        master = Master()
+        agent = NodeAgent(
+            NODE, topology, "control-plane", Timings(), network, handle_of(master), folders, 1, [], "node"
+        )
+        await agent.boot()
+        try:
+            yield agent, master
+        finally:
+            await agent.shut_down()
+
+
+async def start(agent: NodeAgent, master: Master, *pods: Pod) -> None:
+    await agent.take_commands([StartPod(NODE, each) for each in pods])
+    await eventually(lambda: all(master.of(PodStarted, each.name) for each in pods))
+
+
+async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_agent, "RESTART_SPACING_S", 0.05)
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1"), pod("web-2"), pod("web-3"))
+        await agent.crash()
+        master.events.clear()
+        await agent.power_on()
+        await agent.take_commands([StopPod(NODE, "web-2")])
+        await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-3"))
+        assert len(master.of(PodStopped, "web-2")) == 1
+        assert not master.of(PodStarted, "web-2")
+        await agent.records()
+
+
+async def test_a_node_that_loses_power_while_it_boots_starts_each_pod_once_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_agent, "RESTART_SPACING_S", 0.05)
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1"), pod("web-2"))
+        for _ in range(2):
+            await agent.crash()
+            master.events.clear()
+            await agent.power_on()
+        await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-2"))
+        assert [event.restarts for event in master.of(PodStarted, "web-2")] == [1]
+
+
+async def test_what_goes_wrong_in_a_task_that_nobody_watches_is_told_with_the_next_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> tuple[bool, str]:
+        raise KeyError("a defect")
+
+    async with running(tmp_path) as (agent, master):
+        monkeypatch.setattr(node_agent, "run_probe", broken)
+        probed = PodTemplate("web", SLEEP, mesh_mode="none", readiness=Probe("tcpSocket"))
+        await start(agent, master, pod("web-1", probed))
+
+        async def until_told() -> None:
+            while True:
+                await agent.records()
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(KeyError, match="a defect"):
+            await asyncio.wait_for(until_told(), DEADLINE_S)
+
+
+async def test_a_pod_that_is_killed_once_has_one_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1"))
+        await agent.kill_pod("web-1", time.monotonic())
+        await eventually(lambda: len(master.of(PodStarted, "web-1")) == 2)
+        assert master.of(PodStarted, "web-1")[-1].restarts == 1
+
+
+async def test_sixteen_hung_pods_of_a_node_do_not_disturb_the_probes_of_another(tmp_path: Path) -> None:
+    def probed(workload: CommandWorkload, timeout_s: float) -> PodTemplate:
+        probe = Probe(period_s=0.2, timeout_s=timeout_s, failure_threshold=1)
+        return PodTemplate("web", workload, mesh_mode="none", readiness=probe)
+
+    hung = [pod(f"hung-{number}", probed(HUNG, 20.0)) for number in range(16)]
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, *hung)
+        await start(agent, master, pod("web-1", probed(SERVER, 2.0)))
+        log = tmp_path / "web-1.log"
+        await eventually(lambda: log.exists() and log.read_text().count("GET / ") >= 6)
+        ready = [change.ready for change in master.of(PodReadinessChanged, "web-1")]
+        assert (ready[-1], ready.count(True)) == (True, 1)
