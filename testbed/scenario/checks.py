@@ -6,13 +6,14 @@ from testbed.scenario.cluster_checks import check_calls, check_capacity, check_s
 from testbed.scenario.experiment_checks import check_expectations, check_faults
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import ScenarioModel
-from testbed.scenario.traffic_checks import check_load, check_mesh
+from testbed.scenario.traffic_checks import check_load, check_mesh, check_protocols
 
 
 def check(model: ScenarioModel, findings: Findings) -> None:
     """Report everything that is wrong in a scenario whose single values are right."""
     check_topology(model, findings)
     check_services(model, findings)
+    check_protocols(model, findings)
     check_calls(model, findings)
     check_capacity(model, findings)
     check_mesh(model, findings)

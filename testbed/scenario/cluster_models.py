@@ -260,6 +260,15 @@ class TopologySpreadModel(Model):
     """Whether the skew is a rule or a preference."""
 
 
+def _http(value: Any) -> Any:
+    if value != "http":
+        raise ValueError(
+            f"must be http, not {shown(value)}: every call goes as HTTP/1.1 through a proxy; "
+            "TCP, TLS, HTTP/2 and gRPC are not emulated yet"
+        )
+    return value
+
+
 class ServiceModel(Model):
     """A service and the Deployment behind it."""
 
@@ -269,6 +278,11 @@ class ServiceModel(Model):
     """Port that callers use."""
     container_port: Annotated[int, Field(ge=1024, le=65535)] = 8080
     """Port that the container listens on."""
+    app_protocol: Annotated[Literal["http"], BeforeValidator(_http, json_schema_input_type=Literal["http"])] | None = (
+        None
+    )
+    """What the service speaks, in Kubernetes' word: `http` (HTTP/1.1). To be written where the port is known for
+    another protocol. Default http."""
     workload: WorkloadModel = WorkloadModel()
     """What its pods run."""
     readiness_probe: ProbeModel | None = None

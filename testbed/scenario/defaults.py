@@ -112,6 +112,7 @@ def _service(service: ServiceModel, fast: bool, seed: int) -> ServiceModel:
     liveness = service.liveness_probe
     return _with(
         service,
+        app_protocol="http",
         workload=_workload(service.workload, seed),
         readiness_probe=_probe(readiness, fast),
         liveness_probe=liveness and _probe(liveness, fast),

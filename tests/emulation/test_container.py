@@ -166,3 +166,11 @@ def test_a_declared_variable_replaces_the_one_that_the_testbed_sets() -> None:
 def test_a_gateway_has_no_container() -> None:
     with pytest.raises(AssertionError, match="cart-0 is a gateway"):
         command_line(pod(None), ADDRESS, 7, {}, LOGS)
+
+
+@pytest.mark.parametrize("mode", ["sidecar", "none"])
+def test_what_a_command_finds_in_its_environment_is_in_the_page_of_the_language(mode: MeshMode) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scenario.md").read_text()
+    services = {} if mode == "sidecar" else {"<service>": SocketAddress("127.20.0.9", 80)}
+    _, env = command_line(pod(CommandWorkload(("server",)), mode), ADDRESS, 0, services, LOGS)
+    assert [name for name in env if f"`{name}`" not in page] == []
