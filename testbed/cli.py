@@ -6,9 +6,12 @@ run or none at all, 130 interrupted.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import shutil
 import sys
 import time
+import traceback
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from testbed.emulation.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.lab.cli import lab
 from testbed.scenario import Scenario, ScenarioError, json_schema, load_scenario
 
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
 EXIT_BAD_INPUT = 2
 EXIT_INVALID = 3
-EXIT_INTERRUPTED = 130
 REPORT_COLUMNS = 110
 
 app = typer.Typer(
@@ -44,6 +47,20 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a key: spec.load.duration=20s. Repeatable.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="In place of the scenario's own seed.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"testbed {importlib.metadata.version('testbed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -73,19 +90,39 @@ def run(
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
     if machines > 1 and address is None:
         _fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
-    scenario = _load(file, overrides, seed)
-    _dry_run(file, scenario)
-    if not quiet:
-        _warn(scenario)
+    interrupts = Interrupts()
+    interrupts.install()
+    try:
+        scenario = _load(file, overrides, seed)
+        _dry_run(file, scenario)
+        if not quiet:
+            _warn(scenario)
+        _run(scenario, out, address, machines, hosting, interrupts, quiet=quiet, as_json=as_json)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+
+
+def _run(
+    scenario: Scenario,
+    out: Path,
+    address: str | None,
+    machines: int,
+    hosting: Literal["actor", "node"] | None,
+    interrupts: Interrupts,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> NoReturn:
     # Imported late: Ray costs a second that no other command needs.
     from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
     from testbed.emulation.fleet import FleetUnfit
     from testbed.emulation.load_generator import LoadGeneratorFailed
-    from testbed.emulation.member import ActorDied, MachineLost
+    from testbed.emulation.member import MachineLost
     from testbed.emulation.ray_session import RayUnreachable
-    from testbed.emulation.run import RunInterrupted
+    from testbed.emulation.run import DEFECTS, RunInterrupted
     from testbed.emulation.run import run as carry_out
+    from testbed.emulation.vigil import ActorLost, in_short
     from testbed.network.backend import AddressesExhausted
     from testbed.progress import LiveProgress, NoProgress
     from testbed.results.report import render as render_report
@@ -95,20 +132,25 @@ def run(
     console = _console()
     try:
         if quiet or as_json:
-            summary = carry_out(scenario, run_dir, NoProgress(), address, machines, hosting)
+            summary = carry_out(scenario, run_dir, NoProgress(), interrupts, address, machines, hosting)
         else:
             with LiveProgress(console) as progress:
-                summary = carry_out(scenario, run_dir, progress, address, machines, hosting)
-    except RunInterrupted as interrupted:
-        _fail(str(interrupted), EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        _fail("interrupted", EXIT_INTERRUPTED)
-    except (PlacementImpossible, FleetUnfit) as failure:
-        _fail(str(failure), EXIT_BAD_INPUT)
-    except RayUnreachable as failure:
-        _fail(str(failure), EXIT_INVALID if address is None else EXIT_BAD_INPUT)
-    except (BringUpFailed, LoadGeneratorFailed, AddressesExhausted, MachineLost, ActorDied) as failure:
+                summary = carry_out(scenario, run_dir, progress, interrupts, address, machines, hosting)
+    except (RunInterrupted, KeyboardInterrupt) as interrupted:
+        shutil.rmtree(run_dir)
+        _fail(str(interrupted) or "interrupted", EXIT_INTERRUPTED)
+    except (PlacementImpossible, FleetUnfit, AddressesExhausted, RayUnreachable) as refusal:
+        shutil.rmtree(run_dir)
+        ours = isinstance(refusal, AddressesExhausted) or (isinstance(refusal, RayUnreachable) and address is None)
+        _fail(str(refusal), EXIT_INVALID if ours else EXIT_BAD_INPUT)
+    except (BringUpFailed, LoadGeneratorFailed, MachineLost, ActorLost) as failure:
         _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
+    except Exception as defect:
+        # Exit code 1 says that an expectation does not hold: about that nothing is known.
+        log = run_dir / "logs" / DEFECTS
+        with log.open("a") as file:
+            traceback.print_exception(defect, file=file)
+        _fail(f"testbed itself failed, please report it: {in_short(defect)}\nTraceback: {log}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     else:
@@ -159,14 +201,19 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
 ) -> None:
     """Analyse a result folder again and print its summary."""
+    from testbed.results.damage import BadRunFolder
+    from testbed.results.folder import check_run_folder
     from testbed.results.report import render as render_report
     from testbed.results.summary import summarize
     from testbed.results.verdict import EXIT_CODES
 
     try:
+        check_run_folder(run_dir)
         summary = summarize(run_dir)
-    except FileNotFoundError as error:
-        _fail(f"{run_dir} is not the folder of a finished run: {error.filename} is missing", EXIT_BAD_INPUT)
+    except BadRunFolder as error:
+        _fail("\n".join(error.problems), EXIT_BAD_INPUT)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     else:

@@ -14,9 +14,10 @@ from testbed.control.placement import Hosting
 from testbed.emulation.fleet import Fleet
 from testbed.emulation.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.master import Master
-from testbed.emulation.member import ActorDied, MachineLost, Member, Resident
+from testbed.emulation.member import MachineLost, Member, Resident
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import Push, Readiness, Recorded
+from testbed.emulation.vigil import ActorLost
 from testbed.faults.actions import (
     Action,
     BootNode,
@@ -38,15 +39,23 @@ class BringUpFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """When the last victim felt it, and the pods whose proxies were killed, and when. Monotonic seconds."""
+    """When the last victim felt it, and the pods whose proxies were killed, and when. Monotonic seconds.
+
+    `victims` are the pods, nodes or machines that it hit; `hit_nothing` says why there are none. What an effect on
+    links hits is known where all effects on links are.
+    """
 
     at_s: float
     killed_proxies: tuple[tuple[str, float], ...] = ()
+    victims: tuple[str, ...] = ()
+    hit_nothing: str = ""
 
     @classmethod
     def all(cls, effects: Sequence[Effect]) -> Effect:
         kills = tuple(kill for effect in effects for kill in effect.killed_proxies)
-        return cls(max(effect.at_s for effect in effects), kills)
+        victims = tuple(victim for effect in effects for victim in effect.victims)
+        why = "; ".join(dict.fromkeys(effect.hit_nothing for effect in effects if effect.hit_nothing))
+        return cls(max(effect.at_s for effect in effects), kills, victims, "" if victims else why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,16 @@ class EmulatedCluster:
         self._scenario = scenario
         self._fleet = fleet
         topology, timings, control_plane = scenario.topology, scenario.cluster.timings, scenario.control_plane_place
-        self._master = fleet.start(Master, control_plane, scenario.cluster, topology, control_plane)
+        self._failures: list[str] = []
+        self._master = fleet.start(
+            Master,
+            control_plane,
+            scenario.cluster,
+            topology,
+            control_plane,
+            title="the master",
+            broken=self._failures.append,
+        )
         self._agents: dict[str, Resident] = {
             place.name: fleet.start(
                 NodeAgent,
@@ -85,6 +103,8 @@ class EmulatedCluster:
                 scenario.seed,
                 [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
                 hosting,
+                title=f"the agent of node {place.name}",
+                broken=self._failures.append,
             )
             for place in topology.nodes
         }
@@ -99,14 +119,21 @@ class EmulatedCluster:
                 scenario.load,
                 fleet.of(f"clients/{zone}").folders,
                 scenario.seed,
+                title=f"the load generator of zone {zone}",
+                broken=self._failures.append,
             )
             for zone in dict.fromkeys(source.zone for source in scenario.load.sources)
         }
-        self.failure: str | None = None
-        """What ended, if something did, without which the cluster is not what it should be."""
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
         self._pods: tuple[tuple[PodObject, float], ...] = ()
+        self._doomed: set[str] = set()
+        """Pods that a kill has chosen and not yet killed: of several kills at one moment each takes others."""
+
+    @property
+    def failure(self) -> str | None:
+        """What ended or went wrong, if something did, without which the cluster is not what it should be."""
+        return "; ".join(dict.fromkeys(self._failures)) or None
 
     async def bring_up(self, show: Callable[[Readiness], None]) -> None:
         """Boot everything and wait until every pod is ready. Raises BringUpFailed after the scenario's deadline."""
@@ -143,7 +170,11 @@ class EmulatedCluster:
         for _, group in groupby(actions, key=type):
             effects.append(Effect.all(await asyncio.gather(*(self._carry_out(action, due_s) for action in group))))
         # What follows the first kind of action (processes die behind silenced links) is not felt from outside.
-        return Effect(effects[0].at_s, tuple(kill for effect in effects for kill in effect.killed_proxies))
+        return replace(Effect.all(effects), at_s=effects[0].at_s)
+
+    def is_off(self, place: str) -> bool:
+        """Whether the machine of a place was powered off."""
+        return self._fleet.of(place).powered_off
 
     async def prepare_load(self) -> None:
         """Raises LoadGeneratorFailed or MachineLost."""
@@ -205,10 +236,10 @@ class EmulatedCluster:
                 return await self._everywhere("impose", action, due_s)
             case LiftFromLinks():
                 return await self._everywhere("lift", action, due_s)
-            case CrashNode(node) | BootNode(node) if self._agents[node].machine.powered_off:
-                return Effect(due_s)
+            case CrashNode(node) | BootNode(node) if self.is_off(node):
+                return Effect(due_s, hit_nothing=f"the machine of node {node} was off already")
             case CrashNode(node):
-                return await self._crash(self._agents[node])
+                return await self._crash(node)
             case BootNode(node):
                 agent = self._agents[node]
                 return Effect(agent.machine.clock.to_local(await agent.ask("power_on")))
@@ -217,16 +248,21 @@ class EmulatedCluster:
                 times = await asyncio.gather(
                     *(self._at(self._agents[node], "kill_pod", due_s, pod.name) for pod, node in victims)
                 )
+                self._doomed.difference_update(pod.name for pod, _ in victims)
                 killed = [(pod, at_s) for (pod, _), at_s in zip(victims, times, strict=True) if at_s is not None]
-                proxies = tuple((pod.name, at_s) for pod, at_s in killed if pod.template.has_proxy)
-                return Effect(max((at_s for _, at_s in killed), default=due_s), proxies)
+                return Effect(
+                    max((at_s for _, at_s in killed), default=due_s),
+                    tuple((pod.name, at_s) for pod, at_s in killed if pod.template.has_proxy),
+                    tuple(pod.name for pod, _ in killed),
+                    "" if killed else _nobody(action, victims),
+                )
             case PowerOffMachine():
-                return Effect(await self._fleet.power_off(action, due_s))
+                return Effect(await self._fleet.power_off(action, due_s), victims=(action.machine,))
 
     async def _prepare(self, generator: Resident) -> None:
         machine, locustfile = generator.machine, self._scenario.load.locustfile
         if locustfile is not None and not machine.here:
-            locustfile = await machine.ask(machine.actor, "put", locustfile.name, locustfile.read_bytes())
+            locustfile = await machine.host.ask("put", locustfile.name, locustfile.read_bytes())
         await generator.ask("prepare", locustfile)
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
@@ -236,20 +272,21 @@ class EmulatedCluster:
 
     @staticmethod
     async def _at(resident: Resident, method: str, due_s: float, *arguments: object) -> float | None:
-        """When it was done, or None where a power-off on purpose came before."""
+        """When it was done, or None where there was nothing left to do it to, as after a power-off on purpose."""
         clock = resident.machine.clock
         try:
-            return clock.to_local(await resident.ask(method, *arguments, clock.to_remote(due_s)))
+            at_s: float | None = await resident.ask(method, *arguments, clock.to_remote(due_s))
+            return None if at_s is None else clock.to_local(at_s)
         except MachineLost:
             if resident.machine.powered_off:
                 return None
             raise
 
-    @staticmethod
-    async def _crash(agent: Resident) -> Effect:
+    async def _crash(self, node: str) -> Effect:
+        agent = self._agents[node]
         at_remote_s, killed = await agent.ask("crash")
         at_s = agent.machine.clock.to_local(at_remote_s)
-        return Effect(at_s, tuple((pod, at_s) for pod in killed))
+        return Effect(at_s, tuple((pod, at_s) for pod in killed), (node,))
 
     async def _victims(self, action: KillPod) -> list[tuple[PodObject, str]]:
         """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
@@ -260,11 +297,14 @@ class EmulatedCluster:
             for agent, pods in running
             for node in [nodes[id(agent)]]
             for pod in pods
-            if (action.pod is None or pod.name == action.pod)
+            if pod.name not in self._doomed
+            and (action.pod is None or pod.name == action.pod)
             and (action.service is None or pod.template.service == action.service)
             and (action.zone is None or self._scenario.topology.place(node).locality.zone == action.zone)
         ]
-        return sorted(found, key=lambda victim: victim[0].name)[: action.count]
+        victims = sorted(found, key=lambda victim: victim[0].name)[: action.count]
+        self._doomed.update(pod.name for pod, _ in victims)
+        return victims
 
     async def _why_not_ready(self, readiness: Readiness) -> str:
         """What is missing, and the last words of the processes that ended."""
@@ -281,18 +321,25 @@ class EmulatedCluster:
         return "\n  ".join(lines)
 
     async def _all(self, method: str, residents: Iterable[Resident], *arguments: object) -> list[tuple[Resident, Any]]:
-        """Answers of all that are there and stay there; an actor that died is the cluster's `failure`."""
+        """Answers of all that are there and stay there; an actor that is lost is the cluster's `failure`."""
         asked = list(residents)
         answers = await asyncio.gather(*(each.ask(method, *arguments) for each in asked), return_exceptions=True)
         heard = []
         for resident, answer in zip(asked, answers, strict=True):
             match answer:
-                case MachineLost():
+                case MachineLost() | ActorLost():
                     pass
-                case ActorDied():
-                    self.failure = str(answer)
                 case BaseException():
                     raise answer
                 case _:
                     heard.append((resident, answer))
         return heard
+
+
+def _nobody(action: KillPod, chosen: Sequence[tuple[PodObject, str]]) -> str:
+    if chosen:
+        names = ", ".join(pod.name for pod, _ in chosen)
+        return f"{names} ended between being chosen and being killed"
+    where = "" if action.zone is None else f" in {action.zone}"
+    which = f"pod {action.pod} was not running" if action.service is None else f"no pod of {action.service} was running"
+    return which + where

@@ -21,11 +21,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from testbed.control.placement import Hosting, Placement, hosting_for, place
 from testbed.emulation.actors import in_process, start_actor
 from testbed.emulation.machine import Collected, Machine, Versions
-from testbed.emulation.member import LOST_AFTER_S, ActorDied, MachineLost, Member, Resident, epoch_offset_s
+from testbed.emulation.member import LOST_AFTER_S, MachineLost, Member, Resident, epoch_offset_s
 from testbed.emulation.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, power_off_problems
 from testbed.emulation.ray_session import RayMachine, machines
 from testbed.emulation.reports import MachineFolders
 from testbed.emulation.sampler import MachineSample
+from testbed.emulation.vigil import ActorLost
 from testbed.faults.actions import PowerOffMachine
 from testbed.network.backend import AddressesExhausted, NetworkBackend
 from testbed.network.clock_probe import ClockProbe
@@ -111,8 +112,7 @@ class Fleet:
         self._by_name = {member.name: member for member in members}
         self._placement = placement
         self._probe = probe
-        self.failure: str | None = None
-        """Why machines are not watched any more, if so."""
+        self._failure: str | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -150,10 +150,17 @@ class Fleet:
         """The machine on which a place lives. Raises KeyError for an unknown place."""
         return self._by_name[self._placement[place_name]]
 
-    def start(self, kind: type, place_name: str, *arguments: object) -> Resident:
-        """A new actor on the machine of a place."""
+    def start(
+        self, kind: type, place_name: str, *arguments: object, title: str, broken: Callable[[str], None]
+    ) -> Resident:
+        """A new actor on the machine of a place, watched as `title`; `broken` is told what goes wrong with it."""
         member = self.of(place_name)
-        return Resident(start_actor(kind, *arguments, node_id=member.node_id), member)
+        return member.resident(start_actor(kind, *arguments, node_id=member.node_id), title, broken)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the records of a machine do not come home any more, if so."""
+        return self._failure or next((member.failure for member in self.members if member.failure is not None), None)
 
     @property
     def lost(self) -> list[Member]:
@@ -227,7 +234,7 @@ class Fleet:
 
     async def _everyone(self, method: str, *arguments: object) -> None:
         living = [member for member in self.members if member.lost_s is None]
-        await asyncio.gather(*(member.ask(member.actor, method, *arguments) for member in living))
+        await asyncio.gather(*(member.host.ask(method, *arguments) for member in living))
 
     async def _first_readings(self) -> None:
         """Wait until every clock was read a few times. Raises FleetUnfit for a machine that does not answer."""
@@ -259,7 +266,7 @@ class Fleet:
                 if collecting is None:
                     collecting = asyncio.create_task(self._collect(member))
         except Exception as error:
-            self.failure = f"the records of machine {member.name} cannot be kept: {error}"
+            self._failure = f"the records of machine {member.name} cannot be kept: {error}"
 
     async def _collect(self, member: Member) -> None:
         async with member.collecting:
@@ -267,8 +274,8 @@ class Fleet:
             while more:
                 asked_s = time.monotonic()
                 try:
-                    collected: Collected = await member.ask(member.actor, "collect", member.have)
-                except (MachineLost, ActorDied):
+                    collected: Collected = await member.host.ask("collect", member.have)
+                except (MachineLost, ActorLost):
                     return
                 member.samples += collected.samples
                 await asyncio.to_thread(_write, self.driver.folders.logs, collected)
@@ -303,7 +310,9 @@ class Fleet:
 
 
 async def _close(members: Sequence[Member]) -> None:
-    closing = (asyncio.wait_for(member.ask(member.actor, "close"), CLOSE_TIMEOUT_S) for member in members)
+    for member in members:
+        member.dismiss()
+    closing = (asyncio.wait_for(member.host.ask("close"), CLOSE_TIMEOUT_S) for member in members)
     await asyncio.gather(*closing, return_exceptions=True)
 
 
@@ -356,10 +365,10 @@ async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -
 async def _reserved_block(members: Sequence[Member]) -> int:
     """Second octet of a block that is free on every machine, now held there. Raises AddressesExhausted."""
     for octet in candidates():
-        held = await asyncio.gather(*(member.ask(member.actor, "reserve", octet) for member in members))
+        held = await asyncio.gather(*(member.host.ask("reserve", octet) for member in members))
         if all(held):
             return octet
-        await asyncio.gather(*(member.ask(member.actor, "release") for member in members))
+        await asyncio.gather(*(member.host.ask("release") for member in members))
     raise AddressesExhausted(NO_FREE_BLOCK)
 
 
@@ -370,8 +379,7 @@ async def _open_ingresses(
     token = secrets.token_hex(32)
     listening = await asyncio.gather(
         *(
-            member.ask(
-                member.actor,
+            member.host.ask(
                 "open_ingress",
                 member.address,
                 token,

@@ -25,6 +25,7 @@ from testbed.emulation.actors import until
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines
 from testbed.emulation.reports import MachineFolders, Recorded
+from testbed.emulation.vigil import Attended
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
@@ -53,7 +54,7 @@ class LoadProgress:
     error: str | None = None
 
 
-class LoadGenerator:
+class LoadGenerator(Attended):
     def __init__(
         self,
         zone: str,
@@ -64,6 +65,7 @@ class LoadGenerator:
         folders: MachineFolders,
         seed: int,
     ) -> None:
+        super().__init__()
         self._zone = zone
         self._place = f"clients/{zone}"
         self._topology = topology

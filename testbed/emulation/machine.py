@@ -23,6 +23,7 @@ from testbed.control.objects import SocketAddress
 from testbed.emulation.janitor import RUN_PREFIX, Janitor
 from testbed.emulation.reports import MachineFolders
 from testbed.emulation.sampler import MachineSample, MachineSampler
+from testbed.emulation.vigil import Attended
 from testbed.emulation.worker_setup import leave_out_unused_packages
 from testbed.network.ingress import Ingress
 from testbed.network.loopback import LoopbackBlock
@@ -74,10 +75,11 @@ class Collected:
     more: bool
 
 
-class Machine:
+class Machine(Attended):
     def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
         """`folders` are the driver's own, which it also removes. Elsewhere they are made here, and their files go to
         the driver by `collect`."""
+        super().__init__()
         self._streams = self._is_actor = folders is None
         if folders is None:
             root = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))

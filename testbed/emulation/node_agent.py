@@ -7,8 +7,9 @@ actor itself outlives a crash of the emulated node: a machine without power stil
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -62,7 +63,7 @@ from testbed.emulation.reports import (
     latest_lease_only,
 )
 from testbed.emulation.sidecar import Sidecar
-from testbed.emulation.unwatched import Unwatched
+from testbed.emulation.vigil import ActorLost, Attended, Watched, in_short
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
@@ -83,12 +84,16 @@ class _HeldPod:
     pod: PodObject
     address: PodAddress
     lifecycle: PodLifecycle
-    actors: dict[Process, Actor] = field(default_factory=dict)
+    actors: dict[Process, Watched] = field(default_factory=dict)
     lives: dict[Process, int] = field(default_factory=dict)
     running: set[Process] = field(default_factory=set)
 
+    def dismiss(self) -> None:
+        for actor in self.actors.values():
+            actor.dismiss()
 
-class NodeAgent:
+
+class NodeAgent(Attended):
     def __init__(
         self,
         name: str,
@@ -104,6 +109,7 @@ class NodeAgent:
     ) -> None:
         """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
         supervises the node's pods lives."""
+        super().__init__()
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -122,7 +128,7 @@ class NodeAgent:
         self._powered = False
         self._closing = False
         self._events: list[Recorded] = []
-        self._unwatched = Unwatched()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._while_powered: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._to_master: ControlChannel[Reported] | None = None
@@ -152,7 +158,7 @@ class NodeAgent:
         self._report(NodeRegistered(self._name, relays))
         if self._kube_proxy.addresses:
             self._report(ProxyConnected(self._kube_proxy.name))
-        self._while_powered = [self._unwatched.spawn(self._renew_lease()), self._unwatched.spawn(self._restart_pods())]
+        self._while_powered = [self._spawn(self._renew_lease()), self._spawn(self._restart_pods())]
         return time.monotonic()
 
     async def crash(self) -> tuple[float, list[str]]:
@@ -169,7 +175,7 @@ class NodeAgent:
         for held in self._pods.values():
             self._step(held, PowerLost())
             held.running.clear()
-        await asyncio.gather(*(tell(actor, "kill") for held in self._pods.values() for actor in held.actors.values()))
+        await self._everywhere("kill", *self._pods.values())
         return time.monotonic(), killed
 
     # --- the world does something to it --------------------------------------------------------------------------
@@ -184,17 +190,19 @@ class NodeAgent:
         self._links.lift(action.fault)
         return self._links_changed(self._relay.lift(action.fault))
 
-    async def kill_pod(self, pod: str, due_s: float) -> float:
-        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds."""
-        held = self._pods[pod]
+    async def kill_pod(self, pod: str, due_s: float) -> float | None:
+        """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds; None if none ran."""
         await until(due_s)
-        await asyncio.gather(*(actor.kill.remote() for actor in held.actors.values()))
+        held = self._pods.get(pod)
+        if held is None or not held.running:
+            return None
+        await self._everywhere("kill", held)
         return time.monotonic()
 
     # --- the control plane wants something -----------------------------------------------------------------------
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
-        with self._unwatched.work():
+        with self._failing_loudly():
             self._take_commands(commands)
 
     def _take_commands(self, commands: list[NodeCommand]) -> None:
@@ -210,7 +218,7 @@ class NodeAgent:
                     self._kube_proxy.take(resources)
                     self._report(ConfigAcked(self._kube_proxy.name, type_url, version))
                 case EncodedPush(proxy, type_url, version, resources) if proxy in self._pods:
-                    self._pods[proxy].actors["proxy"].publish.remote(type_url, version, resources)
+                    self._pods[proxy].actors["proxy"].actor.publish.remote(type_url, version, resources)
 
     # --- its pods report -----------------------------------------------------------------------------------------
 
@@ -222,7 +230,7 @@ class NodeAgent:
         held.running.discard(process)
         if self._powered and not self._closing:
             self._record("Pod", pod, "ProcessExited", {"process": process, "code": code, "last_lines": last_words})
-        with self._unwatched.work():
+        with self._failing_loudly():
             self._step(held, ProcessExited(process, code))
 
     async def proxy_reported(self, pod: str, what: str, at_s: float, details: tuple[str, ...]) -> None:
@@ -230,7 +238,7 @@ class NodeAgent:
         held = self._pods.get(pod)
         if held is None or not self._powered or self._closing:
             return
-        with self._unwatched.work():
+        with self._failing_loudly():
             match what, details:
                 case "connected", ():
                     self._report(ProxyConnected(pod), at_s)
@@ -250,15 +258,16 @@ class NodeAgent:
         return [held.pod for held in self._pods.values() if held.running and held.running == set(held.actors)]
 
     async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
-        """What was recorded since the last call. Raises what went wrong in here before, while nobody waited for it."""
-        self._unwatched.check()
+        """What was recorded since the last call."""
         events, self._events = self._events, []
         return events, self._relay.drain_samples()
 
     async def shut_down(self) -> None:
         """End everything in good order."""
         self._closing = True
-        await asyncio.gather(*(tell(actor, "stop") for held in self._pods.values() for actor in held.actors.values()))
+        await self._everywhere("stop", *self._pods.values())
+        for held in self._pods.values():
+            held.dismiss()
         self._relay.stop()
         self._kube_proxy.close()
 
@@ -281,13 +290,14 @@ class NodeAgent:
     def _carry_out(self, held: _HeldPod, command: KubeletCommand) -> None:
         match command:
             case StartProcesses(processes):
-                self._unwatched.spawn(self._start(held, processes))
+                self._spawn(self._start(held, processes))
             case KillProcesses(processes):
                 for process in processes:
-                    self._unwatched.spawn(self._stop(held, process))
+                    self._spawn(self._stop(held, process))
             case RunProbe(kind, _):
-                self._unwatched.spawn(self._probe(held, kind))
+                self._spawn(self._probe(held, kind))
             case Report(PodStopped() as stopped):
+                held.dismiss()
                 del self._pods[held.pod.name]  # the last handles of its actors go with it, and so the actors
                 self._report(stopped)
             case Report(event):
@@ -300,7 +310,7 @@ class NodeAgent:
             if process not in held.actors:
                 held.actors[process] = self._actor(held, process)
         results = await asyncio.gather(
-            *(held.actors[process].start.remote(life) for process, life in lives.items()), return_exceptions=True
+            *(held.actors[process].ask("start", life) for process, life in lives.items()), return_exceptions=True
         )
         if not self._powered or any(held.lives[process] != life for process, life in lives.items()):
             return  # the power went off meanwhile, and perhaps on again
@@ -314,7 +324,8 @@ class NodeAgent:
 
     async def _stop(self, held: _HeldPod, process: Process) -> None:
         if process in held.actors:
-            await held.actors[process].stop.remote()
+            with contextlib.suppress(ActorLost):
+                await held.actors[process].ask("stop")
         if process not in held.running:
             self._step(held, ProcessExited(process, 0))
 
@@ -329,7 +340,23 @@ class NodeAgent:
         ok, message = await run_probe(probe, held.address.app, env)
         self._step(held, ProbeFinished(kind, ok, message))
 
-    def _actor(self, held: _HeldPod, process: Process) -> Actor:
+    async def _everywhere(self, method: str, *pods: _HeldPod) -> None:
+        """Ask all actors of these pods. One that is lost does not hear; those who watch know of it."""
+        asked = (actor.ask(method) for held in pods for actor in held.actors.values())
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, ActorLost):
+                raise answer
+
+    def _actor(self, held: _HeldPod, process: Process) -> Watched:
+        what = "sidecar" if process == "proxy" else "container"
+        title = f"the supervisor of pod {held.pod.name} ({what}) on node {self._name}"
+        return Watched(self._new_actor(held, process), title, self._broken)
+
+    def _broken(self, what: str) -> None:
+        if not self._closing:
+            self.report_defect(what)
+
+    def _new_actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
             return self._supervisor(Sidecar, held.pod.name)
         # Every pod draws numbers of its own from the run's seed.
@@ -359,7 +386,7 @@ class NodeAgent:
 
     def _advance(self) -> None:
         now_s = time.monotonic()
-        with self._unwatched.work():
+        with self._failing_loudly():
             for held in list(self._pods.values()):
                 due_s = held.lifecycle.next_deadline()
                 if due_s is not None and due_s <= now_s:
@@ -391,3 +418,26 @@ class NodeAgent:
 
     def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
         self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._defective_by(error)
+
+    @contextlib.contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        # Nobody looks at what comes of tasks, timers and reports: what goes wrong there must not pass for a slow node.
+        try:
+            yield
+        except Exception as error:
+            self._defective_by(error)
+            raise
+
+    def _defective_by(self, error: BaseException) -> None:
+        self._broken(f"a defect of the agent of node {self._name}: {in_short(error)}")

@@ -10,11 +10,12 @@ from testbed.emulation.actors import Actor
 from testbed.emulation.container import command_line
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 from testbed.emulation.reports import MachineFolders
+from testbed.emulation.vigil import Attended
 
 STOP_GRACE_S = 2.0
 
 
-class Pod:
+class Pod(Attended):
     """Supervises one container process; tells its node agent when it exits."""
 
     def __init__(
@@ -26,6 +27,7 @@ class Pod:
         seed: int,
         services: Mapping[str, SocketAddress],
     ) -> None:
+        super().__init__()
         self._name = pod.name
         self._agent = agent
         self._environment = folders.environment()

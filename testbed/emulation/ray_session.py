@@ -63,6 +63,8 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # What Ray has to say about a worker that died would go to standard output, `log_to_driver=False` or not.
+    ray._private.worker._worker_logs_enabled = False
     where = "a local Ray" if address is None else f"Ray at {address}"
     with _words_of_the_core() as words:
         try:

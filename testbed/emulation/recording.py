@@ -20,7 +20,7 @@ from testbed.results.ingest import ingest_outlier_log, ingest_requests
 from testbed.results.ingest_calls import Connections, ingest_access_log
 from testbed.results.pods import PodIdentity, Pods
 from testbed.results.tables import Clock
-from testbed.results.writer import TableWriter
+from testbed.results.writer import TableWriter, write_missing_tables
 
 REQUESTS_SUFFIX = ".requests.jsonl"
 OUTLIER_SUFFIX = ".outlier.jsonl"
@@ -66,6 +66,7 @@ def record(
             continue  # the master's machine was lost, and with it who was where
         with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
             ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts, led.get(nodes[pod]))
+    write_missing_tables(run_dir)
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

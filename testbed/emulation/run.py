@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+import traceback
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,26 +18,24 @@ from typing import Any, Protocol
 from testbed.control.placement import Hosting, hosting_for
 from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
 from testbed.emulation.fleet import Fleet, Survey, joined_machines, survey
+from testbed.emulation.injection import Injection
+from testbed.emulation.interrupts import Interrupts
 from testbed.emulation.janitor import RUN_PREFIX, Janitor
 from testbed.emulation.load_generator import LoadProgress
-from testbed.emulation.member import ActorDied, MachineLost
-from testbed.emulation.power_off import PowerOffFailed
+from testbed.emulation.member import MachineLost
 from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
 from testbed.emulation.reports import MachineFolders, Readiness
-from testbed.faults.actions import PowerOffMachine
-from testbed.faults.machines import MachinePowerOff
-from testbed.faults.schedule import Step, steps
-from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts
+from testbed.emulation.vigil import ActorLost, in_short
+from testbed.results.facts import LocustCount, MachineFacts, RunFacts
 from testbed.results.summary import Summary, summarize
 from testbed.scenario import Scenario
 
 START_LEAD_S = 0.5
 """From the order to start until the first request: long enough for every load generator to have heard it."""
-FAULT_LEAD_S = 0.3
-"""How long before its time a fault is announced to its victims."""
-OVERDUE_S = 1.0
-"""More than any fault or heal is late that will still come."""
+POLL_S = 1.0
+DEFECTS = "testbed.log"
+"""In the folder of logs: tracebacks of what should not have happened."""
 FLUSH_S = 0.3
 """Envoy writes its access log out every 200 ms."""
 
@@ -64,20 +61,18 @@ class _Course:
     """What happened in this run so far. Monotonic seconds."""
 
     ready_s: float = 0.0
-    t0_s: float | None = None
-    end_s: float | None = None
-    applied: dict[str, float] = field(default_factory=dict)
-    healed: dict[str, float] = field(default_factory=dict)
-    killed_proxies: list[tuple[str, float]] = field(default_factory=list)
+    t0_s: float = 0.0
+    end_s: float = 0.0
     locust: dict[str, LocustCount] = field(default_factory=dict)
     interrupted: bool = False
-    broken: str | None = None
+    broken: list[str] = field(default_factory=list)
 
 
 def run(
     scenario: Scenario,
     run_dir: Path,
     observer: Observer,
+    interrupts: Interrupts,
     address: str | None,
     at_least: int,
     hosting: Hosting | None = None,
@@ -86,7 +81,7 @@ def run(
 
     Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
     Without a `hosting` the number of pods a machine decides.
-    Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, AddressesExhausted,
+    Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, ActorLost, AddressesExhausted,
     LoadGeneratorFailed or RunInterrupted where there was nothing to measure.
     """
     started_s = time.monotonic()
@@ -96,18 +91,31 @@ def run(
     # Unix sockets have short paths; the run folder may have a long one.
     socket_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
     janitor = Janitor(socket_dir.name, socket_dir)
-    try:
-        with ray_session(address, socket_dir.name, expected_actors(scenario, hosting)):
-            # Ray has just taken it for itself. Until `_interruptible`, it ends a run as Ctrl-C does.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            waiting_since_s = time.monotonic()
-            found = joined_machines(at_least, observer.stage)
-            started_s += time.monotonic() - waiting_since_s
-            surveyed = survey(scenario, found, hosting)
-            folders = MachineFolders(log_dir, socket_dir, socket_dir.name)
-            return asyncio.run(_Run(scenario, run_dir, observer, started_s).carry_out(surveyed, folders))
-    finally:
-        janitor.dismiss()
+    with contextlib.ExitStack() as ending:
+        ending.callback(janitor.dismiss)
+        ending.enter_context(_ray(interrupts, address, socket_dir.name, expected_actors(scenario, hosting)))
+        waiting_since_s = time.monotonic()
+        found = joined_machines(at_least, observer.stage)
+        started_s += time.monotonic() - waiting_since_s
+        surveyed = survey(scenario, found, hosting)
+        folders = MachineFolders(log_dir, socket_dir, socket_dir.name)
+        summary = asyncio.run(_Run(scenario, run_dir, observer, interrupts, started_s).carry_out(surveyed, folders))
+        # All is kept by now: an interrupt has nothing left to interrupt.
+        ending.enter_context(interrupts.heard_by(lambda: None))
+        return summary
+
+
+@contextlib.contextmanager
+def _ray(interrupts: Interrupts, address: str | None, run_id: str, processes: int) -> Iterator[None]:
+    """Ray's session. While it starts, Ray takes SIGTERM for itself and answers it with SystemExit."""
+    with contextlib.ExitStack() as session:
+        try:
+            session.enter_context(ray_session(address, run_id, processes))
+        except SystemExit:
+            interrupts.install()
+            interrupts.interrupt()
+        interrupts.install()
+        yield
 
 
 def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
@@ -123,17 +131,22 @@ def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, run_dir: Path, observer: Observer, started_s: float) -> None:
+    def __init__(
+        self, scenario: Scenario, run_dir: Path, observer: Observer, interrupts: Interrupts, started_s: float
+    ) -> None:
         self._scenario = scenario
         self._run_dir = run_dir
         self._observer = observer
+        self._interrupts = interrupts
         self._course = _Course()
         self._started_s = started_s
         self._interrupt = asyncio.Event()
 
     async def carry_out(self, surveyed: Survey, folders: MachineFolders) -> Summary:
         async with Fleet.assembled(self._scenario, surveyed, folders) as fleet:
-            return await self._on(fleet, surveyed.hosting)
+            loop = asyncio.get_running_loop()
+            with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._interrupted)):
+                return await self._on(fleet, surveyed.hosting)
 
     async def _on(self, fleet: Fleet, hosting: Hosting) -> Summary:
         course, scenario = self._course, self._scenario
@@ -145,174 +158,132 @@ class _Run:
             f"{scenario.name}: bringing up {nodes} nodes and {pods} pods{where} "
             f"({scenario.profile} profile, seed {scenario.seed}; pods {hosts})"
         )
-        async with self._interruptible():
-            cluster = EmulatedCluster(scenario, fleet, hosting)
-            await self._unless_interrupted(cluster.bring_up(self._observer.readiness))
-            course.ready_s = time.monotonic() - self._started_s
-            self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")
-            await self._unless_interrupted(cluster.prepare_load())
-            await fleet.start_sampling()
-            try:
-                await self._load(fleet, cluster)
-            finally:
-                course.end_s = time.monotonic()
-                await cluster.stop_load()
-                course.locust = {
-                    zone: progress.done
-                    for zone, progress in (await cluster.load_progress()).items()
-                    if progress.done is not None
-                }
-            self._observer.stage("load has ended; collecting what was recorded")
-            await asyncio.sleep(FLUSH_S)
-            await cluster.shut_down()
-            records = await cluster.records()
-            await fleet.collect()
-            return self._kept(fleet, records)
+        cluster = EmulatedCluster(scenario, fleet, hosting)
+        await self._unless_interrupted(cluster.bring_up(self._observer.readiness))
+        course.ready_s = time.monotonic() - self._started_s
+        self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")
+        await self._unless_interrupted(cluster.prepare_load())
+        await fleet.start_sampling()
+        injection = await self._load(fleet, cluster)
+        records = await self._brought_home(fleet, cluster)
+        return self._kept(fleet, injection, records)
 
-    def _kept(self, fleet: Fleet, records: ClusterRecords) -> Summary:
+    async def _load(self, fleet: Fleet, cluster: EmulatedCluster) -> Injection:
+        """Send load and carry out the faults until the end, an interrupt, or something that breaks the run."""
+        course, load, topology = self._course, self._scenario.load, self._scenario.topology
+        course.t0_s = time.monotonic() + START_LEAD_S
+        injection = Injection(self._scenario.faults, topology, cluster, course.t0_s, self._observer.fault)
+        faults = asyncio.create_task(injection.carry_out())
+        end = asyncio.create_task(self._end(fleet, cluster, injection))
+        interrupt = asyncio.create_task(self._interrupt.wait())
+        with self._surviving("sending load"):
+            await cluster.start_load(course.t0_s)
+            self._observer.stage(f"sending load for {load.duration_s:g} s")
+            await asyncio.wait({end, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+            if end.done() and (why := end.result()) is not None:
+                self._break(why)
+        for task in (faults, end, interrupt):
+            task.cancel()
+        course.interrupted = self._interrupt.is_set()
+        course.end_s = time.monotonic()
+        return injection
+
+    async def _end(self, fleet: Fleet, cluster: EmulatedCluster, injection: Injection) -> str | None:
+        """Returns when the load has ended by itself, or with what has broken the run."""
+        course, load = self._course, self._scenario.load
+        while True:
+            await asyncio.sleep(POLL_S)
+            progress = await cluster.load_progress()
+            await cluster.collect()
+            t_s = time.monotonic() - course.t0_s
+            self._observer.load(t_s, load.duration_s, progress)
+            if errors := [each.error for each in progress.values() if each.error is not None]:
+                # Its zone has no count of Locust's own then, which makes the run invalid.
+                self._observer.stage("; ".join(errors))
+                return None
+            if fleet.lost:
+                names = ", ".join(member.name for member in fleet.lost)
+                self._observer.stage(f"machine lost: {names}; keeping what was measured")
+                return None
+            if broken := cluster.failure or fleet.failure or injection.failure:
+                return broken
+            if all(each.done is not None for each in progress.values()):
+                return injection.overdue(t_s)
+
+    async def _brought_home(self, fleet: Fleet, cluster: EmulatedCluster) -> ClusterRecords:
+        """End the load and all processes, and collect what was recorded: as much as still can be."""
+        course, records = self._course, ClusterRecords([], [], [], ())
+        with self._surviving("ending the load"):
+            await cluster.stop_load()
+            progress = await cluster.load_progress()
+            course.locust = {zone: each.done for zone, each in progress.items() if each.done is not None}
+        self._observer.stage("load has ended; collecting what was recorded")
+        await asyncio.sleep(FLUSH_S)
+        with self._surviving("ending the cluster's processes"):
+            await cluster.shut_down()
+        with self._surviving("collecting the cluster's records"):
+            records = await cluster.records()
+        with self._surviving("collecting the machines' records"):
+            await fleet.collect()
+        if cluster.failure is not None:
+            self._break(cluster.failure)
+        return records
+
+    def _kept(self, fleet: Fleet, injection: Injection, records: ClusterRecords) -> Summary:
         """Everything written down."""
         t0_s = self._course.t0_s
-        assert t0_s is not None
-        record(
-            self._run_dir,
-            fleet.driver.table_clock(t0_s),
-            lambda place: fleet.of(place).table_clock(t0_s),
-            self._scenario.topology,
-            records,
-            fleet.samples(),
-        )
-        self._facts(fleet.facts(t0_s)).save(self._run_dir)
+        with self._surviving("writing the tables"):
+            record(
+                self._run_dir,
+                fleet.driver.table_clock(t0_s),
+                lambda place: fleet.of(place).table_clock(t0_s),
+                self._scenario.topology,
+                records,
+                fleet.samples(),
+            )
+        self._facts(fleet.facts(t0_s), injection).save(self._run_dir)
         return summarize(self._run_dir)
 
-    async def _load(self, fleet: Fleet, cluster: EmulatedCluster) -> None:
-        """Send load and carry out the faults until the end, an interrupt, a lost machine or a broken load generator."""
-        course, load = self._course, self._scenario.load
-        course.t0_s = t0_s = time.monotonic() + START_LEAD_S
-        await cluster.start_load(t0_s)
-        self._observer.stage(f"sending load for {load.duration_s:g} s")
-        faults = asyncio.create_task(self._faults(cluster, t0_s))
-        try:
-            while not self._interrupt.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._interrupt.wait(), 1.0)
-                progress = await cluster.load_progress()
-                await cluster.collect()
-                self._observer.load(time.monotonic() - t0_s, load.duration_s, progress)
-                if errors := [each.error for each in progress.values() if each.error is not None]:
-                    # Its zone has no count of Locust's own then, which makes the run invalid.
-                    self._observer.stage("; ".join(errors))
-                    break
-                if fleet.lost:
-                    names = ", ".join(member.name for member in fleet.lost)
-                    self._observer.stage(f"machine lost: {names}; keeping what was measured")
-                    break
-                course.broken = fleet.failure or cluster.failure or self._failed(faults)
-                if course.broken is not None:
-                    self._observer.stage(f"{course.broken}; keeping what was measured")
-                    break
-                if all(each.done is not None for each in progress.values()):
-                    course.broken = self._overdue(time.monotonic() - t0_s)
-                    break
-        finally:
-            faults.cancel()
-        course.interrupted = self._interrupt.is_set()
-        if course.interrupted:
-            self._observer.stage("interrupted: keeping what was measured")
-
-    @staticmethod
-    def _failed(faults: asyncio.Task[None]) -> str | None:
-        """Why a fault could not be carried out, if so; what is no fault's fault is raised."""
-        failure = faults.exception() if faults.done() else None
-        if isinstance(failure, PowerOffFailed | MachineLost | ActorDied):
-            return str(failure)
-        if failure is not None:
-            raise failure
-        return None
-
-    def _overdue(self, t_s: float) -> str | None:
-        """Which fault or heal was due for long, and has not come."""
-        for fault in self._scenario.faults:
-            if fault.name not in self._course.applied and fault.at_s < t_s - OVERDUE_S:
-                return f"fault {fault.name} was due at {fault.at_s:g} s and has not come"
-            heal_s = None if fault.for_s is None else fault.at_s + fault.for_s
-            if heal_s is not None and fault.name not in self._course.healed and heal_s < t_s - OVERDUE_S:
-                return f"the heal of fault {fault.name} was due at {heal_s:g} s and has not come"
-        return None
-
-    async def _faults(self, cluster: EmulatedCluster, t0_s: float) -> None:
-        """Steps one after the other, but those that take a time of their own, as powering a machine off."""
-        apart: list[asyncio.Task[None]] = []
-        try:
-            for step in steps(self._scenario.faults, self._scenario.topology):
-                await asyncio.sleep(t0_s + step.at_s - FAULT_LEAD_S - time.monotonic())
-                work = self._step(cluster, step, t0_s)
-                if any(isinstance(action, PowerOffMachine) for action in step.actions):
-                    apart.append(asyncio.create_task(work))
-                else:
-                    await work
-            await asyncio.gather(*apart)
-        finally:
-            for task in apart:
-                task.cancel()
-
-    async def _step(self, cluster: EmulatedCluster, step: Step, t0_s: float) -> None:
-        effect = await cluster.carry_out(step.actions, t0_s + step.at_s)
-        times = self._course.applied if step.phase == "start" else self._course.healed
-        times[step.fault] = effect.at_s
-        self._course.killed_proxies += effect.killed_proxies
-        self._observer.fault(effect.at_s - t0_s, step.fault, "applied" if step.phase == "start" else "healed")
-
-    def _facts(self, machine_facts: tuple[MachineFacts, ...]) -> RunFacts:
+    def _facts(self, machine_facts: tuple[MachineFacts, ...], injection: Injection) -> RunFacts:
         course, scenario = self._course, self._scenario
-        t0_s, end_s = course.t0_s, course.end_s
-        assert t0_s is not None
-        assert end_s is not None
         return RunFacts(
             name=scenario.name,
             seed=scenario.seed,
             profile=scenario.profile,
             warmup_s=scenario.load.warmup_s,
-            end_s=max(0.0, min(end_s - t0_s, scenario.load.duration_s)),
+            end_s=max(0.0, min(course.end_s - course.t0_s, scenario.load.duration_s)),
             ready_s=course.ready_s,
             sources=scenario.load.sources,
-            faults=tuple(
-                AppliedFault(
-                    fault.name,
-                    fault.at_s,
-                    course.applied[fault.name] - t0_s,
-                    course.healed[fault.name] - t0_s if fault.name in course.healed else None,
-                    None if fault.for_s is None else fault.at_s + fault.for_s,
-                    instant=fault.for_s is None,
-                    by_command=isinstance(fault.fault, MachinePowerOff),
-                )
-                for fault in scenario.faults
-                if fault.name in course.applied
-            ),
+            faults=injection.applied(),
             expectations=scenario.expectations,
             locust=course.locust,
-            killed_proxies=tuple((pod, at_s - t0_s) for pod, at_s in course.killed_proxies),
+            killed_proxies=injection.killed_proxies(),
             machines=machine_facts,
             interrupted=course.interrupted,
-            broken=course.broken,
+            broken="; ".join(course.broken) or None,
         )
 
-    @contextlib.asynccontextmanager
-    async def _interruptible(self) -> AsyncIterator[None]:
-        """The first Ctrl-C or SIGTERM ends the run in good order, the second at once."""
-        loop = asyncio.get_running_loop()
-
-        def interrupt() -> None:
-            if self._interrupt.is_set():
-                os._exit(130)  # the janitor ends what is left
-            self._interrupt.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
+    @contextlib.contextmanager
+    def _surviving(self, doing: str) -> Iterator[None]:
+        """Whatever goes wrong in the block makes the run invalid, and takes nothing with it that was measured."""
         try:
             yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        except (MachineLost, ActorLost) as failure:
+            self._break(str(failure))
+        except Exception as defect:
+            with (self._run_dir / "logs" / DEFECTS).open("a") as log:
+                traceback.print_exception(defect, file=log)
+            self._break(f"{doing} failed: {in_short(defect)}")
+
+    def _break(self, why: str) -> None:
+        if why not in self._course.broken:
+            self._course.broken.append(why)
+            self._observer.stage(f"{why}; keeping what was measured")
+
+    def _interrupted(self) -> None:
+        self._interrupt.set()
+        if self._course.t0_s:
+            self._observer.stage("interrupted: keeping what was measured; once more to end at once")
 
     async def _unless_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

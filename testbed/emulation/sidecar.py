@@ -19,6 +19,7 @@ from testbed.emulation.container import ACCESS_SUFFIX
 from testbed.emulation.http_get import get
 from testbed.emulation.process import EMULATED_NICENESS, ChildProcess, last_lines
 from testbed.emulation.reports import MachineFolders
+from testbed.emulation.vigil import Attended
 
 STOP_GRACE_S = 2.0
 ADMIN_TIMEOUT_S = 1.0
@@ -60,10 +61,11 @@ async def envoy_is_live(admin_socket: Path) -> None:
         raise NotLiveYet(state.strip())
 
 
-class Sidecar:
+class Sidecar(Attended):
     """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
 
     def __init__(self, agent: Actor, folders: MachineFolders, pod: str) -> None:
+        super().__init__()
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
+from testbed.results.damage import BadRunFolder
 from testbed.scenario import Expectation, LoadSource
+from testbed.scenario.metrics import METRICS
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _FILE = "facts.json"
+_NAMED = 4
+
+
+def named(victims: Sequence[str]) -> str:
+    """For people: the first few by name."""
+    more = len(victims) - _NAMED
+    return ", ".join(victims[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,10 @@ class AppliedFault:
     """It has no duration, and so no heal: a kill."""
     by_command: bool = False
     """A command of the user's did it, in its own time."""
+    victims: tuple[str, ...] | None = None
+    """Pods, nodes, machines or directed links (`a > b`) that it hit; None where nobody noted it."""
+    hit_nothing: str = ""
+    """Why there are no victims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +116,43 @@ class RunFacts:
 
     @classmethod
     def load(cls, run_dir: Path) -> RunFacts:
-        """Raises FileNotFoundError if the folder is none of a run, pydantic.ValidationError if the file was altered."""
+        """Raises BadRunFolder: the folder is none of a finished run, or the file was damaged or altered."""
         # Whoever only saves facts must not load Pydantic.
-        from pydantic import TypeAdapter
+        from pydantic import TypeAdapter, ValidationError
 
-        return TypeAdapter(cls).validate_json((run_dir / _FILE).read_bytes())
+        path = run_dir / _FILE
+        try:
+            facts = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except FileNotFoundError:
+            raise BadRunFolder(f"{path}: is missing, so this is not the folder of a finished run") from None
+        except OSError as error:
+            raise BadRunFolder(f"{path}: cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise BadRunFolder(f"{path}: {_first_of(error)}") from error
+        if unknown := {expectation.metric for expectation in facts.expectations} - METRICS.keys():
+            raise BadRunFolder(f"{path}: expectations: {min(unknown)!r} is no metric of this version of testbed")
+        return facts
+
+
+_SHOULD_BE = {
+    "missing": "is missing",
+    "float": "should be a number",
+    "int": "should be a whole number",
+    "string": "should be a text",
+    "bool": "should be true or false",
+    "tuple": "should be a list",
+    "too": "is a list of the wrong length",
+    "dict": "should be an object",
+    "dataclass": "should be an object",
+}
+"""By the first word of the types of Pydantic's errors."""
+
+
+def _first_of(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False)
+    if first["type"] == "json_invalid":
+        return "is no JSON, or only a part of it"
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"]).lstrip(".")
+    what = _SHOULD_BE.get(first["type"].partition("_")[0], "has a value that it cannot have")
+    more = f", and {len(others)} more" if others else ""
+    return f"{where} {what}{more}".lstrip()

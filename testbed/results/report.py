@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from testbed.results.facts import named
 from testbed.results.summary import Summary
 
 WIDTH = 100
@@ -108,13 +109,15 @@ def _faults(summary: Summary) -> Table | None:
 
 
 def _notes(summary: Summary) -> list[str]:
-    """What there is to know about the table of faults: errors that are none of theirs, and figures that they share."""
-    notes, baseline = [], summary["recovery_baseline"]
+    """What there is to know about the table of faults: whom they hit, errors that are none of theirs, and figures that
+    they share."""
+    faults, baseline = summary["faults"], summary["recovery_baseline"]
+    notes = [f"{fault['name']} hit {named(fault['victims'])}" for fault in faults[:_FAULTS] if fault["victims"]]
     if share := baseline["steady_not_ok_share"]:
         level = f"{_share(1 - share)} of the steady phase was ok"
         below = f", which is below {baseline['target_success_rate']:.0%}" if baseline["steady_below_target"] else ""
         notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
-    return notes + _shared(summary["faults"])
+    return notes + _shared(faults)
 
 
 def _shared(faults: Sequence[Mapping[str, Any]]) -> list[str]:

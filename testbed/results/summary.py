@@ -49,7 +49,7 @@ _HOP_COLUMNS = (
 def summarize(run_dir: Path) -> Summary:
     """Analyse the run whose tables and facts are in this folder, and write its `summary.json`.
 
-    Raises FileNotFoundError if the folder has no facts.
+    Raises BadRunFolder if facts or tables cannot be read, OSError if the summary cannot be written.
     """
     facts = RunFacts.load(run_dir)
     table, pushes = read_table(run_dir, "requests"), read_table(run_dir, "pushes")
@@ -94,7 +94,11 @@ def summarize(run_dir: Path) -> Summary:
         "clock_error_ms": max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
     }
     content = orjson.dumps(summary, option=orjson.OPT_INDENT_2)
-    (run_dir / "summary.json").write_bytes(content + b"\n")
+    path = run_dir / "summary.json"
+    try:
+        path.write_bytes(content + b"\n")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     plain: Summary = orjson.loads(content)
     return plain
 
@@ -112,6 +116,8 @@ def _fault(impact: FaultImpact, steady: Steady) -> dict[str, Any]:
         "declared_at_s": fault.declared_at_s,
         "applied_s": fault.applied_s,
         "healed_s": fault.healed_s,
+        "victims": fault.victims,
+        "hit_nothing": fault.hit_nothing,
         **_aftermath(impact.applied, steady),
         "heal": None if impact.healed is None else _aftermath(impact.healed, steady),
     }

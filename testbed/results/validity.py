@@ -57,6 +57,7 @@ def invalid_reasons(
     """One line with figures for each reason not to believe the run; none if it is valid. `table` is `requests`'."""
     return (
         *_machines(facts),
+        *_unhit(facts),
         *_lag(facts, requests, limits),
         *_rate(facts, table, requests, limits),
         *_cpu(facts, machines, limits),
@@ -174,6 +175,12 @@ def _clocks(facts: RunFacts, limits: Limits) -> Iterator[str]:
             late_s = fault.healed_s - fault.declared_heal_s
             if late_s > limits.fault_late_s:
                 yield f"the heal of fault {fault.name} came {late_s * 1e3:.0f} ms after its time, {bound}"
+
+
+def _unhit(facts: RunFacts) -> Iterator[str]:
+    for fault in facts.faults:
+        if fault.hit_nothing:
+            yield f"fault {fault.name} hit nothing: {fault.hit_nothing}"
 
 
 def _machines(facts: RunFacts) -> Iterator[str]:

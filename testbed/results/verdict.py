@@ -63,6 +63,8 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     metric, fault = expectation.metric, expectation.fault
     if fault is not None and fault not in measured.impacts:
         return f"fault {fault} was never applied"
+    if fault is not None and (hit_nothing := measured.impacts[fault].fault.hit_nothing):
+        return f"fault {fault} hit nothing: {hit_nothing}"
     if metric == "time_to_recover":
         assert fault is not None, "the scenario's own checks let no time_to_recover pass without a fault"
         return _time_to_recover(measured, fault, healed=expectation.when == "after")

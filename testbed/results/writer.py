@@ -6,7 +6,8 @@ never leaves half a one. Schemas are `tables`'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,9 +15,11 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from testbed.results.damage import BadRunFolder
 from testbed.results.tables import SCHEMAS
 
 ROW_GROUP_ROWS = 1 << 16
+_FILES = "*.parquet"
 
 
 class TableWriter:
@@ -84,11 +87,78 @@ class TableWriter:
         self._rows, self._tables, self._pending_rows = [], [], 0
 
 
+def write_missing_tables(run_dir: Path) -> None:
+    """Every table that nobody wrote, without rows: what is missing after that has been lost."""
+    for table in SCHEMAS:
+        if not any((run_dir / table).glob(_FILES)):
+            TableWriter(run_dir, table, "nobody").close()
+
+
 def read_table(run_dir: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows that any writer completed, in the order of the writers' names; an empty table if there are none."""
+    """All rows that any writer completed, in the order of the writers' names; an empty table if there are none.
+
+    Raises BadRunFolder for a file that is not, or not wholly, one of this table.
+    """
     schema = SCHEMAS[table]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    files = sorted((run_dir / table).glob("*.parquet"))
-    parts = [pq.ParquetFile(file).read(columns=schema.names).select(schema.names).cast(schema) for file in files]
+    parts = []
+    for file in sorted((run_dir / table).glob(_FILES)):
+        with _opened(file, schema) as parquet:
+            parts.append(parquet.read(columns=schema.names).select(schema.names).cast(schema))
     return pa.concat_tables([schema.empty_table(), *parts])
+
+
+def check_files(run_dir: Path, table: str) -> None:
+    """Raises BadRunFolder for a table without any file, or with files that are none of it, a line for each.
+
+    Rows are not read.
+    """
+    folder = run_dir / table
+    if not folder.is_dir():
+        raise BadRunFolder(f"{folder}: {'should be a folder' if folder.exists() else 'this table is missing'}")
+    files = sorted(folder.glob(_FILES))
+    if not files:
+        raise BadRunFolder(f"{folder}: this table is missing, the folder has none of its files")
+    problems: list[str] = []
+    for file in files:
+        try:
+            with _opened(file, SCHEMAS[table]):
+                pass
+        except BadRunFolder as error:
+            problems += error.problems
+    if problems:
+        raise BadRunFolder(*problems)
+
+
+@contextmanager
+def _opened(file: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """A file with these columns. BadRunFolder also for what is found wrong while it is read."""
+    try:
+        # Arrow would not say what keeps a file from being opened.
+        with file.open("rb"), pq.ParquetFile(file) as parquet:
+            for field in schema:
+                index = parquet.schema_arrow.get_field_index(field.name)
+                if index < 0:
+                    raise BadRunFolder(f"{file}: is of another table: it has no column {field.name}")
+                found = parquet.schema_arrow.field(index).type
+                if _kind(found) != _kind(field.type):
+                    should_be = f"{field.name} is {_kind(found)}, and should be {_kind(field.type)}"
+                    raise BadRunFolder(f"{file}: is of another table: {should_be}")
+            yield parquet
+    except (OSError, pa.ArrowException) as error:
+        # Arrow raises its own errors of reading as OSError, without a number.
+        why = error.strerror if isinstance(error, OSError) and error.errno is not None else None
+        what = "is no Parquet file, or only a part of one" if why is None else f"cannot be read: {why}"
+        raise BadRunFolder(f"{file}: {what}") from error
+
+
+def _kind(type_: pa.DataType) -> str:
+    """What values a column has, however wide or encoded."""
+    if pa.types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    if pa.types.is_integer(type_):
+        return "whole numbers"
+    if pa.types.is_floating(type_):
+        return "numbers"
+    return "text" if pa.types.is_string(type_) or pa.types.is_large_string(type_) else str(type_)

@@ -102,6 +102,8 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
         if not any(kill.pod.startswith(f"{deployment}-") for deployment in deployments):
             message = f"there is no pod {kill.pod!r}; pods are named after their service, {deployments[0]}-..."
             findings.report((*here, "pod"), message)
+        elif (why := _beyond_replicas(kill.pod, model, findings)) is not None:
+            findings.report((*here, "pod"), why)
     elif kill.service is not None:
         services = findings.names("spec", "services")
         proxies = (GATEWAY, NODE_PROXY) if model.spec.mesh.mode == "node" else (GATEWAY,)
@@ -112,6 +114,20 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
             replicas = model.spec.services[kill.service].replicas
             if (kill.count or 1) > replicas:
                 findings.report((*here, "count"), f"{kill.service} has only {replicas} replicas")
+
+
+def _beyond_replicas(pod: str, model: ScenarioModel, findings: Findings) -> str | None:
+    """Why there is no pod of that number when the load begins, if there is none: pods are numbered from 1."""
+    deployment, _, number = pod.rpartition("-")
+    replicas = 1
+    if deployment in model.spec.services:
+        if not findings.is_whole("spec", "services", deployment, "replicas"):
+            return None
+        replicas = model.spec.services[deployment].replicas
+    if number.isdecimal() and 1 <= int(number) <= replicas:
+        return None
+    names = f"{deployment}-1" if replicas == 1 else f"{deployment}-1 to {deployment}-{replicas}"
+    return f"there is no pod {pod!r}: {deployment} has {names} (one that replaces an evicted pod goes by `service`)"
 
 
 def _check_links(here: Path, fault: FaultModel, links: CutModel, model: ScenarioModel, findings: Findings) -> None:

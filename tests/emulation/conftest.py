@@ -87,18 +87,36 @@ def testbed_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finis
     return run
 
 
-def processes_marked(run_id: str) -> list[str]:
-    """Command lines of all processes that carry the run's mark in their environment."""
+def processes_marked(run_id: str) -> dict[int, str]:
+    """Command lines, by process id, of all processes that carry the run's mark in their environment."""
     marker = f"TESTBED_RUN={run_id}".encode()
-    found = []
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if marker in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue  # it ended, or is another user's
     return found
+
+
+def load_has_begun(out: Path, requests: int = 1) -> bool:
+    return any(len(path.read_bytes().splitlines()) >= requests for path in out.glob("*/logs/*.requests.jsonl"))
+
+
+def run_id(out: Path) -> str:
+    """The run's mark, from the environment of its load generator."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environ = (entry / "environ").read_bytes().split(b"\0")
+                settings = next((v for v in environ if v.startswith(b"TESTBED_LOAD=")), b"").decode()
+            except OSError:
+                continue
+            if str(out) in settings:
+                return next(v for v in environ if v.startswith(b"TESTBED_RUN=")).decode().partition("=")[2]
+    raise AssertionError(f"no load generator writes into {out}")
 
 
 def until(condition: Callable[[], object], deadline_s: float) -> bool:

@@ -21,10 +21,11 @@ from testbed.emulation import member as member_module
 from testbed.emulation.actors import in_process
 from testbed.emulation.fleet import Fleet, FleetUnfit, survey
 from testbed.emulation.machine import PIECE_BYTES_MAX, Machine, Versions
-from testbed.emulation.member import ActorDied, MachineLost
+from testbed.emulation.member import MachineLost, Resident
 from testbed.emulation.power_off import PowerOffFailed
 from testbed.emulation.ray_session import RayMachine
 from testbed.emulation.reports import MachineFolders
+from testbed.emulation.vigil import ActorLost, Attended
 from testbed.faults.actions import PowerOffMachine
 from testbed.network.loopback import LoopbackBlock
 from testbed.scenario import Scenario, load_scenario
@@ -159,8 +160,7 @@ async def test_more_than_fits_in_one_answer_comes_home_in_several(world: World) 
 
 async def test_a_machine_that_falls_silent_is_lost_and_nobody_waits_for_it(world: World) -> None:
     async with world.fleet() as fleet:
-        member = fleet.of("east-b-1")
-        waiting = asyncio.create_task(member.ask(in_process(Silent), "answer"))
+        waiting = asyncio.create_task(resident(fleet, "east-b-1", Silent).ask("answer"))
         world.machines["m3"].power_off()  # type: ignore[attr-defined]
         with pytest.raises(MachineLost, match="m3"):
             await asyncio.wait_for(waiting, 10.0)
@@ -168,7 +168,11 @@ async def test_a_machine_that_falls_silent_is_lost_and_nobody_waits_for_it(world
         assert [facts.lost_s is not None and not facts.powered_off for facts in fleet.facts(0.0)] == [0, 0, 1, 0]
 
 
-class Silent:
+def resident(fleet: Fleet, place: str, kind: type) -> Resident:
+    return fleet.of(place).resident(in_process(kind), "the tester", lambda what: None)
+
+
+class Silent(Attended):
     async def answer(self) -> None:
         await asyncio.Event().wait()
 
@@ -222,8 +226,8 @@ async def test_an_actor_that_dies_on_a_machine_that_lives_is_not_taken_for_a_los
     monkeypatch.setattr(member_module, "LOST_AFTER_S", 0.0)
     async with world.fleet() as fleet:
         for place in ("east-a-1", "control-plane"):
-            with pytest.raises(ActorDied, match="asked to answer"):
-                await fleet.of(place).ask(in_process(Dead), "answer")
+            with pytest.raises(ActorLost, match=r"the tester( on machine m2)? died"):
+                await resident(fleet, place, Dead).ask("answer")
         assert fleet.lost == []
 
 

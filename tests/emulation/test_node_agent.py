@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -90,7 +89,7 @@ async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
         await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-3"))
         assert len(master.of(PodStopped, "web-2")) == 1
         assert not master.of(PodStarted, "web-2")
-        await agent.records()
+        assert await agent.vigil(0.0) == []
 
 
 async def test_a_node_that_loses_power_while_it_boots_starts_each_pod_once_when_it_is_back(
@@ -107,7 +106,7 @@ async def test_a_node_that_loses_power_while_it_boots_starts_each_pod_once_when_
         assert [event.restarts for event in master.of(PodStarted, "web-2")] == [1]
 
 
-async def test_what_goes_wrong_in_a_task_that_nobody_watches_is_told_with_the_next_records(
+async def test_what_goes_wrong_in_a_task_that_nobody_waits_for_is_told_to_who_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> tuple[bool, str]:
@@ -118,13 +117,8 @@ async def test_what_goes_wrong_in_a_task_that_nobody_watches_is_told_with_the_ne
         probed = PodTemplate("web", SLEEP, mesh_mode="none", readiness=Probe("tcpSocket"))
         await start(agent, master, pod("web-1", probed))
 
-        async def until_told() -> None:
-            while True:
-                await agent.records()
-                await asyncio.sleep(0.01)
-
-        with pytest.raises(KeyError, match="a defect"):
-            await asyncio.wait_for(until_told(), DEADLINE_S)
+        (defect,) = await agent.vigil(DEADLINE_S)
+        assert defect.startswith(f"a defect of the agent of node {NODE}: KeyError: 'a defect'")
 
 
 async def test_a_pod_that_is_killed_once_has_one_restart(tmp_path: Path) -> None:

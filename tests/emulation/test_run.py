@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulation.conftest import FinishedRun, finish_run, processes_marked, start_run, until
+from tests.emulation.conftest import (
+    FinishedRun,
+    finish_run,
+    load_has_begun,
+    processes_marked,
+    run_id,
+    start_run,
+    until,
+)
 
 
 def test_a_real_program_takes_part_is_probed_and_is_restarted_when_killed(
@@ -60,24 +68,6 @@ def test_a_cluster_that_does_not_come_up_names_what_and_why_and_leaves_nothing(
     assert "Traceback" not in run.stderr
 
 
-def load_has_begun(out: Path) -> bool:
-    return any(path.stat().st_size for path in out.glob("*/logs/*.requests.jsonl"))
-
-
-def run_id(out: Path) -> str:
-    """The run's mark, from the environment of its load generator."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environ = (entry / "environ").read_bytes().split(b"\0")
-                settings = next((v for v in environ if v.startswith(b"TESTBED_LOAD=")), b"").decode()
-            except OSError:
-                continue
-            if str(out) in settings:
-                return next(v for v in environ if v.startswith(b"TESTBED_RUN=")).decode().partition("=")[2]
-    raise AssertionError(f"no load generator writes into {out}")
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "runs"
@@ -87,7 +77,7 @@ def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(out: Path) -> Non
     process = start_run("small.yaml", out, "spec.load.duration=100s")
     assert until(lambda: load_has_begun(out), 60)
     mark = run_id(out)
-    assert until(lambda: len(next(out.glob("*/logs/*.requests.jsonl")).read_bytes().splitlines()) > 60, 20)
+    assert until(lambda: load_has_begun(out, 120), 20)
     os.kill(process.pid, signal.SIGINT)
     run = finish_run(process, out)
     assert run.exit_code == 130, run.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from testbed.results.facts import AppliedFault, LocustCount, RunFacts
 from testbed.results.tables import PLACE_FIELDS
-from testbed.results.writer import TableWriter
+from testbed.results.writer import TableWriter, write_missing_tables
 from testbed.scenario import Expectation, LoadSource
 
 ZONES = ("east-a", "east-b", "east-c")
@@ -23,7 +23,7 @@ FACTS = RunFacts(
     end_s=END_S,
     ready_s=11.25,
     sources=tuple(LoadSource(zone, float(RATE_PER_S), "constant") for zone in ZONES),
-    faults=(AppliedFault("lose-east-a", 6.0, 6.001, 12.0),),
+    faults=(AppliedFault("lose-east-a", 6.0, 6.001, 12.0, victims=("east-a-1",)),),
     expectations=(
         Expectation("success_rate", "all", None, None, 0.98, None, "success_rate at least 98%"),
         Expectation("time_to_recover", "all", "lose-east-a", None, None, 3.0, "time_to_recover lose-east-a at most 3s"),
@@ -94,6 +94,7 @@ def write_run(run_dir: Path, facts: RunFacts = FACTS) -> Path:
             for delay_s, zone in enumerate(ZONES[1:]):
                 row = {"proxy": f"web-{zone}", "type": "EDS", "version": "2", "sent_s": t_s}
                 pushes.append({**row, "acked_s": t_s + 0.002 + delay_s * 0.001})
+    write_missing_tables(run_dir)
     return run_dir
 
 

@@ -110,6 +110,23 @@ def test_a_missed_expectation_exits_1_and_shows_what_was_measured(
     assert summary["expectations"][0]["shown"] == shown
 
 
+def test_no_expectation_about_a_fault_that_hit_nothing_holds(run_dir: Path) -> None:
+    expectations = tuple(
+        Expectation(metric, when, "lose-east-a", None, low, high, "x")
+        for metric, when, low, high in (
+            ("time_to_recover", "all", None, 9.0),
+            ("success_rate", "during", 0.1, None),
+            ("errors", "after", None, 999.0),
+        )
+    )
+    nobody = AppliedFault("lose-east-a", 6.0, 6.0, 12.0, victims=(), hit_nothing="its machine was off already")
+    _change(run_dir, expectations=expectations, faults=(nobody,))
+    summary = summarize(run_dir)
+    assert summary["verdict"] == "invalid"
+    shown = "fault lose-east-a hit nothing: its machine was off already"
+    assert [(result["held"], result["shown"]) for result in summary["expectations"]] == [(False, shown)] * 3
+
+
 def test_a_time_to_recover_after_a_fault_that_was_never_healed_does_not_hold(run_dir: Path) -> None:
     expectation = Expectation("time_to_recover", "after", "lose-east-a", None, None, 9.0, "x")
     _change(run_dir, expectations=(expectation,), faults=(AppliedFault("lose-east-a", 6.0, 6.0),))

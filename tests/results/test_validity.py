@@ -128,6 +128,10 @@ def test_a_sound_run_is_valid() -> None:
             "machine m2 was lost at 7.2 s, which no fault declares; there: b-1, clients/b",
         ),
         (
+            {"facts": replace(FACTS, faults=(AppliedFault("f", 6.0, 6.01, hit_nothing="pod web-9 was not running"),))},
+            "fault f hit nothing: pod web-9 was not running",
+        ),
+        (
             {"facts": replace(FACTS, broken="m2 still answers")},
             "m2 still answers",
         ),

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM: the first ends a command in good order, the second at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+EXIT_INTERRUPTED = 130
+
+
+class Interrupts:
+    """Both signals, from `install` on. The first calls the listener; without one it raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._listener: Callable[[], object] | None = None
+
+    def install(self) -> None:
+        """Take the signals, back as well from whoever took them meanwhile."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.interrupt())
+
+    @contextlib.contextmanager
+    def heard_by(self, listener: Callable[[], object]) -> Iterator[None]:
+        """During the block the first signal calls `listener`, in the main thread and between any two instructions."""
+        before, self._listener = self._listener, listener
+        try:
+            yield
+        finally:
+            self._listener = before
+
+    def interrupt(self) -> None:
+        """What either signal does."""
+        if self._came:
+            os._exit(EXIT_INTERRUPTED)  # the janitor ends what is left
+        self._came = True
+        if self._listener is None:
+            raise KeyboardInterrupt
+        self._listener()

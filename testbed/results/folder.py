@@ -1,0 +1,29 @@
+"""Whether a folder is that of a finished run, with all that a report of it needs, in a form that can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from testbed.results.damage import BadRunFolder
+from testbed.results.facts import RunFacts
+from testbed.results.tables import SCHEMAS
+from testbed.results.writer import check_files
+
+
+def check_run_folder(run_dir: Path) -> None:
+    """Raises BadRunFolder with everything that is wrong.
+
+    A table that is missing as a whole is never taken for an empty one: every run writes all of them.
+    """
+    if not run_dir.is_dir():
+        what = "is a file, not the folder of a run" if run_dir.exists() else "there is no such folder"
+        raise BadRunFolder(f"{run_dir}: {what}")
+    RunFacts.load(run_dir)
+    problems: list[str] = []
+    for table in SCHEMAS:
+        try:
+            check_files(run_dir, table)
+        except BadRunFolder as error:
+            problems += error.problems
+    if problems:
+        raise BadRunFolder(*problems)

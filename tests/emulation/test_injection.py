@@ -1,0 +1,141 @@
+"""Faults come when they are due, whatever others take, and what they hit is known."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from testbed.control.topology import Locality, Place, Topology
+from testbed.emulation.cluster import Effect
+from testbed.emulation.injection import FAULT_LEAD_S, Injection
+from testbed.emulation.power_off import PowerOffFailed
+from testbed.faults.actions import Action, CrashNode, KillPod, LinkEffect
+from testbed.faults.links import LinkFault
+from testbed.faults.nodes import NodeCrash
+from testbed.faults.pods import PodKill
+from testbed.faults.schedule import ScheduledFault
+
+TOPOLOGY = Topology(
+    (
+        *(Place(f"{zone}-1", Locality("east", zone)) for zone in "abc"),
+        Place("control-plane", Locality("east", ""), "control-plane"),
+    )
+)
+CUT = LinkEffect(cut=True)
+
+
+class Victims:
+    """Each step takes its time from when it is due, as processes do that have to be ended."""
+
+    def __init__(self, takes_s: float = 0.0) -> None:
+        self.begun: list[tuple[float, float]] = []
+        self.off: set[str] = set()
+        self._takes_s = takes_s
+
+    def is_off(self, place: str) -> bool:
+        return place in self.off
+
+    async def carry_out(self, actions: Sequence[Action], due_s: float) -> Effect:
+        self.begun.append((time.monotonic(), due_s))
+        await asyncio.sleep(due_s - time.monotonic())
+        at_s = time.monotonic()
+        await asyncio.sleep(self._takes_s)
+        match actions[-1]:
+            case CrashNode(node):
+                return Effect(at_s, victims=(node,))
+            case KillPod(pod="web-1"):
+                return Effect(at_s, (("web-1", at_s),), ("web-1",))
+            case KillPod(pod="gone-1"):
+                return Effect(due_s, hit_nothing="pod gone-1 was not running")
+            case KillPod(pod="buggy-1"):
+                raise KeyError("buggy-1")
+            case KillPod():
+                raise PowerOffFailed("it still answers")
+        return Effect(at_s)
+
+
+def injection(victims: Victims, *faults: ScheduledFault) -> tuple[Injection, list[tuple[str, str]]]:
+    told: list[tuple[str, str]] = []
+    t0_s = time.monotonic() + FAULT_LEAD_S
+    return Injection(faults, TOPOLOGY, victims, t0_s, lambda _, fault, what: told.append((fault, what))), told
+
+
+def crash(node: str, at_s: float = 0.1) -> ScheduledFault:
+    return ScheduledFault(f"crash-{node}", at_s, 0.3, NodeCrash(node))
+
+
+def kill(pod: str, at_s: float = 0.0) -> ScheduledFault:
+    return ScheduledFault(f"kill-{pod}", at_s, None, PodKill(pod=pod))
+
+
+def cut(name: str, to: str, at_s: float, effect: LinkEffect = CUT) -> ScheduledFault:
+    return ScheduledFault(name, at_s, 0.4, LinkFault(("a-1",), (to,), effect))
+
+
+async def test_faults_of_one_moment_are_announced_and_carried_out_together() -> None:
+    victims = Victims(takes_s=1.0)
+    faults, _ = injection(victims, crash("a-1"), crash("b-1"), crash("c-1"))
+    await faults.carry_out()
+    assert len(victims.begun) == 6
+    starts = victims.begun[:3]
+    assert len({due_s for _, due_s in starts}) == 1
+    # None of them waited for the second that another one took, nor did the heals.
+    assert all(begun_s < due_s for begun_s, due_s in victims.begun)
+    assert [fault.victims for fault in faults.applied()] == [("a-1",), ("b-1",), ("c-1",)]
+
+
+async def test_what_could_not_be_carried_out_is_said_and_the_others_still_come() -> None:
+    faults, told = injection(Victims(), kill("buggy-1"), kill("other-1", 0.05), kill("web-1", 0.1))
+    await faults.carry_out()
+    assert faults.failure is not None
+    assert faults.failure.startswith("fault kill-buggy-1 could not be carried out: KeyError: 'buggy-1'")
+    assert [fault.name for fault in faults.applied()] == ["kill-web-1"]
+    assert told == [("kill-web-1", "applied to web-1")]
+    assert [pod for pod, _ in faults.killed_proxies()] == ["web-1"]
+
+
+async def test_a_fault_that_hits_nothing_says_why() -> None:
+    faults, told = injection(Victims(), kill("gone-1"))
+    await faults.carry_out()
+    (applied,) = faults.applied()
+    assert (applied.victims, applied.hit_nothing) == ((), "pod gone-1 was not running")
+    assert told == [("kill-gone-1", "hit nothing: pod gone-1 was not running")]
+
+
+@pytest.mark.parametrize(
+    ("others", "hit"),
+    [
+        ((), ("a-1 > b-1", "b-1 > a-1")),
+        ((crash("a-1", 0.0),), ()),
+        ((crash("a-1", 0.1),), ("a-1 > b-1", "b-1 > a-1")),
+        ((cut("before", "b-1", 0.0),), ()),
+        ((cut("before", "c-1", 0.0),), ("a-1 > b-1", "b-1 > a-1")),
+        ((cut("before", "b-1", 0.0, LinkEffect(added_delay_s=1.0)),), ("a-1 > b-1", "b-1 > a-1")),
+    ],
+    ids=["alone", "dead before", "dies with it", "cut before", "another link", "slow before"],
+)
+async def test_a_cut_hits_the_links_that_were_open(others: tuple[ScheduledFault, ...], hit: tuple[str, ...]) -> None:
+    faults, _ = injection(Victims(), *others, cut("cut", "b-1", 0.1))
+    await faults.carry_out()
+    applied = {fault.name: fault for fault in faults.applied()}["cut"]
+    assert applied.victims == hit
+    assert bool(applied.hit_nothing) == (not hit)
+
+
+async def test_links_of_a_machine_without_power_are_not_hit() -> None:
+    victims = Victims()
+    victims.off.add("b-1")
+    faults, _ = injection(victims, cut("cut", "b-1", 0.0))
+    await faults.carry_out()
+    assert [fault.victims for fault in faults.applied()] == [()]
+
+
+async def test_what_is_overdue_is_named() -> None:
+    faults, _ = injection(Victims(), kill("web-1"), crash("b-1", 0.1))
+    assert faults.overdue(0.5) is None
+    assert faults.overdue(1.05) == "fault kill-web-1 was due at 0 s and has not come"
+    await faults.carry_out()
+    assert faults.overdue(9.0) is None
