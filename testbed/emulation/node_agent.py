@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from testbed.control.kubelet import (
     KillProcesses,
@@ -44,8 +44,8 @@ from testbed.control.messages import (
     StartPod,
     StopPod,
 )
+from testbed.control.objects import CommandWorkload, PodAddress, Timings
 from testbed.control.objects import Pod as PodObject
-from testbed.control.objects import PodAddress, Timings
 from testbed.control.placement import Hosting
 from testbed.control.topology import Topology
 from testbed.emulation.actors import Actor, handle_of, in_process, start_actor, tell, this_actor, until
@@ -87,6 +87,14 @@ class _HeldPod:
     actors: dict[Process, Watched] = field(default_factory=dict)
     lives: dict[Process, int] = field(default_factory=dict)
     running: set[Process] = field(default_factory=set)
+    ended_by: dict[Process, Literal["fault", "kubelet"]] = field(default_factory=dict)
+    """Who is about to end a process, or has: nobody else may."""
+
+    def program(self, process: Process) -> str:
+        """What runs as this process: the testbed's own Envoy or workload, or the user's command."""
+        if process == "proxy":
+            return "envoy"
+        return "command" if isinstance(self.pod.template.workload, CommandWorkload) else "workload"
 
     def dismiss(self) -> None:
         for actor in self.actors.values():
@@ -173,6 +181,7 @@ class NodeAgent(Attended):
         self._to_master.drop_waiting()
         killed = [held.pod.name for held in self._pods.values() if "proxy" in held.running]
         for held in self._pods.values():
+            held.ended_by.update(dict.fromkeys(held.actors, "fault"))
             self._step(held, PowerLost())
             held.running.clear()
         await self._everywhere("kill", *self._pods.values())
@@ -196,6 +205,7 @@ class NodeAgent(Attended):
         held = self._pods.get(pod)
         if held is None or not held.running:
             return None
+        held.ended_by.update(dict.fromkeys(held.actors, "fault"))
         await self._everywhere("kill", held)
         return time.monotonic()
 
@@ -229,7 +239,7 @@ class NodeAgent(Attended):
             return
         held.running.discard(process)
         if self._powered and not self._closing:
-            self._record("Pod", pod, "ProcessExited", {"process": process, "code": code, "last_lines": last_words})
+            self._record_exit(held, process, {"process": process, "code": code, "last_lines": last_words})
         with self._failing_loudly():
             self._step(held, ProcessExited(process, code))
 
@@ -307,6 +317,7 @@ class NodeAgent(Attended):
         lives: dict[Process, int] = {}
         for process in processes:
             lives[process] = held.lives[process] = held.lives.get(process, 0) + 1
+            held.ended_by.pop(process, None)
             if process not in held.actors:
                 held.actors[process] = self._actor(held, process)
         results = await asyncio.gather(
@@ -319,11 +330,12 @@ class NodeAgent(Attended):
         held.running.update(started)
         self._step(held, ProcessesStarted(started, held.address))
         for process, error in failed.items():
-            self._record("Pod", held.pod.name, "ProcessExited", {"process": process, "last_lines": str(error)})
+            self._record_exit(held, process, {"process": process, "last_lines": str(error)})
             self._step(held, ProcessExited(process, 127))
 
     async def _stop(self, held: _HeldPod, process: Process) -> None:
         if process in held.actors:
+            held.ended_by.setdefault(process, "kubelet")
             with contextlib.suppress(ActorLost):
                 await held.actors[process].ask("stop")
         if process not in held.running:
@@ -415,6 +427,10 @@ class NodeAgent(Attended):
 
     async def _deliver(self, reports: list[Reported]) -> None:
         await tell(self._master, "report", self._name, time.monotonic(), reports)
+
+    def _record_exit(self, held: _HeldPod, process: Process, details: dict[str, Any]) -> None:
+        known = {"program": held.program(process), "by": held.ended_by.get(process)}
+        self._record("Pod", held.pod.name, "ProcessExited", details | known)
 
     def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
         self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))

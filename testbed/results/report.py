@@ -22,6 +22,13 @@ _MATRIX_ZONES = 6
 _MATRICES = 3
 _FAULTS = 8
 _REASONS = 5
+_NAMED = 3
+_UNDECLARED = {
+    "death": "processes ended",
+    "restart": "restarted",
+    "not ready": "not ready",
+    "ejection": "ejected",
+}
 _QUANTILES = ("p50", "p90", "p99", "p999")
 
 
@@ -32,7 +39,7 @@ def print_report(summary: Summary, run_dir: Path, console: Console | None = None
 
 def render(summary: Summary, run_dir: Path) -> RenderableType:
     """The verdict and why; expectations; faults; latency by phase; where calls went."""
-    parts = [_headline(summary), *_reasons(summary)]
+    parts = [_headline(summary), *_reasons(summary), *_undeclared(summary["undeclared"])]
     for title, table, notes in (
         ("Expectations", _expectations(summary["expectations"]), []),
         ("Faults (times after the change)", _faults(summary), _notes(summary)),
@@ -79,6 +86,28 @@ def _reasons(summary: Summary) -> list[RenderableType]:
         lines += [f"{row['count']} {row['outcome']}: {row['error']}" for row in summary["errors"][:2]]
     shown = lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
     return [Text(f"  {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in shown]
+
+
+def _undeclared(found: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """A line for each kind of thing that went down and no fault explains, with the first few of them."""
+    lines: list[RenderableType] = []
+    for what, title in _UNDECLARED.items():
+        objects: dict[str, list[Mapping[str, Any]]] = {}
+        for one in found:
+            if one["what"] == what:
+                objects.setdefault(one["object"], []).append(one)
+        if objects:
+            named = [_where_and_when(name, times) for name, times in list(objects.items())[:_NAMED]]
+            more = f", and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
+            lines.append(Text(f"  {title}, by no fault: {'; '.join(named)}{more}", style="yellow"))
+    return lines
+
+
+def _where_and_when(name: str, times: Sequence[Mapping[str, Any]]) -> str:
+    first = times[0]
+    again = f", {len(times)} times" if len(times) > 1 else ""
+    why = f" ({first['why']})" if first["why"] else ""
+    return f"{name} at {_seconds(first['t_s'])}{again}{why}"
 
 
 def _expectations(results: Sequence[Mapping[str, Any]]) -> Table | None:

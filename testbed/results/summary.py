@@ -26,6 +26,7 @@ from testbed.results.columns import Requests
 from testbed.results.facts import MachineFacts, RunFacts
 from testbed.results.phases import PhaseStats
 from testbed.results.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
+from testbed.results.undeclared import undeclared
 from testbed.results.validity import invalid_reasons
 from testbed.results.verdict import check, decide
 from testbed.results.writer import read_table
@@ -54,10 +55,12 @@ def summarize(run_dir: Path) -> Summary:
     facts = RunFacts.load(run_dir)
     table, pushes = read_table(run_dir, "requests"), read_table(run_dir, "pushes")
     requests, hops = Requests.of(table, facts.faults), read_table(run_dir, "hops", _HOP_COLUMNS)
-    measured = measure(facts, requests, hops, read_table(run_dir, "events"), pushes)
+    events = read_table(run_dir, "events")
+    measured = measure(facts, requests, hops, events, pushes)
+    unexplained = undeclared(events, facts, list(measured.impacts.values()))
     complete = completeness(table, hops, facts.killed_proxies, facts.unrecorded())
     links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
-    reasons = invalid_reasons(facts, table, requests, links, machines, complete)
+    reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained)
     results = [check(expectation, measured) for expectation in facts.expectations]
     ok, failed = int(requests.ok.sum()), int(requests.failed.sum())
     summary: Summary = {
@@ -65,6 +68,7 @@ def summarize(run_dir: Path) -> Summary:
         "verdict": decide(results, reasons, facts.interrupted),
         "valid": not reasons,
         "invalid_reasons": reasons,
+        "undeclared": unexplained,
         "interrupted": facts.interrupted,
         "seed": facts.seed,
         "profile": facts.profile,

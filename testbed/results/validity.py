@@ -5,7 +5,7 @@ An invalid run says nothing about the system under test, neither good nor bad.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 from testbed.results.calls import Completeness
 from testbed.results.columns import Floats, Requests, codes, floats
 from testbed.results.facts import RunFacts
+from testbed.results.undeclared import Undeclared
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,14 @@ def invalid_reasons(
     links: pa.Table,
     machines: pa.Table,
     completeness: Completeness,
+    unexplained: Sequence[Undeclared] = (),
     limits: Limits = Limits(),
 ) -> tuple[str, ...]:
     """One line with figures for each reason not to believe the run; none if it is valid. `table` is `requests`'."""
     return (
         *_machines(facts),
         *_unhit(facts),
+        *_deaths(unexplained),
         *_lag(facts, requests, limits),
         *_rate(facts, table, requests, limits),
         *_cpu(facts, machines, limits),
@@ -181,6 +184,15 @@ def _unhit(facts: RunFacts) -> Iterator[str]:
     for fault in facts.faults:
         if fault.hit_nothing:
             yield f"fault {fault.name} hit nothing: {fault.hit_nothing}"
+
+
+def _deaths(unexplained: Sequence[Undeclared]) -> Iterator[str]:
+    deaths = [found for found in unexplained if found.invalidates]
+    if deaths:
+        first = deaths[0]
+        more = f", and {len(deaths) - 1} more processes" if len(deaths) > 1 else ""
+        memory = " (the kernel does that when memory is short)" if first.why.endswith("signal 9") else ""
+        yield f"pod {first.object}: {first.why} at {first.t_s:.2f} s, which no fault declares{memory}{more}"
 
 
 def _machines(facts: RunFacts) -> Iterator[str]:

@@ -170,6 +170,35 @@ def test_a_run_that_left_nothing_but_facts_has_a_summary(tmp_path: Path) -> None
     assert summarize(tmp_path)["requests"] == {"sent": 0, "ok": 0, "failed": 0, "unknown": 0}
 
 
+def test_what_went_down_outside_of_faults_is_in_the_summary_and_named_first(run_dir: Path) -> None:
+    with TableWriter(run_dir, "events", "other") as events:
+        for pod in range(5):
+            for t_s in (4.0, 4.5):
+                row = {"t_s": t_s + pod / 100, "source": "gateway", "kind": "Endpoint", "object": f"web-{pod}"}
+                events.append({**row, "reason": "Ejected", "details": "{}"})
+        row = {"t_s": 3.0, "source": "east-a-1", "kind": "Pod", "object": "job-1", "reason": "ProcessExited"}
+        events.append({**row, "details": '{"process": "app", "code": 1, "program": "command", "by": null}'})
+    summary = summarize(run_dir)
+    assert summary["verdict"] == "passed"
+    assert len(summary["undeclared"]) == 11
+    assert summary["undeclared"][0] == {
+        "t_s": 3.0,
+        "what": "death",
+        "object": "job-1",
+        "why": "app ended with code 1",
+        "invalidates": False,
+    }
+    console = Console(width=100)
+    with console.capture() as printed:
+        console.print(render(summary, Path("runs/r")))
+    lines = printed.get().splitlines()
+    assert lines[2] == "  processes ended, by no fault: job-1 at 3.00 s (app ended with code 1)"
+    assert lines[3].startswith(
+        "  ejected, by no fault: web-0 at 4.00 s, 2 times (by gateway); web-1 at 4.01 s, 2 times"
+    )
+    assert "and 2 more" in " ".join(lines[3:5])
+
+
 def test_nacks_and_errors_are_shown(run_dir: Path) -> None:
     with TableWriter(run_dir, "pushes", "other") as pushes:
         pushes.append({"proxy": "web-1", "type": "x.Cluster", "version": "3", "sent_s": 1.0, "error": "no such field"})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from testbed.results.calls import Completeness
 from testbed.results.columns import Requests
 from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts
 from testbed.results.tables import SCHEMAS
+from testbed.results.undeclared import Undeclared
 from testbed.results.validity import invalid_reasons
 from testbed.scenario import LoadSource
 
@@ -34,6 +36,7 @@ def _reasons(
     links: list[dict[str, Any]] | None = None,
     cpu_percent: list[float] | None = None,
     completeness: Completeness | None = None,
+    unexplained: Sequence[Undeclared] = (),
 ) -> tuple[str, ...]:
     rows = [
         {
@@ -56,6 +59,7 @@ def _reasons(
         pa.Table.from_pylist(links or [], schema=SCHEMAS["links"]),
         pa.Table.from_pylist(samples, schema=SCHEMAS["machines"]),
         completeness or Completeness(0, 0),
+        unexplained,
     )
 
 
@@ -143,6 +147,17 @@ def test_a_sound_run_is_valid() -> None:
 )
 def test_each_way_to_be_invalid_has_its_reason_with_figures(what: dict[str, Any], reason: str) -> None:
     assert _reasons(**what) == (reason,)
+
+
+def test_a_death_of_the_testbeds_own_that_no_fault_declares_is_a_reason_and_others_are_none() -> None:
+    crash = Undeclared(2.0, "death", "job-1", "app ended with code 1")
+    envoy = Undeclared(3.0, "death", "web-1", "Envoy ended by signal 9", invalidates=True)
+    workload = Undeclared(4.0, "death", "web-2", "built-in workload ended by signal 11", invalidates=True)
+    assert _reasons(unexplained=[crash]) == ()
+    assert _reasons(unexplained=[crash, envoy, workload]) == (
+        "pod web-1: Envoy ended by signal 9 at 3.00 s, which no fault declares (the kernel does that when memory is "
+        "short), and 1 more processes",
+    )
 
 
 def test_a_shortfall_that_chance_explains_is_no_reason() -> None:
