@@ -28,10 +28,13 @@ class LinkFault:
 
     def pairs(self, topology: Topology) -> tuple[tuple[str, str], ...]:
         """The directed links that are meant, each once. Raises KeyError for a name that the topology does not have."""
-        return directed_links(
+        return directed_links(*self.sides(topology), both_ways=self.both_ways)
+
+    def sides(self, topology: Topology) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The places of `sources` and those of `destinations`. Raises KeyError as `pairs` does."""
+        return (
             _places(self.sources, self.destinations, topology),
             _places(self.destinations, self.sources, topology),
-            both_ways=self.both_ways,
         )
 
     def start(self, name: str, topology: Topology) -> tuple[Action, ...]:

@@ -14,8 +14,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from testbed.scenario.problems import ScenarioError
 from testbed.scenario.source import Source, read_source
+from testbed.scenario.wording import in_words
 
 AUTH_TOKEN = "~/.ray/auth_token"
+OUR_OWN = ("not_here", "not_readable", "merge_key")
 OTHER_PROVIDERS = (("provider", "type"), ("provider", "coordinator_address"))
 
 
@@ -135,6 +137,6 @@ def _in_words(details: ErrorDetails) -> str:
             return "which machines a coordinator gives is not known before `ray up`"
         case ("docker", "container_name"), _:
             return "what a container will have cannot be tried before `ray up`"
-        case _, "missing":
-            return "is missing"
-    return details["msg"][:1].lower() + details["msg"][1:]
+        case _, kind if kind in OUR_OWN:
+            return details["msg"]
+    return in_words(details)

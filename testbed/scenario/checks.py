@@ -6,11 +6,13 @@ from testbed.scenario.cluster_checks import check_calls, check_capacity, check_s
 from testbed.scenario.experiment_checks import check_expectations, check_faults
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import ScenarioModel
+from testbed.scenario.names import introduce_names
 from testbed.scenario.traffic_checks import check_load, check_mesh, check_protocols
 
 
 def check(model: ScenarioModel, findings: Findings) -> None:
     """Report everything that is wrong in a scenario whose single values are right."""
+    introduce_names(model, findings)
     check_topology(model, findings)
     check_services(model, findings)
     check_protocols(model, findings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 
 from testbed.scenario.cluster_models import ProbeModel, ServiceModel, ZoneModel
 from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.problems import Path
+from testbed.scenario.wording import LISTED_MAX, listed
 
 SIDECAR_PORTS = range(15000, 15091)
 """Istio's: 15000 admin, 15001 outbound, 15006 inbound, 15021 health, 15090 metrics."""
@@ -25,10 +26,9 @@ def node_names(zone_name: str, zone: ZoneModel) -> tuple[str, ...]:
     return tuple(node.name or f"{zone_name}-{number}" for number, node in enumerate(zone.nodes, start=1))
 
 
-def zone_names(findings: Findings) -> tuple[str, ...]:
+def zone_names(findings: Findings) -> KeysView[str]:
     """All zones that are written, valid or not."""
-    regions = findings.names("spec", "topology", "regions")
-    return tuple(zone for r in regions for zone in findings.names("spec", "topology", "regions", r, "zones"))
+    return findings.known("zone")
 
 
 def check_topology(model: ScenarioModel, findings: Findings) -> None:
@@ -80,10 +80,12 @@ def check_services(model: ScenarioModel, findings: Findings) -> None:
         if service.container_port in SIDECAR_PORTS:
             message = f"port {service.container_port} overlaps with the sidecar's, 15000 to 15090 of the same address"
             findings.report((*here, "containerPort"), f"{message}; choose another, for example 8080")
+        written: set[str] = set()
         for index, zone in enumerate(service.zones):
             findings.reference((*here, "zones", index), "zone", zone, zones)
-            if zone in service.zones[:index]:
+            if zone in written:
                 findings.report((*here, "zones", index), f"zone {zone!r} is written twice")
+            written.add(zone)
         _check_workload((*here, "workload"), service, findings)
         for key, probe in (("readinessProbe", service.readiness_probe), ("livenessProbe", service.liveness_probe)):
             if probe is not None:
@@ -143,16 +145,21 @@ def check_calls(model: ScenarioModel, findings: Findings) -> None:
 
 def _find_cycles(chain: list[str], model: ScenarioModel, findings: Findings, finished: set[str]) -> None:
     """Depth first, without recursion; `chain` is the way to where the search is, and each cycle is reported once."""
+    on_the_way = {chain[0]: 0}
     pending = [_callees(chain[0], model)] if chain[0] not in finished else []
     while pending:
         location, callee = next(pending[-1], ((), ""))
         if not location:
+            del on_the_way[chain[-1]]
             finished.add(chain.pop())
             pending.pop()
-        elif callee in chain:
-            cycle = " -> ".join([*chain[chain.index(callee) :], callee])
+        elif callee in on_the_way:
+            start = on_the_way[callee]
+            around = chain[start : start + LISTED_MAX]
+            cycle = " -> ".join([*around, *(["..."] if len(chain) > start + LISTED_MAX else []), callee])
             findings.report(location, f"call cycle {cycle}: a request would never end; remove one of these calls")
         elif callee in model.spec.services and callee not in finished:
+            on_the_way[callee] = len(chain)
             chain.append(callee)
             pending.append(_callees(callee, model))
 
@@ -172,27 +179,34 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
         name: sum((node.capacity_pods or zone.capacity_pods) - proxies for node in zone.nodes)
         for _, name, zone in zones_of(model)
     }
-    wanted = {
-        name: (service.replicas, frozenset(zone for zone in service.zones or capacity if zone in capacity))
-        for name, service in model.spec.services.items()
-    }
-    full: set[frozenset[str]] = set()
-    for name, (replicas, allowed) in wanted.items():
-        here = ("spec", "services", name, "replicas")
-        room = sum(capacity[zone] for zone in capacity if zone in allowed) - len(allowed)
-        inside = {other: n for other, (n, zones) in wanted.items() if zones <= allowed}
-        where = ", ".join(zone for zone in capacity if zone in allowed)
+    everywhere = frozenset(capacity)
+    by_zones: dict[frozenset[str], dict[str, ServiceModel]] = {}
+    for name, service in model.spec.services.items():
+        zones = frozenset(service.zones) & everywhere if service.zones else everywhere
+        by_zones.setdefault(zones, {})[name] = service
+    for allowed, services in by_zones.items():
         if not allowed:
             continue
-        if replicas > room:
-            full.add(allowed)
-            findings.report(here, f"{where} can hold {room} pods beside the gateways, {name} wants {replicas}")
-        elif sum(inside.values()) > room and allowed not in full:
-            full.add(allowed)
-            shares = ", ".join(f"{other} {n}" for other, n in inside.items())
-            findings.report(here, f"{where} can hold {room} pods beside the gateways; wanted are {shares}")
-        else:
-            _check_spread(here, model.spec.services[name], allowed, capacity, findings)
+        room = sum(capacity[zone] for zone in allowed) - len(allowed)
+        where = listed(zone for zone in capacity if zone in allowed)
+        too_large = {name for name, service in services.items() if service.replicas > room}
+        for name, service in services.items():
+            here: Path = ("spec", "services", name, "replicas")
+            if name in too_large:
+                message = f"{where} can hold {room} pods beside the gateways, {name} wants {service.replicas}"
+                findings.report(here, message)
+            else:
+                _check_spread(here, service, allowed, capacity, findings)
+        inside = {
+            other: service.replicas
+            for zones, others in by_zones.items()
+            if zones <= allowed
+            for other, service in others.items()
+        }
+        if sum(inside.values()) > room and not too_large:
+            shares = listed(f"{other} {replicas}" for other, replicas in inside.items())
+            message = f"{where} can hold {room} pods beside the gateways; wanted are {shares}"
+            findings.report(("spec", "services", next(iter(services)), "replicas"), message)
 
 
 def _check_spread(

@@ -17,7 +17,6 @@ from testbed.scenario.fields import (
     PositiveDuration,
     Rate,
     Size,
-    as_list,
 )
 from testbed.scenario.quantities import shown
 from testbed.scenario.schema_rules import NOT_EMPTY, all_of, empty, exactly_one_of, needs, where, with_key, without
@@ -181,7 +180,21 @@ def _constant_work(value: Any) -> Any:
     return value if isinstance(value, dict) else {"distribution": "constant", "mean": value}
 
 
-Stage = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str]), Field(min_length=1)]
+def _stage(value: Any) -> Any:
+    """One callee may be written without the brackets of a list."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+def _callee(value: Any) -> Any:
+    if isinstance(value, dict):
+        named = [name for name in value.values() if isinstance(name, str)]
+        right = named[0] if len(named) == 1 else "web"
+        raise ValueError(f"must be the name of a service, not {shown(value)}; write only the name, such as {right}")
+    return value
+
+
+Callee = Annotated[str, BeforeValidator(_callee, json_schema_input_type=str)]
+Stage = Annotated[list[Callee], BeforeValidator(_stage, json_schema_input_type=str | list[str]), Field(min_length=1)]
 
 
 class WorkloadModel(Model):

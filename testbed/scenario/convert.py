@@ -39,7 +39,6 @@ from testbed.scenario.cluster_models import (
 from testbed.scenario.metrics import METRICS
 from testbed.scenario.models import CutModel, ExpectationModel, FaultModel, ScenarioModel
 from testbed.scenario.policies import traffic_distribution, traffic_policy, winning_policy
-from testbed.scenario.source import yaml_text
 from testbed.scenario.traffic_models import LoadModel, MeshModel
 from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
 
@@ -65,7 +64,7 @@ def convert(model: ScenarioModel) -> Scenario:
         load=_load(spec.load),
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
-        _resolved_yaml=yaml_text(model.model_dump(by_alias=True, exclude_none=True)),
+        _resolved=model.model_dump(by_alias=True, exclude_none=True),
     )
 
 

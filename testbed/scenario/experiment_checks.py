@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from pydantic.alias_generators import to_snake
 
 from testbed.control.topology import Topology
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
 from testbed.scenario.cluster_checks import node_names, zone_names, zones_of
-from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY, fault_of, topology_of
+from testbed.scenario.convert import GATEWAY, NODE_PROXY, fault_of, topology_of
 from testbed.scenario.defaults import complete_topology
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import CrashModel, CutModel, ExpectationModel, FaultModel, KillModel, ScenarioModel
@@ -19,6 +21,7 @@ KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
 
 def check_faults(model: ScenarioModel, findings: Findings) -> None:
     names: set[str] = set()
+    topology = _topology(model) if findings.is_whole("spec", "topology") else None
     for index, fault in enumerate(model.spec.faults):
         here: Path = ("spec", "faults", index)
         if fault.name in names:
@@ -26,7 +29,7 @@ def check_faults(model: ScenarioModel, findings: Findings) -> None:
         names.add(fault.name)
         kinds = [kind for kind in KINDS if getattr(fault, to_snake(kind)) is not None]
         if len(kinds) == 1:
-            _check_kind(here, fault, model, findings)
+            _check_kind(here, fault, model, topology, findings)
         elif findings.is_whole(*here):
             found = f"but has {' and '.join(kinds)}" if kinds else "but has none"
             findings.report(here, f"must have exactly one of {', '.join(KINDS)}, {found}")
@@ -57,11 +60,13 @@ def _without_duration(fault: FaultModel) -> str | None:
     return None if fault.power_off is None else "a powerOff (the machine stays off)"
 
 
-def _check_kind(here: Path, fault: FaultModel, model: ScenarioModel, findings: Findings) -> None:
+def _check_kind(
+    here: Path, fault: FaultModel, model: ScenarioModel, topology: Topology | None, findings: Findings
+) -> None:
     if fault.machine is not None and fault.power_off is None:
         findings.report((*here, "machine"), "belongs to `powerOff`; remove it", at_key=True)
     if fault.crash is not None:
-        _check_crash((*here, "crash"), fault.crash, model, findings)
+        _check_crash((*here, "crash"), fault.crash, findings)
     elif fault.power_off is not None and fault.machine is None and findings.is_whole(*here, "machine"):
         message = "is required but not written: which machine loses its power, by host name or Ray node address"
         findings.report((*here, "machine"), message, at_key=True)
@@ -73,19 +78,21 @@ def _check_kind(here: Path, fault: FaultModel, model: ScenarioModel, findings: F
         if not any(effects) and findings.is_whole(*here, "degrade"):
             message = "changes nothing; write at least one of latency, jitter, loss and bandwidth"
             findings.report((*here, "degrade"), message, at_key=True)
-        _check_links((*here, "degrade"), fault, worse, model, findings)
+        _check_links((*here, "degrade"), fault, worse, topology, findings)
     elif fault.cut is not None:
-        _check_links((*here, "cut"), fault, fault.cut, model, findings)
+        _check_links((*here, "cut"), fault, fault.cut, topology, findings)
 
 
-def _check_crash(here: Path, crash: CrashModel, model: ScenarioModel, findings: Findings) -> None:
+def _check_crash(here: Path, crash: CrashModel, findings: Findings) -> None:
     if (crash.zone is None) == (crash.node is None):
         if findings.is_whole(*here):
             findings.report(here, "must have either `zone` or `node`", at_key=True)
     elif crash.zone is not None:
-        findings.reference((*here, "zone"), "zone", crash.zone, zone_names(findings))
+        instead = {"node": f"`node: {crash.zone}`"}
+        findings.reference((*here, "zone"), "zone", crash.zone, zone_names(findings), instead)
     elif crash.node is not None and findings.is_whole("spec", "topology"):
-        findings.reference((*here, "node"), "node", crash.node, _nodes(model))
+        instead = {"zone": f"`zone: {crash.node}`"}
+        findings.reference((*here, "node"), "node", crash.node, findings.known("node"), instead)
 
 
 def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Findings) -> None:
@@ -96,18 +103,21 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
     elif kill.pod is not None:
         for key in (key for key in ("zone", "count") if getattr(kill, key) is not None):
             findings.report((*here, key), "belongs to `service`; a `pod` is one already", at_key=True)
-        gateways = [f"{GATEWAY}-{zone}" for zone in zones]
-        node_proxies = [f"{NODE_PROXY}-{node}" for node in _nodes(model)] if model.spec.mesh.mode == "node" else []
-        deployments = (*findings.names("spec", "services"), *gateways, *node_proxies)
-        if not any(kill.pod.startswith(f"{deployment}-") for deployment in deployments):
-            message = f"there is no pod {kill.pod!r}; pods are named after their service, {deployments[0]}-..."
+        if kill.pod in findings.known("service"):
+            findings.reference((*here, "pod"), "pod", kill.pod, (), {"service": f"`service: {kill.pod}`"})
+        elif not _is_of(kill.pod, findings.known("deployment")):
+            first = next(iter(findings.known("deployment")))
+            message = f"there is no pod {kill.pod!r}; pods are named after their service, {first}-..."
             findings.report((*here, "pod"), message)
         elif (why := _beyond_replicas(kill.pod, model, findings)) is not None:
             findings.report((*here, "pod"), why)
     elif kill.service is not None:
-        services = findings.names("spec", "services")
         proxies = (GATEWAY, NODE_PROXY) if model.spec.mesh.mode == "node" else (GATEWAY,)
-        findings.reference((*here, "service"), "service", kill.service, (*services, *proxies))
+        if _is_of(kill.service, findings.known("deployment")) and kill.service not in findings.known("service"):
+            message = f"there is no service {kill.service!r}; it is a pod: write `pod: {kill.service}`"
+            findings.report((*here, "service"), message)
+        elif kill.service not in proxies:
+            findings.reference((*here, "service"), "service", kill.service, findings.known("service"))
         if kill.zone is not None:
             findings.reference((*here, "zone"), "zone", kill.zone, zones)
         if kill.service in model.spec.services and findings.is_whole("spec", "services", kill.service, "replicas"):
@@ -120,7 +130,7 @@ def _beyond_replicas(pod: str, model: ScenarioModel, findings: Findings) -> str 
     """Why there is no pod of that number when the load begins, if there is none: pods are numbered from 1."""
     deployment, _, number = pod.rpartition("-")
     replicas = 1
-    if deployment in model.spec.services:
+    if deployment in findings.known("service"):
         if not findings.is_whole("spec", "services", deployment, "replicas"):
             return None
         replicas = model.spec.services[deployment].replicas
@@ -130,11 +140,16 @@ def _beyond_replicas(pod: str, model: ScenarioModel, findings: Findings) -> str 
     return f"there is no pod {pod!r}: {deployment} has {names} (one that replaces an evicted pod goes by `service`)"
 
 
-def _check_links(here: Path, fault: FaultModel, links: CutModel, model: ScenarioModel, findings: Findings) -> None:
-    if not findings.is_whole("spec", "topology"):
+def _is_of(pod: str, deployments: Collection[str]) -> bool:
+    """Whether a pod of one of them can have that name."""
+    deployment, _, number = pod.rpartition("-")
+    return number.isdecimal() and deployment in deployments
+
+
+def _check_links(here: Path, fault: FaultModel, links: CutModel, topology: Topology | None, findings: Findings) -> None:
+    if topology is None:
         return
-    zones = zone_names(findings)
-    known = (*zones, *_nodes(model), *(f"clients/{zone}" for zone in zones), CONTROL_PLANE)
+    known = findings.known("zone or node")
     strangers = False
     for key, names in (("from", links.from_), ("to", links.to)):
         for index, name in enumerate(names):
@@ -149,27 +164,41 @@ def _check_links(here: Path, fault: FaultModel, links: CutModel, model: Scenario
     elif not strangers:
         value = fault_of(fault)
         assert isinstance(value, LinkFault)
-        if not value.pairs(_topology(model)):
+        sources, destinations = map(set, value.sides(topology))
+        if not sources or not destinations or len(sources | destinations) == 1:
             findings.report(here, "affects no link: both sides are the same single place", at_key=True)
 
 
 def _check_double_crashes(model: ScenarioModel, findings: Findings) -> None:
     """What is down cannot lose its power again, and booting it would end the other crash as well."""
-    down: list[tuple[str, float, float, frozenset[str]]] = []
+    by_zone = {name: node_names(name, zone) for _, name, zone in zones_of(model)}
+    crashes: dict[str, list[tuple[float, float, int]]] = {}
     for index, fault in enumerate(model.spec.faults):
-        if fault.crash is None or fault.for_ is None:
-            continue
-        by_zone = {name: node_names(name, zone) for _, name, zone in zones_of(model)}
-        victims = frozenset(by_zone.get(fault.crash.zone or "", ()) or filter(None, [fault.crash.node]))
-        for other, start, end, nodes in down:
-            if fault.at <= end and start <= fault.at + fault.for_ and victims & nodes:
-                message = f"node {min(victims & nodes)} is already down through {other!r} from {start:g}s to {end:g}s"
-                findings.report(("spec", "faults", index), f"{message}; crash it before or after that")
-        down.append((fault.name, fault.at, fault.at + fault.for_, victims))
+        if fault.crash is not None and fault.for_ is not None:
+            for node in by_zone.get(fault.crash.zone or "", ()) or filter(None, [fault.crash.node]):
+                crashes.setdefault(node, []).append((fault.at, fault.at + fault.for_, index))
+    reported: set[int] = set()
+    for node in sorted(crashes):
+        for first, second in overlapping(crashes[node]):
+            other, index = sorted((first, second))
+            if index not in reported:
+                reported.add(index)
+                fault = model.spec.faults[other]
+                during = f"from {fault.at:g}s to {fault.at + (fault.for_ or 0.0):g}s"
+                message = f"node {node} is already down through {fault.name!r} {during}; crash it before or after that"
+                findings.report(("spec", "faults", index), message)
 
 
-def _nodes(model: ScenarioModel) -> tuple[str, ...]:
-    return tuple(node for _, name, zone in zones_of(model) for node in node_names(name, zone))
+def overlapping(times: list[tuple[float, float, int]]) -> Iterator[tuple[int, int]]:
+    """Pairs of numbers of what overlaps in time, given as (start, end, number); touching counts.
+
+    Everything that overlaps with something earlier is in one pair at least: with what ends last of that.
+    """
+    longest: tuple[float, int] | None = None
+    for start, end, number in sorted(times):
+        if longest is not None and start <= longest[0]:
+            yield longest[1], number
+        longest = (end, number) if longest is None else max(longest, (end, number))
 
 
 def _topology(model: ScenarioModel) -> Topology:
@@ -177,8 +206,7 @@ def _topology(model: ScenarioModel) -> Topology:
 
 
 def check_expectations(model: ScenarioModel, findings: Findings) -> None:
-    faults = findings.names("spec", "faults")
-    services = findings.names("spec", "services")
+    faults, services = findings.known("fault"), findings.known("service")
     instants = {fault.name: kind for fault in model.spec.faults if (kind := _without_duration(fault)) is not None}
     for index, expectation in enumerate(model.spec.expect):
         here: Path = ("spec", "expect", index)

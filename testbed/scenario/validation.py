@@ -1,13 +1,14 @@
-"""From plain data to models, and Pydantic's errors in words for people.
+"""From plain data to models, with as much of it as is right.
 
-Owns what is wrong with single keys and values; what concerns several is `checks`.
+Owns what is wrong with single keys and values, and what is left of a document without them. The words for it are
+`wording`'s; what concerns several values is `checks`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable
-from itertools import count, islice
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -16,120 +17,131 @@ from pydantic_core import ErrorDetails
 
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.problems import Path
-from testbed.scenario.quantities import shown
 from testbed.scenario.source import Source
+from testbed.scenario.wording import choice, in_words, nearest
+
+__all__ = ["Dropped", "nearest", "validate"]
 
 
-def validate(source: Source) -> tuple[ScenarioModel | None, frozenset[Path]]:
+class Dropped:
+    """What was taken out of a document, and where each part of what is left is written.
+
+    Every question takes a time that does not depend on how much was dropped.
+    """
+
+    def __init__(self) -> None:
+        self._paths: set[Path] = set()
+        self._around: set[Path] = set()
+        self._kept: dict[Path, list[int]] = {}
+        """Of each list that lost items: where the items that are left are written."""
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._paths
+
+    def add(self, path: Path) -> None:
+        self._paths.add(path)
+        self._around.update(path[:depth] for depth in range(len(path)))
+
+    def touches(self, path: Path) -> bool:
+        """Whether something at, in or around a written path was dropped."""
+        return path in self._around or any(path[:depth] in self._paths for depth in range(len(path) + 1))
+
+    def taken_out_of(self, data: Any) -> Any:
+        """What is left of the document; `written` then tells of that."""
+        self._kept.clear()
+        return self._left(data, ())
+
+    def written(self, location: Iterable[str | int]) -> Path:
+        """The path in the file of a location in what is left, where the items of a list that were dropped do not
+        count."""
+        path: Path = ()
+        for part in location:
+            kept = self._kept.get(path) if isinstance(part, int) else None
+            if kept is not None and isinstance(part, int):
+                part = kept[part]
+            path = (*path, part)
+        return path
+
+    def _left(self, data: Any, path: Path) -> Any:
+        if path not in self._around:
+            return data
+        if isinstance(data, dict):
+            return {key: self._left(value, (*path, key)) for key, value in data.items() if (*path, key) not in self}
+        if isinstance(data, list):
+            kept = self._kept[path] = [index for index in range(len(data)) if (*path, index) not in self]
+            return [self._left(data[index], (*path, index)) for index in kept]
+        return data
+
+
+def validate(source: Source) -> tuple[ScenarioModel | None, Dropped]:
     """The model of what is valid in the source, and the paths that were dropped for that, each a noted problem.
 
     Dropping what is wrong lets the rest be checked in the same go: one wrong unit does not hide a wrong reference.
     """
-    dropped: set[Path] = set()
+    dropped = Dropped()
     first = True
     while True:
         try:
-            return ScenarioModel.model_validate(_without(source.data, dropped)), frozenset(dropped)
+            return ScenarioModel.model_validate(dropped.taken_out_of(source.data)), dropped
         except ValidationError as error:
-            for details in error.errors(include_url=False):
-                path, at_key, message = _explain(details, source, dropped)
-                # Later rounds only meet the gaps that the first has torn: they are no problems of the file.
-                if first:
-                    source.report(path, message, at_key=at_key)
-                path = _nearest_kept(path, source, dropped)
-                if not path:
-                    return None, frozenset(dropped)
+            problems = error.errors(include_url=False)
+            # Later rounds only meet the gaps that the first has torn: they are no problems of the file.
+            if first:
+                _report(problems, source)
+            paths = {_nearest_kept(dropped.written(_location(details)), source, dropped) for details in problems}
+            if () in paths:
+                return None, dropped
+            for path in paths:
                 dropped.add(path)
         first = False
 
 
-def written_path(location: Iterable[str | int], dropped: Collection[Path]) -> Path:
-    """The path in the file of a location in the model, where the items of a list that were dropped do not count."""
-    path: Path = ()
-    for part in location:
-        if isinstance(part, int):
-            kept = (index for index in count() if (*path, index) not in dropped)
-            part = next(islice(kept, part, None))
-        path = (*path, part)
-    return path
-
-
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """What would be right instead of an unknown name: the closest known one, or all of them."""
-    names = list(known)
-    if close := difflib.get_close_matches(wanted, names, n=1):
-        return f"did you mean {close[0]!r}?"
-    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"known here: {listed}" if listed else "there is none"
-
-
-def _without(data: Any, dropped: set[Path], path: Path = ()) -> Any:
-    match data:
-        case dict():
-            return {k: _without(v, dropped, (*path, k)) for k, v in data.items() if (*path, k) not in dropped}
-        case list():
-            return [_without(v, dropped, (*path, i)) for i, v in enumerate(data) if (*path, i) not in dropped]
-    return data
-
-
-def _nearest_kept(path: Path, source: Source, dropped: set[Path]) -> Path:
+def _nearest_kept(path: Path, source: Source, dropped: Dropped) -> Path:
     while path and (not source.exists(path) or path in dropped):
         path = path[:-1]
     return path
 
 
-def _explain(details: ErrorDetails, source: Source, dropped: set[Path]) -> tuple[Path, bool, str]:
-    """Path in the file, whether its key is meant, and the message."""
-    location, kind, value = details["loc"], details["type"], details["input"]
-    if location[-1:] == ("[key]",):
-        return written_path(location[:-1], dropped), True, str(details["ctx"]["error"])
-    path = written_path(location, dropped)
-    if kind == "missing":
-        return path, True, "is required but not written"
-    if kind == "extra_forbidden":
-        return path, True, f"unknown key; {nearest(str(path[-1]), _keys_at(location[:-1]))}"
-    # A value may be written short (`work: 2ms`) and be wrong in its long form only: `work.mean`.
-    while not source.exists(path):
-        path = path[:-1]
-    return path, False, _message(kind, value, details.get("ctx", {}))
+def _report(problems: Sequence[ErrorDetails], source: Source) -> None:
+    """Note what is wrong in a document of which nothing is dropped yet."""
+    missing = {details["loc"] for details in problems if details["type"] == "missing"}
+    meant: dict[Path, str] = {}
+    for details in problems:
+        if details["type"] == "extra_forbidden":
+            around, key = details["loc"][:-1], str(details["loc"][-1])
+            known, written = _keys_at(around), source.value(around)
+            absent = [name for name in known if name not in written]
+            for name in get_close_matches(key, absent, n=1) or get_close_matches(key, known, n=1):
+                meant[details["loc"]] = name
+                # One slip of the pen is one problem.
+                missing.discard((*around, name))
+    for details in problems:
+        location = _location(details)
+        if details["loc"][-1:] == ("[key]",):
+            source.report(location, in_words(details), at_key=True)
+        elif details["type"] == "extra_forbidden":
+            right = f"did you mean {meant[location]!r}?" if location in meant else choice(_keys_at(location[:-1]))
+            source.report(location, f"unknown key; {right}", at_key=True)
+        elif details["type"] != "missing":
+            # A value may be written short (`work: 2ms`) and be wrong in its long form only: `work.mean`.
+            while not source.exists(location):
+                location = location[:-1]
+            source.report(location, in_words(details))
+        elif location in missing:
+            source.report(location, in_words(details), at_key=True)
 
 
-def _message(kind: str, value: Any, context: dict[str, Any]) -> str:
-    match kind:
-        case "value_error":
-            return str(context["error"])
-        case "literal_error":
-            words = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            close = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            return f"must be {' or '.join(words)}, not {shown(value)}{hint}"
-        case "string_type":
-            quoted = isinstance(value, int | float)
-            return f"must be text, not {shown(value)}" + (f'; write "{shown(value)}" in quotes' if quoted else "")
-        case "int_type" | "int_from_float":
-            return f"must be a whole number, not {shown(value)}"
-        case "bool_type":
-            return f"must be true or false, not {shown(value)}"
-        case "list_type":
-            return f"must be a list, not {shown(value)}"
-        case "model_type" | "dict_type":
-            return f"must be a mapping of keys to values, not {shown(value)}"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}, not {shown(value)}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}, not {shown(value)}"
-        case "too_short":
-            return f"must have at least {context['min_length']} entries, but has {len(value)}"
-        case "too_long":
-            return f"must have at most {context['max_length']} entries, but has {len(value)}"
-        case "string_too_short":
-            return "must not be empty"
-        case "string_too_long":
-            return f"must have at most {context['max_length']} characters, but has {len(value)}"
-    raise AssertionError(f"no words for {kind}")
+def _location(details: ErrorDetails) -> Path:
+    location = details["loc"]
+    return location[:-1] if location[-1:] == ("[key]",) else location
 
 
-def _keys_at(location: Iterable[str | int]) -> list[str]:
+@cache
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _keys_at(location: Path) -> list[str]:
     """The keys that the model at a location knows, as they are written."""
     kind: Any = ScenarioModel
     for part in location:
@@ -141,7 +153,7 @@ def _keys_at(location: Iterable[str | int]) -> list[str]:
     model = _plain(kind)
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return _keys_of(model)
 
 
 def _plain(annotation: Any) -> Any:

@@ -1,13 +1,14 @@
 """A checked scenario as plain frozen values: cluster, topology, load, faults, expectations.
 
-Times are seconds, shares are of 1. Imports no Pydantic, so that actors which only receive these values do not load it.
+Times are seconds, shares are of 1. Imports neither Pydantic nor PyYAML, so that actors which only receive these values
+do not load them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from testbed.control.objects import ClusterSpec
 from testbed.control.topology import Topology
@@ -82,9 +83,11 @@ class Scenario:
     load: LoadSpec
     faults: tuple[ScheduledFault, ...]
     expectations: tuple[Expectation, ...]
-    _resolved_yaml: str = field(repr=False)
+    _resolved: dict[str, Any] = field(repr=False)
     warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
     def resolved_yaml(self) -> str:
         """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""
-        return self._resolved_yaml
+        from testbed.scenario.source import yaml_text
+
+        return yaml_text(self._resolved)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from testbed.preflight.cluster_file import read_cluster_file
 from testbed.scenario import ScenarioError
@@ -134,17 +139,20 @@ def test_a_key_that_is_no_file_is_told(here: Path) -> None:
     [
         ("", "cluster.yaml:1:1: is empty; such a file begins with `cluster_name: NAME`"),
         ("a: b: c", "cluster.yaml:1:5: is not valid YAML: mapping values are not allowed here"),
-        ("[]", "cluster.yaml:1:1: input should be a valid dictionary or instance of ClusterFile"),
-        (f"provider: {MACHINES}", "cluster.yaml:1:1: auth: is missing"),
-        (f"auth: {USER}\nprovider: {{type: local, worker_ips: []}}", "cluster.yaml:2:1: provider.head_ip: is missing"),
-        (f"auth: {{}}\nprovider: {MACHINES}", "cluster.yaml:1:1: auth.ssh_user: is missing"),
+        ("[]", "cluster.yaml:1:1: must be a mapping of keys to values, not a list"),
+        (f"provider: {MACHINES}", "cluster.yaml:1:1: auth: is required but not written"),
+        (
+            f"auth: {USER}\nprovider: {{type: local, worker_ips: []}}",
+            "cluster.yaml:2:1: provider.head_ip: is required but not written",
+        ),
+        (f"auth: {{}}\nprovider: {MACHINES}", "cluster.yaml:1:1: auth.ssh_user: is required but not written"),
         (
             f"auth: {{<<: {USER}}}\nprovider: {MACHINES}",
             "cluster.yaml:1:7: auth: merge keys (<<) are not understood here",
         ),
         (
             f"auth: {{ssh_user: ''}}\nprovider: {MACHINES}",
-            "cluster.yaml:1:18: auth.ssh_user: string should have at least 1 character",
+            "cluster.yaml:1:18: auth.ssh_user: must not be empty",
         ),
         (
             f"auth: {USER}\nprovider: {MACHINES}\nfile_mounts: {{/x: ~nobody-here/x}}",
@@ -154,3 +162,34 @@ def test_a_key_that_is_no_file_is_told(here: Path) -> None:
 )
 def test_what_is_no_cluster_file_is_told(text: str, message: str) -> None:
     assert problems_of(text) == [message]
+
+
+FILE = yaml.safe_load(
+    f"provider: {MACHINES}\nauth: {USER}\nmin_workers: 1\nmax_workers: 1\nfile_mounts: {{/a: /}}\n"
+    "initialization_commands: [a]\nsetup_commands: [b]\ndocker: {container_name: ''}\n"
+)
+KEYS = [(key,) for key in FILE] + [(key, inner) for key in FILE if isinstance(FILE[key], dict) for inner in FILE[key]]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(KEYS), ANYTHING)
+def test_whatever_is_wrong_is_said_in_words_for_people(key: tuple[str, ...], value: object) -> None:
+    tree = copy.deepcopy(FILE)
+    around = tree
+    for part in key[:-1]:
+        around = around[part]
+    around[key[-1]] = value
+    path = Path("cluster.yaml")
+    path.write_text(yaml.safe_dump(tree))
+    try:
+        read_cluster_file(path)
+    except ScenarioError as error:
+        for problem in error.problems:
+            assert not re.search(
+                "[Ii]nput should|valid |instance of|[Vv]alue error|[Ss]hould |pydantic", problem.message
+            )
