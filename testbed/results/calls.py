@@ -5,7 +5,7 @@ Locality is judged per hop, never per request: a request of ten calls is ten cho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +16,8 @@ from testbed.results.columns import Codes, Mask, codes, floats
 from testbed.results.phases import Phase
 
 ACCESS_LOG_FLUSH_S = 0.2
-ANSWER_TRAVEL_S = 0.1
-"""A client sees an answer up to this long after its gateway logged the call."""
+_GATEWAY = "gateway"
+"""The service of all gateways; no other can have the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Locality:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Ok requests that no proxy logged. `explained` of them finished while a killed proxy had lines not yet flushed."""
+    """Ok requests that no proxy logged. `explained` of them went with a gateway that was killed or a lost machine."""
 
     without_hops: int
     explained: int
@@ -101,22 +101,41 @@ class Calls:
 def completeness(
     requests: pa.Table,
     hops: pa.Table,
+    pods: pa.Table,
     killed: Sequence[tuple[str, float]],
     lost: Sequence[tuple[float, float]] = (),
 ) -> Completeness:
     """Ok requests without any hop; `killed` are the proxies that were killed, with the time of each kill, `lost` the
     machines that were lost: from when on their records did not come home, and since when they were silent.
 
-    A killed proxy loses the lines of its last 0.2 s, so ok requests that finished then (or just after, while the
-    answer was on its way) are explained by it.
+    Every request is logged by the gateway that served it, once it is answered. Killed, it loses what it had not logged
+    and the lines of its last 0.2 s. So the kill of a gateway in the request's entry zone explains a request that was
+    sent before it, and finished at any time after or within 0.2 s before: an answer that was on its way when the node
+    crashed comes when the links are healed.
     """
     ok = pc.equal(requests["outcome"], "ok")
     seen = pc.is_in(requests["request_id"], value_set=pc.unique(hops["request_id"]))
-    missing = floats(requests.filter(pc.and_not(ok, seen))["finished_s"])
+    missing = requests.filter(pc.and_not(ok, seen))
+    sent_s, finished_s = floats(missing["sent_s"]), floats(missing["finished_s"])
+    entry, zones = codes(missing["entry_zone"])
+    identities = {row["pod"]: row for row in pods.select(["pod", "service", "zone"]).to_pylist()}
     explained = np.zeros(len(missing), dtype=np.bool_)
-    for from_s, to_s in (*((killed_s, killed_s) for _, killed_s in killed), *lost):
-        explained |= (missing >= from_s - ACCESS_LOG_FLUSH_S) & (missing <= to_s + ANSWER_TRAVEL_S)
+    for pod, killed_s in killed:
+        served = _entered(entry, zones, identities.get(pod))
+        explained |= served & (sent_s <= killed_s) & (finished_s >= killed_s - ACCESS_LOG_FLUSH_S)
+    for from_s, to_s in lost:
+        explained |= (sent_s <= to_s) & (finished_s >= from_s - ACCESS_LOG_FLUSH_S)
     return Completeness(len(missing), int(explained.sum()))
+
+
+def _entered(entry: Codes, zones: Sequence[str], proxy: Mapping[str, str] | None) -> Mask:
+    """Which requests can have entered by this proxy: all, where it is in no table; those that do not say where, too."""
+    served: Mask = entry < 0
+    if proxy is None:
+        served = np.ones(len(entry), dtype=np.bool_)
+    elif proxy["service"] == _GATEWAY and proxy["zone"] in zones:
+        served |= entry == zones.index(proxy["zone"])
+    return served
 
 
 def _same(a: Codes, a_values: list[str], b: Codes, b_values: list[str]) -> Mask:

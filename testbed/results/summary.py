@@ -58,7 +58,7 @@ def summarize(run_dir: Path) -> Summary:
     events = read_table(run_dir, "events")
     measured = measure(facts, requests, hops, events, pushes)
     unexplained = undeclared(events, facts, list(measured.impacts.values()))
-    complete = completeness(table, hops, facts.killed_proxies, facts.unrecorded())
+    complete = completeness(table, hops, read_table(run_dir, "pods"), facts.killed_proxies, facts.unrecorded())
     links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
     reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained)
     results = [check(expectation, measured) for expectation in facts.expectations]

@@ -42,12 +42,48 @@ def test_without_calls_there_is_no_share() -> None:
     assert (got.hops, got.same_zone_share, got.same_cell_share, got.call_matrix) == (0, None, None, {})
 
 
-def test_a_killed_proxy_explains_what_finished_while_its_lines_were_not_flushed() -> None:
-    finished_s = {"seen": 1.0, "lost": 3.0, "unflushed": 4.9, "underway": 5.05}
-    rows = [{"request_id": name, "finished_s": t_s, "outcome": "ok"} for name, t_s in finished_s.items()]
-    rows.append({"request_id": "failed", "finished_s": 3.0, "outcome": "failed"})
+PODS = pa.Table.from_pylist(
+    [
+        {"pod": "gateway-a-1", "service": "gateway", "zone": "a"},
+        {"pod": "gateway-b-1", "service": "gateway", "zone": "b"},
+        {"pod": "web-1", "service": "web", "zone": "a"},
+    ],
+    schema=SCHEMAS["pods"],
+)
+
+
+def _completeness(
+    sent: dict[str, tuple[float, float]],
+    killed: list[tuple[str, float]],
+    lost: list[tuple[float, float]] | None = None,
+) -> Completeness:
+    """Of ok requests to the gateway of zone a, by id with the times at which they were sent and finished."""
+    rows = [
+        {"request_id": name, "sent_s": sent_s, "finished_s": finished_s, "outcome": "ok", "entry_zone": "a"}
+        for name, (sent_s, finished_s) in sent.items()
+    ]
+    rows.append({"request_id": "failed", "sent_s": 2.9, "finished_s": 3.0, "outcome": "failed", "entry_zone": "a"})
     requests = pa.Table.from_pylist(rows, schema=SCHEMAS["requests"])
     hops = pa.Table.from_pylist([{"request_id": "seen"}], schema=SCHEMAS["hops"])
-    assert completeness(requests, hops, [("web-1", 5.0)]) == Completeness(without_hops=3, explained=2)
-    assert completeness(requests, hops, []).lost == 3
-    assert completeness(requests, hops, [], [(2.9, 4.95)]) == Completeness(without_hops=3, explained=3)
+    return completeness(requests, hops, PODS, killed, lost or [])
+
+
+def test_a_killed_gateway_explains_what_finished_while_its_lines_were_not_flushed() -> None:
+    sent = {"seen": (0.9, 1.0), "lost": (2.9, 3.0), "unflushed": (4.8, 4.9), "underway": (4.98, 5.05)}
+    assert _completeness(sent, [("gateway-a-1", 5.0)]) == Completeness(without_hops=3, explained=2)
+    assert _completeness(sent, []).lost == 3
+    assert _completeness(sent, [], [(2.9, 4.95)]) == Completeness(without_hops=3, explained=2)
+
+
+def test_answers_on_their_way_when_their_gateway_crashed_and_delivered_at_the_heal_are_explained_by_the_crash() -> None:
+    """Clients 40 ms away, a node crash of 2 s: the gateway has answered, its answer waits on the cut link."""
+    sent = {f"held {n}": (5.0 - 0.03 + n / 1e3, 7.02 + n / 1e3) for n in range(10)}
+    assert _completeness(sent, [("gateway-a-1", 5.0)]) == Completeness(without_hops=10, explained=10)
+
+
+def test_a_kill_does_not_explain_what_was_sent_after_it_nor_what_other_proxies_served() -> None:
+    after = {"after": (5.01, 5.05)}
+    assert _completeness(after, [("gateway-a-1", 5.0)]).explained == 0
+    before = {"before": (4.98, 5.05)}
+    assert _completeness(before, [("gateway-b-1", 5.0), ("web-1", 5.0)]).explained == 0
+    assert _completeness(before, [("a pod of no table", 5.0)]).explained == 1
