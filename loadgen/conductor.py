@@ -4,7 +4,8 @@
     in   start <t0, monotonic seconds>   send from t0 on
     out  {"stats": {...}}                every second from t0 on, see `_statistics`
     in   stop                            send no more, wait for requests under way
-    out  {"done": {"requests", "failures", "sent", "unfinished"}}   then exit 0, whatever failed
+    out  {"done": {"requests", "failures", "sent", "unfinished", "own_events", "own_failures"}}
+                                         then exit 0, whatever failed; the first two are Locust's own counts of all
 
 The end of stdin means that the supervisor died: stop at once. Everything else that is printed goes to stderr.
 """
@@ -131,6 +132,8 @@ class Conductor:
                     "failures": locust.num_failures,
                     "sent": self._recorder.sent,
                     "unfinished": self._recorder.unfinished,
+                    "own_events": self._recorder.own_events,
+                    "own_failures": self._recorder.own_failures,
                 }
             }
         )

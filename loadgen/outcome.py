@@ -17,7 +17,7 @@ import gevent
 import requests
 import urllib3
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
-from geventhttpclient.useragent import RetriesExceeded
+from geventhttpclient.useragent import BadStatusCode, RetriesExceeded
 
 Outcome = Literal["ok", "failed", "unknown"]
 
@@ -36,11 +36,16 @@ _CONNECTING = ("_create_socket", "create_connection")
 
 
 def what_went_wrong(status: int | None, error: BaseException) -> str:
-    """In words that do not depend on the address: many requests fail alike, and are counted by it."""
-    if status is not None:
-        return f"status {status}"
+    """In words that do not depend on the address: many requests fail alike, and are counted by it.
+
+    What the locustfile said is what went wrong, also where the status was a good one.
+    """
     cause = _cause(error)
-    return "timed out" if isinstance(cause, _TIMEOUTS) else str(cause) or type(cause).__name__
+    if isinstance(cause, _TIMEOUTS):
+        return "timed out"
+    if status is not None and isinstance(cause, (requests.exceptions.HTTPError, BadStatusCode)):
+        return f"status {status}"
+    return str(cause) or type(cause).__name__
 
 
 def outcome_of(status: int | None, error: BaseException | None) -> Outcome:

@@ -1,13 +1,18 @@
 """Records every request of a Locust process, whatever user class or client sent it, as JSON lines.
 
 At send, before the first byte leaves:
-    {"e": "s", "id": request id, "n": name, "p": null, "i": intended, "s": sent, "z": entry zone}
-at finish:
-    {"e": "f", "id": request id, "f": finished, "c": status or null, "o": outcome, "m": error or null}
+    {"e": "s", "id": request id, "t": method, "u": path, "n": name, "p": null, "i": intended, "s": sent,
+     "z": entry zone}
+at finish, with the bytes of both bodies, null where there was none to be known:
+    {"e": "f", "id": request id, "f": finished, "c": status or null, "o": outcome, "m": error or null,
+     "a": bytes sent, "b": bytes received}
+and where a locustfile fired Locust's request event itself, for what it did not send through a recorded client (a step
+of another protocol, a user's whole journey): that is no request, and counted apart:
+    {"e": "o", "t": its request_type, "n": name, "f": fired, "d": response time in ms, "m": error or null}
 Times are monotonic seconds. Lines are written without a buffer: a killed process loses nothing that it sent.
 
-There are exactly as many "s" lines as requests in Locust's own statistics: a request that Locust would not report
-(killed at the end, or given up inside a `with`) is reported to it here, through its own request event.
+There are exactly as many "s" and "o" lines as requests in Locust's own statistics: a request that Locust would not
+report (killed at the end, or given up inside a `with`) is reported to it here, through its own request event.
 `p`, the partition, is for clients that know one: none does yet.
 """
 
@@ -48,7 +53,7 @@ class NotFinished(Exception):
 
 
 class Recorder:
-    """Wraps clients, listens to Locust's request event, and counts.
+    """Wraps clients, listens to Locust's request event, and counts: requests, and the locustfile's own events.
 
     `latencies_s` and `lags_s` (sent - intended) hold what came since the reader last took them with `take`.
     """
@@ -57,6 +62,8 @@ class Recorder:
         self.sent = 0
         self.outcomes: Counter[str] = Counter()
         self.unfinished = 0
+        self.own_events = 0
+        self.own_failures = 0
         self._latencies_s: list[float] = []
         self._lags_s: list[float] = []
         self._under_way: dict[str, _Sent] = {}
@@ -93,6 +100,7 @@ class Recorder:
             record = context[_RECORD] = self._write_sent(
                 request_id,
                 method,
+                url,
                 name or client.request_name or url,
                 context.get(INTENDED_S, now),
                 now,
@@ -140,6 +148,7 @@ class Recorder:
         request_type: str,
         name: str,
         response_time: float | None,
+        response_length: int | None = None,
         context: dict[str, Any] | None = None,
         response: Any = None,
         exception: BaseException | None = None,
@@ -148,21 +157,31 @@ class Recorder:
         finished_s = time.monotonic()
         record = context.get(_RECORD) if context else None
         if record is None:
-            # A client of the locustfile's own that fires the event itself.
-            sent_s = finished_s - (response_time or 0.0) / 1e3
-            record = self._write_sent(self._request_id(), request_type, name, sent_s, sent_s, None)
+            self._record_own(request_type, name, finished_s, response_time, exception)
+            return
         status = getattr(response, "status_code", None) or None
         outcome = "unknown" if isinstance(exception, NotFinished) else outcome_of(status, exception)
         del self._under_way[record.id]
         self.outcomes[outcome] += 1
         self._latencies_s.append(finished_s - record.intended_s)
         message = None if exception is None else what_went_wrong(status, exception)
-        self._write({"e": "f", "id": record.id, "f": finished_s, "c": status, "o": outcome, "m": message})
+        answer = {"c": status, "o": outcome, "m": message}
+        bodies = {"a": _body_bytes(response), "b": None if status is None else response_length}
+        self._write({"e": "f", "id": record.id, "f": finished_s, **answer, **bodies})
+
+    def _record_own(
+        self, request_type: str, name: str, fired_s: float, response_time: float | None, error: BaseException | None
+    ) -> None:
+        self.own_events += 1
+        self.own_failures += error is not None
+        message = None if error is None else what_went_wrong(None, error)
+        self._write({"e": "o", "t": request_type, "n": name, "f": fired_s, "d": response_time, "m": message})
 
     def _write_sent(
-        self, request_id: str, method: str, name: str, intended_s: float, sent_s: float, zone: str | None
+        self, request_id: str, method: str, path: str, name: str, intended_s: float, sent_s: float, zone: str | None
     ) -> _Sent:
-        self._write({"e": "s", "id": request_id, "n": name, "p": None, "i": intended_s, "s": sent_s, "z": zone})
+        what = {"t": method, "u": path, "n": name, "p": None}
+        self._write({"e": "s", "id": request_id, **what, "i": intended_s, "s": sent_s, "z": zone})
         record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s)
         self.sent += 1
         self._lags_s.append(sent_s - intended_s)
@@ -176,3 +195,14 @@ class Recorder:
         digits = f"{self._random.getrandbits(128):032x}"
         variant = "89ab"[int(digits[16], 16) & 3]
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _body_bytes(response: Any) -> int | None:
+    """Of the body of the request, from what either client keeps of it; None where it is a stream or was not kept."""
+    request = getattr(response, "request", None)
+    if request is None:
+        return None
+    body = request.body if hasattr(request, "body") else request.payload
+    if body is None:
+        return 0
+    return len(body.encode() if isinstance(body, str) else body) if isinstance(body, str | bytes) else None

@@ -208,7 +208,8 @@ def report(
     from testbed.results.verdict import EXIT_CODES
 
     try:
-        check_run_folder(run_dir)
+        for left_out in check_run_folder(run_dir):
+            print(left_out, file=sys.stderr)
         summary = summarize(run_dir)
     except BadRunFolder as error:
         _fail("\n".join(error.problems), EXIT_BAD_INPUT)

@@ -120,7 +120,10 @@ class PushConfig:
 
 @dataclass(frozen=True, slots=True)
 class RecordEvent:
-    """A line for the `events` table: Kubernetes' kind, object name and CamelCase reason."""
+    """A line for the `events` table: Kubernetes' kind, object name and CamelCase reason.
+
+    `details` name durations, not moments: the origin of `now` means nothing to who reads the table.
+    """
 
     kind: str
     object: str

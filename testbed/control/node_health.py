@@ -128,7 +128,7 @@ class NodeHealth:
                 expires_s = node.lease_renewed_s + self._timings.lease_grace_s
                 if now > expires_s:
                     store.put(replace(node, ready="Unknown"))
-                    details = {"lease_renewed_s": node.lease_renewed_s, "status": "Unknown"}
+                    details = {"lease_age_s": now - node.lease_renewed_s, "status": "Unknown"}
                     commands.append(RecordEvent("Node", node.name, "NodeNotReady", details))
         return commands + self._handle_disruption(store, now)
 

@@ -235,7 +235,7 @@ class LoadGenerator(Attended):
                         unknown=stats["total"]["unknown"],
                     )
                 case {"done": done}:
-                    count = LocustCount(done["requests"], done["failures"])
+                    count = LocustCount(done["requests"], done["failures"], done["own_events"], done["own_failures"])
                     self._progress = LoadProgress(
                         failed=self._progress.failed, unknown=self._progress.unknown, done=count
                     )

@@ -55,8 +55,9 @@ def record(
                 ingest_outlier_log(path, pod, pods, clock_of(nodes[pod]), events)
     for path in sorted(logs.glob(f"*{REQUESTS_SUFFIX}")):
         zone = path.name.removesuffix(REQUESTS_SUFFIX)
-        with TableWriter(run_dir, "requests", zone) as requests:
-            ingest_requests(path, requests, clock_of(f"clients/{zone}"), zone)
+        own = TableWriter(run_dir, "events", f"{zone}.locust")  # no pod has a name like this
+        with TableWriter(run_dir, "requests", zone) as requests, own:
+            ingest_requests(path, requests, own, clock_of(f"clients/{zone}"), zone)
     led = {
         path.name.removesuffix(CONNECTIONS_SUFFIX): Connections(path) for path in logs.glob(f"*{CONNECTIONS_SUFFIX}")
     }

@@ -67,10 +67,15 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class LocustCount:
-    """Locust's own statistics of one origin zone; its failures are the failed and the unknown together."""
+    """Locust's own statistics of one origin zone; its failures are the failed and the unknown together.
+
+    They include events that the user's locustfile fired itself, which are no requests.
+    """
 
     requests: int
     failures: int
+    own_events: int = 0
+    own_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

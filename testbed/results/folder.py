@@ -10,20 +10,24 @@ from testbed.results.tables import SCHEMAS
 from testbed.results.writer import check_files
 
 
-def check_run_folder(run_dir: Path) -> None:
-    """Raises BadRunFolder with everything that is wrong.
+def check_run_folder(run_dir: Path) -> tuple[str, ...]:
+    """What an earlier version of testbed has not recorded, in a line for each table: a report does without.
 
-    A table that is missing as a whole is never taken for an empty one: every run writes all of them.
+    A table that is missing as a whole is never taken for an empty one: every run writes all of them. Raises
+    BadRunFolder with everything that is wrong.
     """
     if not run_dir.is_dir():
         what = "is a file, not the folder of a run" if run_dir.exists() else "there is no such folder"
         raise BadRunFolder(f"{run_dir}: {what}")
     RunFacts.load(run_dir)
     problems: list[str] = []
+    left_out: list[str] = []
     for table in SCHEMAS:
         try:
-            check_files(run_dir, table)
+            if missing := check_files(run_dir, table):
+                left_out.append(f"{run_dir / table}: an earlier version wrote it, without {', '.join(missing)}")
         except BadRunFolder as error:
             problems += error.problems
     if problems:
         raise BadRunFolder(*problems)
+    return tuple(left_out)

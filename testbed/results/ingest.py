@@ -3,15 +3,17 @@
 Owns the client record format. Memory is bounded by a block of lines and the requests in flight. A line that cannot be
 read is counted and skipped.
 
-A client writes two JSON lines a request:
-`{"e": "s", "id": .., "n": name, "p": partition, "i": intended, "s": sent, "z": entry zone}` when it is sent and
-`{"e": "f", "id": .., "f": finished, "c": status or null, "o": outcome, "m": error or null}` when it is finished;
-times are monotonic seconds.
+A client writes a JSON line when a request is sent, and one when it is finished:
+`{"e": "s", "id": .., "t": method, "u": path, "n": name, "p": partition, "i": intended, "s": sent, "z": entry zone}`
+`{"e": "f", "id": .., "f": finished, "c": status, "o": outcome, "m": error, "a": bytes sent, "b": bytes received}`
+and one for each event that a locustfile fired itself:
+`{"e": "o", "t": type, "n": name, "f": fired, "d": response time in ms, "m": error}`
+Times are monotonic seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,14 @@ _OUTCOMES = ("ok", "failed", "unknown")
 NOT_FINISHED = "not finished when the run ended"
 
 
-def ingest_requests(path: Path, writer: TableWriter, clock: Clock, origin_zone: str) -> IngestCounts:
-    """Client records -> `requests`: exactly one row for every sent line, unfinished ones last with outcome unknown."""
+def ingest_requests(
+    path: Path, requests: TableWriter, events: TableWriter, clock: Clock, origin_zone: str
+) -> IngestCounts:
+    """Client records -> `requests`: exactly one row for every sent line, unfinished ones last with outcome unknown.
+
+    What the locustfile fired itself is no request: it becomes `events` of kind LocustEvent, reason Fired or Failed. The
+    counted `rows` are those of requests.
+    """
     sent: dict[str, tuple[Any, ...]] = {}
     total = rows_written = unreadable = orphans = 0
     names = SCHEMAS["requests"].names
@@ -37,9 +45,15 @@ def ingest_requests(path: Path, writer: TableWriter, clock: Clock, origin_zone: 
         rows = []
         for line in lines:
             try:
+                kind = line["e"]
+                if kind == "o":
+                    events.append(_own_event(line, clock, origin_zone))
+                    continue
                 request_id = line["id"]
-                if line["e"] == "f":
-                    finish = (line["f"] + 0.0, whole(line["c"]), _OUTCOMES[_OUTCOMES.index(line["o"])], line["m"])
+                if kind == "f":
+                    outcome = _OUTCOMES[_OUTCOMES.index(line["o"])]
+                    bodies = (line.get("a"), line.get("b"))
+                    finish = (line["f"] + 0.0, whole(line["c"]), outcome, line["m"], *bodies)
                     if request_id in sent:
                         rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
                     else:
@@ -48,6 +62,8 @@ def ingest_requests(path: Path, writer: TableWriter, clock: Clock, origin_zone: 
                     partition = line["p"]
                     send = (
                         line["n"],
+                        line.get("t"),
+                        line.get("u"),
                         None if partition is None else str(partition),
                         line["i"] + 0.0,
                         line["s"] + 0.0,
@@ -56,28 +72,43 @@ def ingest_requests(path: Path, writer: TableWriter, clock: Clock, origin_zone: 
                     if request_id in sent:
                         rows.append(_request(request_id, sent[request_id], None, clock, origin_zone))
                     sent[request_id] = send
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, AttributeError):
                 unreadable += 1
-        rows_written += _write_rows(writer, names, rows)
+        rows_written += _write_rows(requests, names, rows)
     unfinished = [_request(request_id, send, None, clock, origin_zone) for request_id, send in sent.items()]
-    rows_written += _write_rows(writer, names, unfinished)
+    rows_written += _write_rows(requests, names, unfinished)
     return IngestCounts(total, rows_written, unreadable, orphans)
 
 
 def _request(
     request_id: str,
     send: tuple[Any, ...],
-    finish: tuple[float, int | None, str, str | None] | None,
+    finish: tuple[float, int | None, str, str | None, int | None, int | None] | None,
     clock: Clock,
     origin_zone: str,
 ) -> tuple[Any, ...]:
-    name, partition, intended_s, sent_s, entry_zone = send
-    begun = (request_id, origin_zone, name, partition, clock.from_monotonic(intended_s), clock.from_monotonic(sent_s))
+    name, method, path, partition, intended_s, sent_s, entry_zone = send
+    times_s = (clock.from_monotonic(intended_s), clock.from_monotonic(sent_s))
+    begun = (request_id, origin_zone, name, method, path, partition, *times_s)
     if finish is None:
-        return (*begun, None, None, None, "unknown", NOT_FINISHED, entry_zone)
-    finished_s, status, outcome, error = finish
+        return (*begun, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None)
+    finished_s, status, outcome, error, sent_bytes, received_bytes = finish
     latency_ms = (finished_s - intended_s) * 1e3
-    return (*begun, clock.from_monotonic(finished_s), latency_ms, status, outcome, error, entry_zone)
+    answered = (clock.from_monotonic(finished_s), latency_ms, status, outcome, error)
+    return (*begun, *answered, entry_zone, sent_bytes, received_bytes)
+
+
+def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[str, Any]:
+    error = line["m"]
+    details = {"request_type": line["t"], "response_time_ms": line["d"], "error": error}
+    return {
+        "t_s": clock.from_monotonic(line["f"] + 0.0),
+        "source": f"clients/{origin_zone}",
+        "kind": "LocustEvent",
+        "object": str(line["n"]),
+        "reason": "Fired" if error is None else "Failed",
+        "details": orjson.dumps(details).decode(),
+    }
 
 
 def ingest_outlier_log(path: Path, pod: str, pods: Pods, clock: Clock, events: TableWriter) -> IngestCounts:

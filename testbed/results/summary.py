@@ -77,6 +77,8 @@ def summarize(run_dir: Path) -> Summary:
         "locust": {
             "requests": sum(count.requests for count in facts.locust.values()),
             "failures": sum(count.failures for count in facts.locust.values()),
+            "own_events": sum(count.own_events for count in facts.locust.values()),
+            "own_failures": sum(count.own_failures for count in facts.locust.values()),
         },
         "errors": _errors(table),
         "expectations": results,

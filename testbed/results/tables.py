@@ -27,6 +27,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("request_id", pa.string()),
             ("origin_zone", _NAME),
             ("name", _NAME),
+            ("method", _NAME),
+            ("path", pa.string()),
             ("partition", _NAME),
             ("intended_s", pa.float64()),
             ("sent_s", pa.float64()),
@@ -36,6 +38,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("outcome", _NAME),
             ("error", _NAME),
             ("entry_zone", _NAME),
+            ("sent_bytes", pa.int64()),
+            ("received_bytes", pa.int64()),
         ]
     ),
     # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null.
@@ -114,6 +118,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     # Every pod that ever ran, with the address that callers connect to.
     "pods": pa.schema([*((name, _NAME) for name in PLACE_FIELDS), ("ip", pa.string()), ("started_s", pa.float64())]),
 }
+
+LATER_COLUMNS: dict[str, frozenset[str]] = {
+    "requests": frozenset({"method", "path", "sent_bytes", "received_bytes"}),
+}
+"""Columns that tables of earlier versions have not: there they are null."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,9 @@ def _lost_records(facts: RunFacts, table: pa.Table, requests: Requests, complete
             continue  # what it counted went with its machine, of which a reason of its own speaks
         if count is None:
             yield f"lost records: Locust in {zone} ended without its counts, {sent} requests are recorded"
-        elif (count.requests, count.failures) != (sent, not_ok):
-            theirs = f"{count.requests} requests and {count.failures} failures"
+        elif (count.requests - count.own_events, count.failures - count.own_failures) != (sent, not_ok):
+            own = f" ({count.own_events} and {count.own_failures} the locustfile's own)" if count.own_events else ""
+            theirs = f"{count.requests} requests and {count.failures} failures{own}"
             yield f"lost records: Locust in {zone} counts {theirs}, recorded are {sent} and {not_ok}"
     if facts.logs_hops and completeness.lost > 0:
         yield (

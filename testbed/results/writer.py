@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from testbed.results.damage import BadRunFolder
-from testbed.results.tables import SCHEMAS
+from testbed.results.tables import LATER_COLUMNS, SCHEMAS
 
 ROW_GROUP_ROWS = 1 << 16
 _FILES = "*.parquet"
@@ -97,22 +97,26 @@ def write_missing_tables(run_dir: Path) -> None:
 def read_table(run_dir: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows that any writer completed, in the order of the writers' names; an empty table if there are none.
 
-    Raises BadRunFolder for a file that is not, or not wholly, one of this table.
+    Of `LATER_COLUMNS` those that a file has not are null. Raises BadRunFolder for a file that is not, or not wholly,
+    one of this table.
     """
     schema = SCHEMAS[table]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     parts = []
     for file in sorted((run_dir / table).glob(_FILES)):
-        with _opened(file, schema) as parquet:
-            parts.append(parquet.read(columns=schema.names).select(schema.names).cast(schema))
+        with _opened(file, table, schema.names) as (parquet, left_out):
+            rows = parquet.read(columns=schema.names)
+            for name in left_out:
+                rows = rows.append_column(schema.field(name), pa.nulls(rows.num_rows, schema.field(name).type))
+            parts.append(rows.select(schema.names).cast(schema))
     return pa.concat_tables([schema.empty_table(), *parts])
 
 
-def check_files(run_dir: Path, table: str) -> None:
-    """Raises BadRunFolder for a table without any file, or with files that are none of it, a line for each.
+def check_files(run_dir: Path, table: str) -> tuple[str, ...]:
+    """The columns that an earlier version left out. Rows are not read.
 
-    Rows are not read.
+    Raises BadRunFolder for a table without any file, or with files that are none of it, a line for each.
     """
     folder = run_dir / table
     if not folder.is_dir():
@@ -121,31 +125,40 @@ def check_files(run_dir: Path, table: str) -> None:
     if not files:
         raise BadRunFolder(f"{folder}: this table is missing, the folder has none of its files")
     problems: list[str] = []
+    missing: set[str] = set()
     for file in files:
         try:
-            with _opened(file, SCHEMAS[table]):
-                pass
+            with _opened(file, table, SCHEMAS[table].names) as (_, left_out):
+                missing.update(left_out)
         except BadRunFolder as error:
             problems += error.problems
     if problems:
         raise BadRunFolder(*problems)
+    return tuple(name for name in SCHEMAS[table].names if name in missing)
 
 
 @contextmanager
-def _opened(file: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """A file with these columns. BadRunFolder also for what is found wrong while it is read."""
+def _opened(file: Path, table: str, columns: Sequence[str]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    """A file of the table, and which of these columns it has not, as it is of an earlier version.
+
+    BadRunFolder also for what is found wrong while it is read.
+    """
     try:
         # Arrow would not say what keeps a file from being opened.
         with file.open("rb"), pq.ParquetFile(file) as parquet:
-            for field in schema:
+            left_out = []
+            for field in map(SCHEMAS[table].field, columns):
                 index = parquet.schema_arrow.get_field_index(field.name)
+                if index < 0 and field.name in LATER_COLUMNS.get(table, ()):
+                    left_out.append(field.name)
+                    continue
                 if index < 0:
                     raise BadRunFolder(f"{file}: is of another table: it has no column {field.name}")
                 found = parquet.schema_arrow.field(index).type
                 if _kind(found) != _kind(field.type):
                     should_be = f"{field.name} is {_kind(found)}, and should be {_kind(field.type)}"
                     raise BadRunFolder(f"{file}: is of another table: {should_be}")
-            yield parquet
+            yield parquet, left_out
     except (OSError, pa.ArrowException) as error:
         # Arrow raises its own errors of reading as OSError, without a number.
         why = error.strerror if isinstance(error, OSError) and error.errno is not None else None

@@ -73,6 +73,17 @@ def same_zone_share(hops: list[dict[str, Any]], service: str) -> tuple[float, in
 # --- one proxy a node ----------------------------------------------------------------------------------------------
 
 
+def test_a_head_request_passes_through_every_proxy_and_leaves_its_connections_whole(node: FinishedRun) -> None:
+    rows = node.rows("requests")
+    killed_s = node.summary["faults"][0]["applied_s"]
+    assert {(row["method"], row["path"]) for row in rows} == {("GET", "/"), ("HEAD", "/cart?full")}
+    asked_before = [row for row in rows if row["intended_s"] < killed_s - CLIENT_TIMEOUT_S]
+    assert {row["outcome"] for row in asked_before} == {"ok"}
+    assert {row["received_bytes"] for row in asked_before if row["method"] == "HEAD"} == {0}
+    assert not [row for row in node.rows("attempts") if row["start_s"] < killed_s]
+    assert not [row for row in node.rows("hops") if row["start_s"] < killed_s and row["flags"]]
+
+
 def test_only_gateways_and_nodes_have_proxies(node: FinishedRun) -> None:
     assert lost_records(node) == []
     proxies = {"gateway-east-a-1", "gateway-east-b-1", VICTIM, "node-proxy-east-b-1-1"}

@@ -39,7 +39,7 @@ class Server:
             def do_GET(self) -> None:
                 server._serve(self)
 
-            do_POST = do_GET
+            do_POST = do_HEAD = do_GET
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -75,7 +75,8 @@ class Server:
                 handler.send_header("location", "/elsewhere")
             handler.send_header("content-length", "2")
             handler.end_headers()
-            handler.wfile.write(b"ok")
+            if handler.command != "HEAD":
+                handler.wfile.write(b"ok")
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -175,10 +176,17 @@ class Load:
         finished: dict[str, Any] = {}
         for line in self.records_file.read_bytes().splitlines():
             record = orjson.loads(line)
+            if record["e"] == "o":
+                continue
             lines = sent if record["e"] == "s" else finished
             assert record["id"] not in lines
             lines[record["id"]] = record
         return sent, finished
+
+    def own_events(self) -> list[dict[str, Any]]:
+        """What the locustfile fired itself."""
+        lines = map(orjson.loads, self.records_file.read_bytes().splitlines())
+        return [line for line in lines if line["e"] == "o"]
 
     def close(self) -> None:
         if self.process.poll() is None:

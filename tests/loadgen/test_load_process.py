@@ -26,11 +26,15 @@ def wait_until(condition: Callable[[], bool], deadline_s: float = 15.0) -> None:
 
 
 def check_counts(load: Any, done: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sent lines, finished lines and Locust's own count are the same requests."""
+    """Sent and finished lines are the same requests; with the locustfile's own events, they are what Locust counts."""
     sent, finished = load.records()
     assert sent.keys() == finished.keys()
-    assert done["requests"] == done["sent"] == len(sent)
-    assert done["failures"] == sum(record["o"] != "ok" for record in finished.values())
+    own = load.own_events()
+    assert done["own_events"] == len(own)
+    assert done["own_failures"] == sum(record["m"] is not None for record in own)
+    assert done["sent"] == len(sent)
+    assert done["requests"] == len(sent) + len(own)
+    assert done["failures"] == sum(record["o"] != "ok" for record in finished.values()) + done["own_failures"]
     return sent, finished
 
 
@@ -49,7 +53,11 @@ def test_server_records_and_locust_count_the_same_requests(server: Any, start_lo
             {"rate_per_s": 50.0, "arrival": "constant"},
             {"users": 3, "think_time_s": 0.05},
         ],
-        requests=[get("/a", weight=3), get("/b", method="POST", body="hello", headers={"x-kind": "test"})],
+        requests=[
+            get("/a", weight=3),
+            get("/b", method="POST", body="hell\u00f6", headers={"x-kind": "test"}),
+            get("/c?d=1", method="HEAD"),
+        ],
     )
     load.start()
     statistics = load.wait_for("stats")
@@ -60,6 +68,8 @@ def test_server_records_and_locust_count_the_same_requests(server: Any, start_lo
     for request_id, record in sent.items():
         assert load.t0_s <= record["i"] <= record["s"] <= finished[request_id]["f"]
     assert {record["o"] for record in finished.values()} == {"ok"}
+    kinds = {(sent[id]["t"], sent[id]["u"], record["a"], record["b"]) for id, record in finished.items()}
+    assert kinds == {("GET", "/a", 0, 2), ("POST", "/b", 6, 2), ("HEAD", "/c?d=1", 0, 0)}
 
 
 def test_intended_times_are_the_schedule_and_a_hanging_server_does_not_slow_it(server: Any, start_load: Any) -> None:
@@ -162,7 +172,8 @@ def test_a_load_that_is_stopped_before_its_start_sends_nothing(server: Any, star
     load = start_load(server.url)
     load.wait_for("ready")
     load.say("stop")
-    assert load.finish() == {"requests": 0, "failures": 0, "sent": 0, "unfinished": 0}
+    counts = ("requests", "failures", "sent", "unfinished", "own_events", "own_failures")
+    assert load.finish() == dict.fromkeys(counts, 0)
     assert server.request_ids == []
 
 
@@ -221,6 +232,8 @@ class Fast(FastHttpUser):
     def report(self):
         self.environment.events.request.fire(
             request_type="OWN", name="own", response_time=5.0, response_length=0, exception=None, context={})
+        self.environment.events.request.fire(
+            request_type="OWN", name="step", response_time=None, response_length=0, exception=ValueError("no"))
 """
 
 
@@ -246,8 +259,12 @@ def test_a_locustfile_of_the_users_own_is_recorded(server: Any, start_load: Any,
         "/503": {(503, "failed")},
         "/judged": {(200, "failed")},
         "/write": {(200, "ok")},
-        "own": {(None, "ok")},
     }
+    judged = {record["m"] for id, record in finished.items() if sent[id]["n"] == "/judged" and record["c"] == 200}
+    assert judged == {"not what I wanted"}
+    assert {record["a"] for id, record in finished.items() if sent[id]["n"] == "/write"} == {len('{"a": 1}')}
+    own = {(record["t"], record["n"], record["d"], record["m"]) for record in load.own_events()}
+    assert own == {("OWN", "own", 5.0, None), ("OWN", "step", None, "no")}
     answered = {request_id for request_id, record in finished.items() if record["c"] is not None}
     assert answered <= set(server.request_ids) <= sent.keys()
     assert len(server.request_ids) == len(set(server.request_ids))

@@ -9,7 +9,7 @@ import urllib3
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from geventhttpclient.useragent import BadStatusCode, RetriesExceeded
 
-from loadgen.outcome import outcome_of
+from loadgen.outcome import outcome_of, what_went_wrong
 
 
 def raised_while(function_name: str, error: BaseException) -> BaseException:
@@ -50,3 +50,22 @@ def raised_while(function_name: str, error: BaseException) -> BaseException:
 )
 def test_an_outcome_says_what_the_answer_proves(status: int | None, error: BaseException | None, outcome: str) -> None:
     assert outcome_of(status, error) == outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (200, ValueError("wrong content"), "wrong content"),
+        (503, ValueError("wrong content"), "wrong content"),
+        (200, ValueError(), "ValueError"),
+        (503, BadStatusCode("url", code=503), "status 503"),
+        (503, requests.exceptions.HTTPError("503 for http://127.1.0.1/"), "status 503"),
+        (200, HTTPParseError("cut off in its body"), "cut off in its body"),
+        (None, RetriesExceeded("url", 0, original=gevent.Timeout(1.0)), "timed out"),
+        (200, TimeoutError(), "timed out"),
+    ],
+)
+def test_an_error_is_what_the_locustfile_said_or_else_the_status_or_the_cause(
+    status: int | None, error: BaseException, words: str
+) -> None:
+    assert what_went_wrong(status, error) == words

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from testbed.cli import app
 from testbed.results.tables import SCHEMAS
+from testbed.results.writer import read_table
 
 Damage = Callable[[Path], object]
 
@@ -187,6 +188,15 @@ def test_a_folder_that_cannot_be_written_to_says_that_the_summary_cannot(run_dir
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{run_dir / 'summary.json'}: cannot be written: Permission denied\n"
+
+
+def test_a_folder_of_an_earlier_version_is_reported_and_says_what_it_lacks(run_dir: Path) -> None:
+    file = run_dir / "requests" / "east-a.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["method", "path"]), file)
+    assert read_table(run_dir, "requests").schema == SCHEMAS["requests"]
+    result = report(run_dir)
+    assert result.exit_code == 0
+    assert result.stderr == f"{run_dir / 'requests'}: an earlier version wrote it, without method, path\n"
 
 
 def test_an_undamaged_folder_is_reported(run_dir: Path) -> None:

@@ -22,11 +22,13 @@ PODS = Pods([WEB, ORDERS])
 
 
 def _sent(request_id: str, intended_s: float = 101.0) -> dict[str, Any]:
-    return {"e": "s", "id": request_id, "n": "GET /", "p": 7, "i": intended_s, "s": intended_s + 0.5, "z": "east-a"}
+    what = {"t": "PUT", "u": "/carts/7?full", "n": "GET /", "p": 7}
+    return {"e": "s", "id": request_id, **what, "i": intended_s, "s": intended_s + 0.5, "z": "east-a"}
 
 
 def _finished(request_id: str, finished_s: float = 103.0, outcome: str = "ok") -> dict[str, Any]:
-    return {"e": "f", "id": request_id, "f": finished_s, "c": 200 if outcome == "ok" else None, "o": outcome, "m": None}
+    answer = {"c": 200 if outcome == "ok" else None, "o": outcome, "m": None}
+    return {"e": "f", "id": request_id, "f": finished_s, **answer, "a": 5, "b": 1000}
 
 
 def _write(path: Path, lines: list[Any], end: bytes = b"") -> Path:
@@ -35,8 +37,8 @@ def _write(path: Path, lines: list[Any], end: bytes = b"") -> Path:
 
 
 def _requests(folder: Path, path: Path) -> tuple[IngestCounts, list[dict[str, Any]]]:
-    with TableWriter(folder, "requests", "clients") as requests:
-        counts = ingest_requests(path, requests, CLOCK, "east-b")
+    with TableWriter(folder, "requests", "clients") as requests, TableWriter(folder, "events", "clients") as events:
+        counts = ingest_requests(path, requests, events, CLOCK, "east-b")
     return counts, read_table(folder, "requests").to_pylist()
 
 
@@ -48,6 +50,8 @@ def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path
             "request_id": "r1",
             "origin_zone": "east-b",
             "name": "GET /",
+            "method": "PUT",
+            "path": "/carts/7?full",
             "partition": "7",
             "intended_s": 1.0,
             "sent_s": 1.5,
@@ -57,6 +61,8 @@ def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path
             "outcome": "ok",
             "error": None,
             "entry_zone": "east-a",
+            "sent_bytes": 5,
+            "received_bytes": 1000,
         }
     ]
 
@@ -64,6 +70,32 @@ def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path
 def test_a_request_without_finish_is_unknown(tmp_path: Path) -> None:
     _, rows = _requests(tmp_path, _write(tmp_path / "records", [_sent("r1")]))
     assert [(row["outcome"], row["error"], row["finished_s"]) for row in rows] == [("unknown", NOT_FINISHED, None)]
+
+
+def test_what_a_locustfile_fired_itself_is_an_event_and_no_request(tmp_path: Path) -> None:
+    own = {"e": "o", "t": "JOURNEY", "n": "buy", "f": 104.5, "d": 320.5, "m": None}
+    path = _write(
+        tmp_path / "records", [_sent("r1"), own, {**own, "m": "no stock"}, {**own, "f": None}, _finished("r1")]
+    )
+    counts, rows = _requests(tmp_path, path)
+    assert counts == IngestCounts(lines=5, rows=1, unreadable=1)
+    assert [row["request_id"] for row in rows] == ["r1"]
+    events = read_table(tmp_path, "events").to_pylist()
+    assert [(row["t_s"], row["source"], row["kind"], row["object"], row["reason"]) for row in events] == [
+        (4.5, "clients/east-b", "LocustEvent", "buy", reason) for reason in ("Fired", "Failed")
+    ]
+    assert orjson.loads(events[1]["details"]) == {
+        "request_type": "JOURNEY",
+        "response_time_ms": 320.5,
+        "error": "no stock",
+    }
+
+
+def test_records_of_an_earlier_version_have_neither_path_nor_bytes(tmp_path: Path) -> None:
+    sent = {key: value for key, value in _sent("r1").items() if key not in "tu"}
+    finished = {key: value for key, value in _finished("r1").items() if key not in "ab"}
+    _, (row,) = _requests(tmp_path, _write(tmp_path / "records", [sent, finished]))
+    assert (row["outcome"], row["method"], row["path"], row["received_bytes"]) == ("ok", None, None, None)
 
 
 def test_torn_and_strange_lines_are_counted_and_cost_nothing_else(tmp_path: Path) -> None:

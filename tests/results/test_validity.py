@@ -104,6 +104,11 @@ def test_a_sound_run_is_valid() -> None:
             "lost records: Locust in a counts 1101 requests and 1 failures, recorded are 1100 and 0",
         ),
         (
+            {"facts": replace(FACTS, locust={"a": LocustCount(1150, 5, 50, 4)})},
+            "lost records: Locust in a counts 1150 requests and 5 failures (50 and 4 the locustfile's own), "
+            "recorded are 1100 and 0",
+        ),
+        (
             {"facts": replace(FACTS, locust={})},
             "lost records: Locust in a ended without its counts, 1100 requests are recorded",
         ),
@@ -183,3 +188,7 @@ def test_a_closed_load_has_no_rate_to_keep() -> None:
 
 def test_a_proxy_free_mesh_leaves_no_hops_to_miss() -> None:
     assert _reasons(replace(FACTS, logs_hops=False), completeness=Completeness(5, 0)) == ()
+
+
+def test_events_that_the_locustfile_fired_itself_are_no_lost_records() -> None:
+    assert _reasons(replace(FACTS, locust={"a": LocustCount(1150, 5, 50, 5)})) == ()
