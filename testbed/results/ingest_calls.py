@@ -105,11 +105,11 @@ def ingest_access_log(
                 duration_ms = _duration_ms(line)
                 host, flags = _upstream(line, connections, duration_ms)
                 cluster = line[access_log.UPSTREAM_CLUSTER]
+                # Envoy writes 0 where no answer came, or was given.
+                status = whole(line[access_log.STATUS]) or None
                 call = (line[access_log.POD], line[access_log.REQUEST_ID], line[access_log.UPSTREAM_HOST], cluster)
                 if kind == access_log.ATTEMPT:
                     destination = _destination(pods, host, cluster, start_s)
-                    # Envoy writes 0 where no answer came.
-                    status = whole(line[access_log.STATUS]) or None
                     tries.append(_Try(call[1], me, destination, start_s, duration_ms, status, flags, call))
                     continue
                 direction = _DIRECTIONS[kind]
@@ -127,7 +127,7 @@ def ingest_access_log(
                         destination,
                         start_s,
                         duration_ms,
-                        whole(line[access_log.STATUS]),
+                        status,
                         flags,
                         whole(line[access_log.ATTEMPTS]),
                         (whole(line[access_log.BYTES_RECEIVED]) or 0) + (whole(line[access_log.BYTES_SENT]) or 0),

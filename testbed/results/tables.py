@@ -42,7 +42,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("received_bytes", pa.int64()),
         ]
     ),
-    # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null.
+    # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null, but of
+    # a destination at least the service is known. No status where the caller left.
     "hops": pa.schema(
         [
             ("request_id", pa.string()),
@@ -121,6 +122,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 LATER_COLUMNS: dict[str, frozenset[str]] = {
     "requests": frozenset({"method", "path", "sent_bytes", "received_bytes"}),
+    "links": frozenset({"expected_p50_ms"}),
 }
 """Columns that tables of earlier versions have not: there they are null."""
 

@@ -96,7 +96,7 @@ def test_a_call_that_no_route_took_has_no_destination(tmp_path: Path) -> None:
 def test_a_call_whose_caller_left_took_until_then(tmp_path: Path) -> None:
     line = _call(access_log.OUTBOUND, duration_us=None, duration_ms=301, flags="DC", status=0)
     _, (row,), _ = _hops(tmp_path, [line])
-    assert (row["duration_ms"], row["flags"]) == (301.0, "DC")
+    assert (row["duration_ms"], row["status"], row["flags"]) == (301.0, None, "DC")
 
 
 def test_a_failed_try_is_an_attempt_and_no_hop(tmp_path: Path) -> None:
