@@ -17,15 +17,17 @@ from testbed.scenario.source import Source, read_source
 from testbed.scenario.wording import in_words
 
 AUTH_TOKEN = "~/.ray/auth_token"
-OUR_OWN = ("not_here", "not_readable", "merge_key")
+OUR_OWN = ("not_here", "not_readable", "open", "merge_key")
 OTHER_PROVIDERS = (("provider", "type"), ("provider", "coordinator_address"))
 
 
 def _expanded(name: str) -> str:
     path = os.path.expanduser(name)
     if not os.path.exists(path):
-        made_by = "; `ray get-auth-token --generate` makes it" if name == AUTH_TOKEN else ""
+        made_by = "; `(umask 077; ray get-auth-token --generate)` makes it" if name == AUTH_TOKEN else ""
         raise PydanticCustomError("not_here", "there is no {path} here{made_by}", {"path": path, "made_by": made_by})
+    if name == AUTH_TOKEN and os.stat(path).st_mode & 0o077:
+        raise PydanticCustomError("open", "{path} is open to other users: chmod 600 {path}", {"path": path})
     return path
 
 

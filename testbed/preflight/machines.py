@@ -20,6 +20,7 @@ class MachineReport:
     has_rsync: bool
     has_environment: bool
     makes_environments: bool
+    open_token: bool
 
 
 def shortcomings(report: MachineReport, head: MachineReport, needs_environment: bool) -> Iterator[str]:
@@ -40,5 +41,7 @@ def shortcomings(report: MachineReport, head: MachineReport, needs_environment: 
         yield f"has Ray {report.ray} and the head {head.ray}: Ray wants the same one{anew}"
     if needs_environment and not report.has_environment and not report.makes_environments:
         yield "cannot make a virtual environment: apt-get install -y python3-venv"
+    if report.open_token:
+        yield "has a ~/.ray/auth_token that is open to its other users: chmod 600 ~/.ray/auth_token there"
     if report.zone is not None and not re.fullmatch(DNS_LABEL, report.zone):
         yield f"has {report.zone!r} in ~/.testbed-zone, which is no name of a zone, such as east-a"

@@ -34,6 +34,13 @@ def zone() -> "str | None":
         return None
 
 
+def open_token() -> bool:
+    try:
+        return bool(os.stat(os.path.expanduser("~/.ray/auth_token")).st_mode & 0o077)
+    except OSError:
+        return False
+
+
 report = {
     "python": platform.python_version(),
     "ray": ray_version(),
@@ -42,6 +49,7 @@ report = {
     "has_rsync": shutil.which("rsync") is not None,
     "has_environment": os.path.exists(os.path.expanduser("~/testbed-env")),
     "makes_environments": makes_environments(),
+    "open_token": open_token(),
 }
 # A shell's start-up files may have left a line unfinished.
 print("\n" + json.dumps({"testbed_preflight": report}))

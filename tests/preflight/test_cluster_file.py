@@ -42,7 +42,7 @@ def test_the_cluster_file_of_the_repository_is_understood(here: Path, monkeypatc
     key, token = here / ".testbed" / "lab" / "id_ed25519", here / ".ray" / "auth_token"
     for secret in (key, token):
         secret.parent.mkdir(parents=True)
-        secret.touch()
+        secret.touch(0o600)
     monkeypatch.chdir(REPOSITORY)
     file, _ = read_cluster_file(Path("cluster.yaml"))
     assert file.provider.worker_ips == ("198.18.0.12", "198.18.0.13", "198.18.0.14")
@@ -94,7 +94,19 @@ def test_a_token_that_is_not_there_is_told_with_the_command_that_makes_it(here: 
         f"auth: {USER}\nprovider: {MACHINES}\nfile_mounts:\n  ~/.ray/auth_token: ~/.ray/auth_token\n"
     ) == [
         "cluster.yaml:4:22: file_mounts.'~/.ray/auth_token': "
-        f"there is no {here}/.ray/auth_token here; `ray get-auth-token --generate` makes it"
+        f"there is no {here}/.ray/auth_token here; `(umask 077; ray get-auth-token --generate)` makes it"
+    ]
+
+
+def test_a_token_that_other_users_may_read_is_told_with_the_command_that_closes_it(here: Path) -> None:
+    token = here / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.touch(0o600)
+    text = f"auth: {USER}\nprovider: {MACHINES}\nfile_mounts:\n  ~/.ray/auth_token: ~/.ray/auth_token\n"
+    read_cluster_file(write(text))
+    token.chmod(0o644)
+    assert problems_of(text) == [
+        f"cluster.yaml:4:22: file_mounts.'~/.ray/auth_token': {token} is open to other users: chmod 600 {token}"
     ]
 
 

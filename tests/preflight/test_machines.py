@@ -21,6 +21,7 @@ HEAD = MachineReport(
     has_rsync=True,
     has_environment=True,
     makes_environments=True,
+    open_token=False,
 )
 
 
@@ -52,6 +53,12 @@ def test_a_machine_on_which_ray_is_not_yet_installed_fits() -> None:
 def test_a_python_for_which_testbed_is_not_made_is_told_even_when_all_have_it(python: str) -> None:
     old = replace(HEAD, python=python)
     assert found(old, head=old) == [f"has Python {python}: 3.11 to 3.13 is needed"]
+
+
+def test_a_token_that_others_on_the_machine_may_read_is_told() -> None:
+    assert found(replace(HEAD, open_token=True)) == [
+        "has a ~/.ray/auth_token that is open to its other users: chmod 600 ~/.ray/auth_token there"
+    ]
 
 
 def test_what_files_are_brought_with_has_to_be_there() -> None:
