@@ -114,6 +114,12 @@ def _run(
     as_json: bool,
 ) -> NoReturn:
     # Imported late: Ray costs a second that no other command needs.
+    from testbed.emulation.local_ray import open_token, prepare
+
+    if warning := open_token():
+        print(warning, file=sys.stderr)
+    if address is None:
+        prepare()
     from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
     from testbed.emulation.fleet import FleetUnfit
@@ -271,7 +277,7 @@ def _new_run_dir(out: Path, name: str) -> Path:
     run_dir = wanted
     for number in count(2):
         try:
-            run_dir.mkdir(parents=True)
+            run_dir.mkdir(0o700, parents=True)
             break
         except FileExistsError:
             run_dir = wanted.with_name(f"{wanted.name}-{number}")

@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -20,7 +19,7 @@ from pathlib import Path
 import loadgen
 import testbed
 from testbed.control.objects import SocketAddress
-from testbed.emulation.janitor import RUN_PREFIX, Janitor
+from testbed.emulation.janitor import Janitor
 from testbed.emulation.reports import MachineFolders
 from testbed.emulation.sampler import MachineSample, MachineSampler
 from testbed.emulation.vigil import Attended
@@ -82,8 +81,8 @@ class Machine(Attended):
         super().__init__()
         self._streams = self._is_actor = folders is None
         if folders is None:
-            root = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
-            self._janitor = Janitor(run_id, root)
+            self._janitor = Janitor(run_id)
+            root = self._janitor.folder
             folders = MachineFolders(root / "logs", root, run_id)
             folders.logs.mkdir()
         self._folders = folders

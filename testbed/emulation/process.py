@@ -1,6 +1,6 @@
 """One child process that dies with its parent, whatever ends the parent.
 
-Owns starting, watching and killing. Knows nothing of what the child is.
+Owns starting, watching and killing, of one child or of all that a process has left. Knows nothing of what they are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from testbed.network.scheduling import ask_to_be_punctual
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 EMULATED_NICENESS = 5
 """Of containers and proxies: where cores are short, who measures and the emulated network go first."""
 _libc = ctypes.CDLL(None)
@@ -134,6 +136,33 @@ def last_lines(path: Path, count: int = 3) -> str:
         return ""
     lines = [line.strip() for line in path.read_bytes()[-4096:].decode(errors="replace").splitlines()]
     return " | ".join([line for line in lines if line][-count:])
+
+
+def adopt_orphans(adopt: bool = True) -> None:
+    """From now on, descendants of this process whose parents have ended become its children (see prctl(2)), or not."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, int(adopt)) != 0:
+        raise OSError("this kernel has no PR_SET_CHILD_SUBREAPER")
+
+
+def kill_descendants(deadline_s: float = 5.0) -> None:
+    """Kill all descendants of this process, which has adopted orphans, until none is left."""
+
+    @retry(
+        stop=stop_after_delay(deadline_s),
+        wait=wait_fixed(0.02),
+        retry=retry_if_result(bool),
+        retry_error_callback=lambda _: None,
+    )
+    def sweep() -> bool:
+        found = psutil.Process().children(recursive=True)
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        # Those that have ended are children by now, and are there until they are waited for.
+        psutil.wait_procs(found, timeout=0.0)
+        return bool(found)
+
+    sweep()
 
 
 def kill_marked(variable: str, value: str, deadline_s: float = 5.0) -> int:

@@ -18,7 +18,8 @@ import ray
 from ray.exceptions import RayError
 
 from testbed.control.placement import ZONE_LABEL, Machine
-from testbed.emulation.janitor import RUN_VARIABLE
+from testbed.emulation.janitor import RUN_VARIABLE, Janitor
+from testbed.emulation.local_ray import start_local_ray
 
 REACHABLE_WITHIN_S = 5.0
 SHUTDOWN_WITHIN_S = 15.0
@@ -50,13 +51,12 @@ class RayMachine:
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[None]:
-    """Ray for the time of the block. Without an address it is started here, sized for `processes` actors.
+def ray_session(address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
+    """Ray for the time of the block. Without an address it is one of the run's own, sized for `processes` actors.
 
     Raises RayUnreachable.
     """
-    # Every process of a local Ray inherits the mark by which the janitor finds what a killed run leaves behind.
-    os.environ[RUN_VARIABLE] = run_id
+    os.environ[RUN_VARIABLE] = janitor.run_id
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray gives its workers niceness 15: load generator and proxies would be measured behind everything else.
@@ -68,7 +68,12 @@ def ray_session(address: str | None, run_id: str, processes: int) -> Iterator[No
     where = "a local Ray" if address is None else f"Ray at {address}"
     with _words_of_the_core() as words:
         try:
-            _connect(address, processes)
+            if address is None:
+                _connect(start_local_ray(janitor, processes))
+            else:
+                _check_reachable(address)
+                _check_member()
+                _connect(address)
         except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
             reason = REFUSED_TOKEN if b"InvalidAuthToken" in words() else str(error).strip()
             raise RayUnreachable(f"{where} cannot be used: {reason}") from error
@@ -88,27 +93,13 @@ def is_stuck() -> bool:
     return _stuck.is_set()
 
 
-def _connect(address: str | None, processes: int) -> None:
-    if address is None:
-        # Actors ask for no CPU; `num_cpus` is how many workers Ray starts ahead, and we know how many we need.
-        ray.init(
-            num_cpus=processes,
-            object_store_memory=256 * 2**20,
-            _system_config={"worker_maximum_startup_concurrency": processes},
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        _check_reachable(address)
-        _check_member()
-        ray.init(
-            address,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-        )
+def _connect(address: str) -> None:
+    ray.init(
+        address,
+        log_to_driver=False,
+        configure_logging=False,
+        logging_level=logging.ERROR,
+    )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 import traceback
 from collections.abc import Coroutine, Iterator
@@ -20,7 +19,7 @@ from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
 from testbed.emulation.fleet import Fleet, Survey, joined_machines, survey
 from testbed.emulation.injection import Injection
 from testbed.emulation.interrupts import Interrupts
-from testbed.emulation.janitor import RUN_PREFIX, Janitor
+from testbed.emulation.janitor import Janitor
 from testbed.emulation.load_generator import LoadProgress
 from testbed.emulation.member import MachineLost
 from testbed.emulation.ray_session import ray_session
@@ -88,17 +87,15 @@ def run(
     (run_dir / "scenario.yaml").write_text(scenario.resolved_yaml())
     log_dir = run_dir / "logs"
     log_dir.mkdir()
-    # Unix sockets have short paths; the run folder may have a long one.
-    socket_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
-    janitor = Janitor(socket_dir.name, socket_dir)
+    janitor = Janitor()
     with contextlib.ExitStack() as ending:
         ending.callback(janitor.dismiss)
-        ending.enter_context(_ray(interrupts, address, socket_dir.name, expected_actors(scenario, hosting)))
+        ending.enter_context(_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
         waiting_since_s = time.monotonic()
         found = joined_machines(at_least, observer.stage)
         started_s += time.monotonic() - waiting_since_s
         surveyed = survey(scenario, found, hosting)
-        folders = MachineFolders(log_dir, socket_dir, socket_dir.name)
+        folders = MachineFolders(log_dir, janitor.folder, janitor.run_id)
         summary = asyncio.run(_Run(scenario, run_dir, observer, interrupts, started_s).carry_out(surveyed, folders))
         # All is kept by now: an interrupt has nothing left to interrupt.
         ending.enter_context(interrupts.heard_by(lambda: None))
@@ -106,11 +103,11 @@ def run(
 
 
 @contextlib.contextmanager
-def _ray(interrupts: Interrupts, address: str | None, run_id: str, processes: int) -> Iterator[None]:
+def _ray(interrupts: Interrupts, address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
     """Ray's session. While it starts, Ray takes SIGTERM for itself and answers it with SystemExit."""
     with contextlib.ExitStack() as session:
         try:
-            session.enter_context(ray_session(address, run_id, processes))
+            session.enter_context(ray_session(address, janitor, processes))
         except SystemExit:
             interrupts.install()
             interrupts.interrupt()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,14 +84,3 @@ def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(out: Path) -> Non
     assert run.summary["requests"]["sent"] == run.summary["locust"]["requests"] == len(run.rows("requests")) > 30
     assert not processes_marked(mark)
     assert "Traceback" not in run.stderr
-
-
-def test_a_killed_command_leaves_no_process_behind(out: Path) -> None:
-    process = start_run("small.yaml", out, "spec.load.duration=100s")
-    assert until(lambda: load_has_begun(out), 60)
-    mark = run_id(out)
-    assert processes_marked(mark)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert until(lambda: not processes_marked(mark), 10), processes_marked(mark)
-    assert until(lambda: not Path(tempfile.gettempdir(), mark).exists(), 10)
