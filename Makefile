@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check format bench clean
+.PHONY: install run test soak check format bench clean
 
 install: .venv/.installed
 
@@ -16,6 +16,9 @@ run: install
 
 test: install
 	$(BIN)/python -m pytest
+
+soak: install
+	$(BIN)/python -m tests.soak
 
 check: install
 	$(BIN)/ruff check .
