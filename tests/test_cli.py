@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from testbed.cli import EXIT_BAD_INPUT, app
 
 FILES = Path(__file__).parent / "scenario" / "malformed"
+DOUBTFUL = Path(__file__).parent / "scenario" / "doubtful"
 SMALL = Path(__file__).parent / "emulation" / "scenarios" / "small.yaml"
 
 
@@ -38,3 +39,16 @@ def test_more_places_than_there_are_addresses_for_are_bad_input(
     assert result.exit_code == EXIT_BAD_INPUT
     assert result.stderr.startswith(f"{SMALL}: 251 places")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doubts_are_warnings_that_fail_no_check() -> None:
+    result = invoke("check", DOUBTFUL / "no-route.yaml")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("1 nodes, 1 services, 0 faults, 1 warning\n")
+    assert "no-route.yaml:8:9: warning: spec.load: no route of the gateway takes /" in result.stderr
+
+
+def test_a_run_tells_doubts_before_it_starts() -> None:
+    result = invoke("run", DOUBTFUL / "no-route.yaml", "--out", "/dev/null/runs")
+    assert "cannot make a result folder" in result.stderr.splitlines()[-1]
+    assert "warning: spec.load: no route" in result.stderr.splitlines()[0]

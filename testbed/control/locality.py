@@ -141,12 +141,12 @@ def _distributed(
 
     A locality that no share names has no endpoints for this caller; where no rule holds, nothing changes.
     """
-    rule = next((rule for rule in setting.distribute if _matches(rule.source, caller)), None)
+    rule = next((rule for rule in setting.distribute if matches(rule.source, caller)), None)
     if rule is None:
         return groups
     weights: dict[Locality, int] = {}
     for pattern, share in rule.to:
-        named = [group for group in groups if group.locality not in weights and _matches(pattern, group.locality)]
+        named = [group for group in groups if group.locality not in weights and matches(pattern, group.locality)]
         total = sum(group.weight for group in named)
         weights.update((group.locality, -(-group.weight * share // total)) for group in named)
     return tuple(
@@ -156,7 +156,7 @@ def _distributed(
     )
 
 
-def _matches(pattern: str, locality: Locality) -> bool:
+def matches(pattern: str, locality: Locality) -> bool:
     """`region/zone/subzone`; a part that is `*` or missing matches anything. Source: Istio, util.LocalityMatch."""
     region, zone, subzone, *_ = [*pattern.split("/"), "", ""]
     return (

@@ -17,6 +17,7 @@ from testbed.scenario.scheduling_checks import check_scheduling
 from testbed.scenario.source import read_source
 from testbed.scenario.validation import validate
 from testbed.scenario.values import Scenario
+from testbed.scenario.warnings import warn
 
 
 def load(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -38,4 +39,5 @@ def load(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> 
     check_scheduling(model, pods, findings)
     if source.problems:
         raise ScenarioError(source.problems)
+    warn(model, scenario, pods, findings)
     return replace(scenario, warnings=in_order(source.problems))
