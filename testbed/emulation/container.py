@@ -16,6 +16,28 @@ SETTINGS_VARIABLE = "TESTBED_WORKLOAD"
 ACCESS_SUFFIX = ".access.jsonl"
 """Of every file with lines about calls, whoever wrote them."""
 
+INHERITED_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    # Without these some interpreters do not find themselves or testbed.
+    "VIRTUAL_ENV",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+)
+"""What a container gets of the environment of who called `testbed`. A node passes nothing on in reality: tokens, keys
+of a cloud and proxies for the real network least of all."""
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that containers may see."""
+    return {name: environment[name] for name in INHERITED_VARIABLES if name in environment}
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSettings:

@@ -348,7 +348,7 @@ class NodeAgent(Attended):
         env: dict[str, str] = {}
         if probe.kind == "exec":
             _, env = command_line(held.pod, held.address, 0, self._kube_proxy.addresses, self._folders.logs)
-            env = {**self._folders.environment(), **env}
+            env = {**self._folders.container_environment(), **env}
         ok, message = await run_probe(probe, held.address.app, env)
         self._step(held, ProbeFinished(kind, ok, message))
 

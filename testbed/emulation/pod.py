@@ -30,7 +30,7 @@ class Pod(Attended):
         super().__init__()
         self._name = pod.name
         self._agent = agent
-        self._environment = folders.environment()
+        self._environment = folders.container_environment()
         self._log = folders.logs / f"{pod.name}.log"
         self._arguments, self._env = command_line(pod, address, seed, services, folders.logs)
         self._process: ChildProcess | None = None

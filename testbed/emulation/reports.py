@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+from testbed.emulation.container import inherited
 from testbed.emulation.janitor import RUN_VARIABLE
 
 
@@ -24,8 +25,12 @@ class MachineFolders:
     run_id: str
 
     def environment(self) -> dict[str, str]:
-        """Of every process that is started for the run: with the mark by which the janitor finds it."""
+        """Of the processes that are the testbed's own: with the mark by which the janitor finds them."""
         return {**os.environ, RUN_VARIABLE: self.run_id}
+
+    def container_environment(self) -> dict[str, str]:
+        """Of containers, proxies and probes' commands, which get little of the caller's: with the mark as well."""
+        return {**inherited(os.environ), RUN_VARIABLE: self.run_id}
 
 
 @dataclass(frozen=True, slots=True)

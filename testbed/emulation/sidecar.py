@@ -69,7 +69,7 @@ class Sidecar(Attended):
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)
-        self._environment = folders.environment()
+        self._environment = folders.container_environment()
         self._process: ChildProcess | None = None
         self._ads = AdsServer(
             self._paths.ads_socket,

@@ -16,6 +16,7 @@ from testbed.control.objects import CommandWorkload, Pod, PodTemplate, Probe, Ti
 from testbed.control.topology import Locality, Place, Topology
 from testbed.emulation import node_agent
 from testbed.emulation.actors import handle_of
+from testbed.emulation.janitor import RUN_VARIABLE
 from testbed.emulation.node_agent import NodeAgent
 from testbed.emulation.reports import MachineFolders, Reported
 from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
@@ -142,3 +143,27 @@ async def test_sixteen_hung_pods_of_a_node_do_not_disturb_the_probes_of_another(
         await eventually(lambda: log.exists() and log.read_text().count("GET / ") >= 6)
         ready = [change.ready for change in master.of(PodReadinessChanged, "web-1")]
         assert (ready[-1], ready.count(True)) == (True, 1)
+
+
+async def test_a_container_and_its_probes_get_a_chosen_part_of_the_callers_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"PATH": "/usr/bin:/bin", "HOME": "/home/somebody", "LANG": "C.UTF-8", "TZ": "Asia/Tokyo"}
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    for name in ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "NO_PROXY", "SOMETHING_ELSE"):
+        monkeypatch.setenv(name, "of the caller")
+    seen = {who: tmp_path / who for who in ("container", "probe")}
+    template = PodTemplate(
+        "web",
+        CommandWorkload(("/bin/sh", "-c", f"env -0 > {seen['container']}; sleep 600"), (("OWN", "on $(PORT)"),)),
+        mesh_mode="none",
+        readiness=Probe("exec", command=("/bin/sh", "-c", f"env -0 > {seen['probe']}")),
+    )
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1", template))
+        await eventually(lambda: any(event.ready for event in master.of(PodReadinessChanged, "web-1")))
+        for file in seen.values():
+            environment = dict(line.split("=", 1) for line in file.read_text().split("\0") if line)
+            assert environment.items() >= {**chosen, "OWN": "on 8080", RUN_VARIABLE: "testbed-none"}.items()
+            assert "of the caller" not in environment.values()
