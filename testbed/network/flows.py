@@ -20,7 +20,7 @@ from testbed.network.timer import PreciseTimer, TimerHandle
 SYN_TIMEOUT_S = 1.0
 """Initial retransmission time-out of a handshake (RFC 6298, 2.1)."""
 
-_ABORTIVE_CLOSE = struct.pack("ii", 1, 0)
+ABORTIVE_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Flow(asyncio.Protocol):
@@ -187,7 +187,7 @@ class Flow(asyncio.Protocol):
 def abort(transport: asyncio.Transport) -> None:
     """Close with a reset, as the kernel of a node does for a process that is gone."""
     if not transport.is_closing():
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORTIVE_CLOSE)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORTIVE_CLOSE)
     transport.abort()
 
 

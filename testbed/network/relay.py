@@ -1,14 +1,16 @@
 """The network card of one place: every connection that it opens to another place passes through here.
 
 Owns the set-up of connections and the thread that everything runs in. Who may be reached: only addresses in the
-destination's own block, or one fixed target; on another machine, through that machine's ingress. What happens to the
-bytes is in `flows`; how a listener falls silent in `listener`; what is said to an ingress in `tunnel`.
+destination's own block, or one fixed target; on another machine, through that machine's ingress. By whom: by no other
+user of this machine. What happens to the bytes is in `flows`; how a listener falls silent in `listener`; what is said
+to an ingress in `tunnel`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,10 +24,11 @@ from testbed.control.objects import SocketAddress
 from testbed.faults.actions import LinkEffect
 from testbed.network.clock_probe import ClockReading, RemoteClock
 from testbed.network.directed_link import Link
-from testbed.network.flows import SYN_TIMEOUT_S, Flow, abort
+from testbed.network.flows import ABORTIVE_CLOSE, SYN_TIMEOUT_S, Flow, abort
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.listener import Listener
 from testbed.network.loop_thread import LoopThread
+from testbed.network.peer import PeerOwners
 from testbed.network.timer import PreciseTimer
 from testbed.network.tunnel import (
     HEAD_BYTES_MAX,
@@ -76,6 +79,9 @@ class LinkRelay:
         self._samples: deque[LinkSample] = deque()
         self._underlays: dict[SocketAddress, _Underlay] = {}
         self.openings: dict[_Opening, None] = {}
+        self.refused = 0
+        """Connections of other users of the machine."""
+        self._owners: PeerOwners
         self.thread = LoopThread(f"link relay of {place}")
         self.timer: PreciseTimer
 
@@ -83,6 +89,7 @@ class LinkRelay:
         """Start the thread; nothing listens yet."""
         self.thread.start()
         self.timer = self.thread.call(lambda: PreciseTimer(self.thread.loop))
+        self._owners = PeerOwners()
         self.thread.call(self._sample_every_second)
 
     def stop(self) -> None:
@@ -146,6 +153,12 @@ class LinkRelay:
         return self._links[pair]
 
     def _begin(self, entry: _Entry, client: socket.socket) -> None:
+        if self._owners.uid(client) not in (os.geteuid(), None):
+            self.refused += 1
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORTIVE_CLOSE)
+            client.close()
+            return
+
         async def begin() -> None:
             try:
                 caller = SocketAddress(*client.getpeername())
@@ -230,6 +243,7 @@ class LinkRelay:
                 traffic.close(reset=True)
             self._sample(link, int(monotonic()))
         self.timer.close()
+        self._owners.close()
 
 
 class _Underlay:

@@ -82,6 +82,8 @@ def _reasons(summary: Summary) -> list[RenderableType]:
         first = summary["nacks"]["first"][0]
         what = f"{first['proxy']}, {first['type'].rpartition('.')[2]}: {first['error']}"
         lines.append(f"{summary['nacks']['count']} pushes were rejected (NACK), first by {what}")
+    if strange := summary["hops"]["requests_of_strangers"]:
+        lines.append(f"{strange} requests came in that no client of this run sent; no figure counts them")
     if summary["verdict"] in ("failed", "invalid"):
         lines += [f"{row['count']} {row['outcome']}: {row['error']}" for row in summary["errors"][:2]]
     shown = lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]

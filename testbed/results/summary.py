@@ -26,6 +26,7 @@ from testbed.results.columns import Requests
 from testbed.results.facts import MachineFacts, RunFacts
 from testbed.results.phases import PhaseStats
 from testbed.results.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
+from testbed.results.strangers import without_strangers
 from testbed.results.undeclared import undeclared
 from testbed.results.validity import invalid_reasons
 from testbed.results.verdict import check, decide
@@ -39,6 +40,7 @@ _HOP_COLUMNS = (
     "request_id",
     "direction",
     "start_s",
+    "source_service",
     "source_zone",
     "source_cell",
     "destination_service",
@@ -55,8 +57,9 @@ def summarize(run_dir: Path) -> Summary:
     facts = RunFacts.load(run_dir)
     table, pushes = read_table(run_dir, "requests"), read_table(run_dir, "pushes")
     requests, hops = Requests.of(table, facts.faults), read_table(run_dir, "hops", _HOP_COLUMNS)
+    strangers = without_strangers(table, hops, facts.unrecorded())
     events = read_table(run_dir, "events")
-    measured = measure(facts, requests, hops, events, pushes)
+    measured = measure(facts, requests, strangers.own, events, pushes)
     unexplained = undeclared(events, facts, list(measured.impacts.values()))
     complete = completeness(table, hops, read_table(run_dir, "pods"), facts.killed_proxies, facts.unrecorded())
     links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
@@ -91,7 +94,9 @@ def summarize(run_dir: Path) -> Summary:
         "phases": [_phase(stats) for stats in measured.stats.values()],
         **_locality(measured),
         "hops": {
-            "calls": len(hops),
+            "calls": len(strangers.own),
+            "requests_of_strangers": strangers.requests,
+            "calls_of_strangers": strangers.hops,
             "ok_requests_without_hops": complete.without_hops,
             "explained_by_killed_proxies": complete.explained,
         },

@@ -199,6 +199,31 @@ def test_what_went_down_outside_of_faults_is_in_the_summary_and_named_first(run_
     assert "and 2 more" in " ".join(lines[3:5])
 
 
+def test_requests_that_no_client_sent_are_told_and_in_no_figure(run_dir: Path) -> None:
+    without = summarize(run_dir)
+    with TableWriter(run_dir, "hops", "stranger") as hops:
+        for number in range(100):
+            hops.append(
+                {
+                    "request_id": f"stranger-{number}",
+                    "direction": "outbound",
+                    "source_service": "gateway",
+                    "source_zone": "east-a",
+                    "destination_service": "web",
+                    "destination_zone": "east-c",
+                    "start_s": 3.0,
+                }
+            )
+    summary = summarize(run_dir)
+    assert (summary["hops"]["requests_of_strangers"], summary["hops"]["calls_of_strangers"]) == (100, 100)
+    assert summary["hops"]["calls"] == without["hops"]["calls"]
+    assert {**summary, "hops": None} == {**without, "hops": None}
+    console = Console(width=100)
+    with console.capture() as printed:
+        console.print(render(summary, run_dir))
+    assert "100 requests came in that no client of this run sent; no figure counts them" in printed.get()
+
+
 def test_nacks_and_errors_are_shown(run_dir: Path) -> None:
     with TableWriter(run_dir, "pushes", "other") as pushes:
         pushes.append({"proxy": "web-1", "type": "x.Cluster", "version": "3", "sent_s": 1.0, "error": "no such field"})
