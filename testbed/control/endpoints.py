@@ -1,4 +1,4 @@
-"""Ready pods -> one EndpointSlice for every Service (Kubernetes' EndpointSlice controller).
+"""Ready pods -> one EndpointSlice for every Service with a selector (Kubernetes' EndpointSlice controller).
 
 Owns who may receive calls. How callers spread over them is `xds`'.
 """
@@ -6,8 +6,8 @@ Owns who may receive calls. How callers spread over them is `xds`'.
 from __future__ import annotations
 
 from testbed.control.messages import Command, RecordEvent
-from testbed.control.objects import Endpoint, EndpointSlice, Node, Pod, Service
-from testbed.control.store import Store
+from testbed.control.objects import Endpoint, EndpointSlice, Node, Pod, Service, selects
+from testbed.control.store import Change, Store
 
 
 def reconcile(store: Store, now: float) -> list[Command]:
@@ -15,29 +15,46 @@ def reconcile(store: Store, now: float) -> list[Command]:
 
     Terminating pods are out at once, and so are pods of a node whose lease expired: long before they are evicted.
     """
-    nodes = {node.name: node for node in store.list(Node)}
-    endpoints: dict[str, list[Endpoint]] = {service.name: [] for service in store.list(Service)}
-    for pod in store.list(Pod):
-        service = pod.template.service
-        if service not in endpoints or pod.node is None or pod.address is None:
-            continue
-        node = nodes[pod.node]
-        if pod.ready and pod.phase == "Running" and node.ready == "True":
-            at = pod.address.app if pod.template.mesh_mode == "none" else pod.address.inbound
-            endpoints[service].append(Endpoint(pod.name, node.name, node.locality, at))
-    commands: list[Command] = []
-    for service, found in endpoints.items():
-        change = store.put(EndpointSlice(service, tuple(sorted(found, key=lambda endpoint: endpoint.pod))))
-        if change is None:
-            continue
-        before = [endpoint.pod for endpoint in change.old.endpoints] if change.old else []
-        after = [endpoint.pod for endpoint in change.new.endpoints] if change.new else []
-        details = {
-            "service": service,
-            "added": [pod for pod in after if pod not in before],
-            "removed": [pod for pod in before if pod not in after],
-            "ready": len(after),
-        }
-        if before or after:
-            commands.append(RecordEvent("EndpointSlice", service, "EndpointsChanged", details))
-    return commands
+    serving = [(pod, endpoint) for pod in store.list(Pod) if (endpoint := _endpoint(store, pod)) is not None]
+    services = {service.host: service for service in store.list(Service) if service.selector}
+    changes: list[Change[EndpointSlice] | None] = []
+    for service in services.values():
+        found = [
+            endpoint
+            for pod, endpoint in serving
+            if pod.namespace == service.namespace and selects(service.selector, pod.template.labels)
+        ]
+        ordered = tuple(sorted(found, key=lambda endpoint: endpoint.pod))
+        changes.append(store.put(EndpointSlice(service.name, ordered, service.namespace)))
+    changes += [
+        store.delete(EndpointSlice, each.service, each.namespace)
+        for each in store.list(EndpointSlice)
+        if each.host not in services
+    ]
+    return [command for change in changes if change is not None for command in _told(change)]
+
+
+def _endpoint(store: Store, pod: Pod) -> Endpoint | None:
+    """Where the pod takes calls; None while it does not."""
+    if pod.node is None or pod.address is None or not pod.ready or pod.phase != "Running":
+        return None
+    node = store.find(Node, pod.node)
+    if node is None or node.ready != "True":
+        return None
+    at = pod.address.app if pod.template.mesh_mode == "none" else pod.address.inbound
+    return Endpoint(pod.name, node.name, node.locality, at)
+
+
+def _told(change: Change[EndpointSlice]) -> list[Command]:
+    before = [endpoint.pod for endpoint in change.old.endpoints] if change.old else []
+    after = [endpoint.pod for endpoint in change.new.endpoints] if change.new else []
+    if not before and not after:
+        return []
+    host = (change.new or change.old).host  # type: ignore[union-attr]
+    details = {
+        "service": host,
+        "added": [pod for pod in after if pod not in before],
+        "removed": [pod for pod in before if pod not in after],
+        "ready": len(after),
+    }
+    return [RecordEvent("EndpointSlice", host, "EndpointsChanged", details)]

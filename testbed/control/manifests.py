@@ -6,20 +6,24 @@ annotation under `testbed/`; timings of the control plane are settings of its pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any, Final
 
 from testbed.control.locality import HOSTNAME, REGION, SUBZONE, ZONE
 from testbed.control.objects import (
     BuiltinWorkload,
-    ClusterSpec,
     CommandWorkload,
     ConnectionPool,
+    Declared,
     Deployment,
+    DestinationRule,
     Endpoint,
     EndpointSlice,
-    GatewayConfig,
+    Gateway,
+    HttpRoute,
+    Ingress,
+    Labels,
     LocalityLoadBalancing,
     Node,
     OutlierDetection,
@@ -27,35 +31,40 @@ from testbed.control.objects import (
     PodTemplate,
     Probe,
     Service,
-    TrafficPolicy,
+    VirtualService,
     WorkTime,
+    host_of,
+    selects,
 )
+from testbed.control.store import Store
 
 Manifest = dict[str, Any]
 
 _ISTIO: Final = "networking.istio.io/v1"
-_GATEWAY_NAME: Final = "testbed-gateway"
-_GATEWAY_LABEL: Final = {"istio": _GATEWAY_NAME}
 
 
-def manifests(
-    cluster: ClusterSpec, pods: Iterable[Pod], nodes: Iterable[Node], slices: Iterable[EndpointSlice]
-) -> list[Manifest]:
+def manifests(store: Store) -> list[Manifest]:
     """Plain dicts with apiVersion, kind, metadata and spec, in the order in which one would apply them.
 
-    `cluster` is what is wanted; `pods`, `nodes` and `slices` are the present state. Without a mesh there are no objects
-    of Istio's: an Ingress says what the gateways route.
+    What is declared, and the present state of it. Without a mesh there are no objects of Istio's: an Ingress says what
+    the gateways route.
     """
-    services = {service.name: service for service in cluster.services}
-    ports = {d.template.service: d.template.port for d in cluster.deployments}
+    services = {service.host: service for service in store.list(Service)}
+    deployments = store.list(Deployment)
+    in_mesh = [each for each in store.list(VirtualService) if not each.gateways]
+    at_gateways = [each for each in store.list(VirtualService) if each.gateways]
     return [
-        *(_node(node) for node in nodes),
-        *(_service(service, ports.get(service.name, service.port)) for service in cluster.services),
-        *(_deployment(deployment) for deployment in cluster.deployments if deployment.node is None),
-        *_daemon_sets(cluster.deployments),
-        *(_pod(pod) for pod in pods),
-        *(_endpoint_slice(slice_) for slice_ in slices),
-        *(_ingress(cluster.gateway, services) if cluster.mesh_mode == "none" else _istio(cluster, services)),
+        *(_node(node) for node in store.list(Node)),
+        *(_service(service, deployments) for service in services.values()),
+        *(_deployment(deployment) for deployment in deployments if deployment.template.node is None),
+        *_daemon_sets(deployments),
+        *(_pod(pod) for pod in store.list(Pod)),
+        *(_endpoint_slice(slice_) for slice_ in store.list(EndpointSlice)),
+        *(_ingress(ingress, services) for ingress in store.list(Ingress)),
+        *(_destination_rule(rule) for rule in store.list(DestinationRule)),
+        *(_virtual_service(each, services) for each in in_mesh),
+        *(_gateway(gateway) for gateway in store.list(Gateway)),
+        *(_virtual_service(each, services) for each in at_gateways),
     ]
 
 
@@ -64,13 +73,13 @@ def manifests(
 
 def _node(node: Node) -> Manifest:
     locality = node.locality
-    labels = {HOSTNAME: node.name, REGION: locality.region, ZONE: locality.zone}
+    labels = {HOSTNAME: node.name, REGION: locality.region, ZONE: locality.zone, **dict(node.labels)}
     if locality.subzone:
         labels[SUBZONE] = locality.subzone
     annotations = {f"testbed/relay.{destination}": str(address) for destination, address in node.relays}
     if node.lease_renewed_s is not None:
         annotations["testbed/lease-renewed"] = _seconds(node.lease_renewed_s)
-    spec: dict[str, Any] = {}
+    spec: dict[str, Any] = {"unschedulable": True} if node.unschedulable else {}
     if node.unreachable_since_s is not None:
         spec["taints"] = [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]
         annotations["testbed/unreachable-since"] = _seconds(node.unreachable_since_s)
@@ -78,30 +87,35 @@ def _node(node: Node) -> Manifest:
         "capacity": {"pods": str(node.capacity_pods)},
         "conditions": [{"type": "Ready", "status": node.ready}],
     }
-    return {**_head("v1", "Node", node.name, labels, annotations), "spec": spec, "status": status}
+    return {**_head("v1", "Node", node, labels, annotations), "spec": spec, "status": status}
 
 
-def _service(service: Service, target_port: int) -> Manifest:
+def _service(service: Service, deployments: Iterable[Deployment]) -> Manifest:
+    selected = (
+        each.template.port
+        for each in deployments
+        if each.namespace == service.namespace and selects(service.selector, each.template.labels)
+    )
     spec: dict[str, Any] = {
-        "selector": {"app": service.name},
-        "ports": [{"name": "http", "port": service.port, "targetPort": target_port}],
+        "selector": dict(service.selector),
+        "ports": [{"name": "http", "port": service.port, "targetPort": next(selected, service.port)}],
     }
     if service.traffic_distribution is not None:
         spec["trafficDistribution"] = service.traffic_distribution
-    return {**_head("v1", "Service", service.name), "spec": spec}
+    return {**_head("v1", "Service", service), "spec": spec}
 
 
 def _deployment(deployment: Deployment) -> Manifest:
     template = deployment.template
     spread: dict[str, Any] = {
-        "maxSkew": deployment.max_skew or 1,
+        "maxSkew": template.max_skew or 1,
         "topologyKey": ZONE,
-        "whenUnsatisfiable": "ScheduleAnyway" if deployment.max_skew is None else "DoNotSchedule",
-        "labelSelector": {"matchLabels": _labels(template)},
+        "whenUnsatisfiable": "ScheduleAnyway" if template.max_skew is None else "DoNotSchedule",
+        "labelSelector": {"matchLabels": dict(template.labels)},
     }
     pod_spec: dict[str, Any] = {"topologySpreadConstraints": [spread], **_pod_spec(template)}
-    if deployment.zones:
-        expression = {"key": ZONE, "operator": "In", "values": list(deployment.zones)}
+    if template.zones:
+        expression = {"key": ZONE, "operator": "In", "values": list(template.zones)}
         pod_spec["affinity"] = {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
@@ -109,12 +123,12 @@ def _deployment(deployment: Deployment) -> Manifest:
                 }
             }
         }
-    metadata = {"labels": _labels(template), "annotations": _template_annotations(template)}
+    metadata = {"labels": dict(template.labels), "annotations": _template_annotations(template)}
     return {
-        **_head("apps/v1", "Deployment", deployment.name, _labels(template)),
+        **_head("apps/v1", "Deployment", deployment, dict(template.labels)),
         "spec": {
             "replicas": deployment.replicas,
-            "selector": {"matchLabels": _labels(template)},
+            "selector": {"matchLabels": dict(template.labels)},
             "template": {"metadata": _without_empty(metadata), "spec": pod_spec},
         },
     }
@@ -122,16 +136,17 @@ def _deployment(deployment: Deployment) -> Manifest:
 
 def _daemon_sets(deployments: Iterable[Deployment]) -> list[Manifest]:
     """The Deployments that are pinned to a node each, as the one DaemonSet that they stand for."""
-    templates = {d.template.service: d.template for d in deployments if d.node is not None}
+    pinned = {each.template.service: each for each in deployments if each.template.node is not None}
     return [
         {
-            **_head("apps/v1", "DaemonSet", name, _labels(template)),
+            **_head("apps/v1", "DaemonSet", deployment, dict(template.labels), name=name),
             "spec": {
-                "selector": {"matchLabels": _labels(template)},
-                "template": {"metadata": {"labels": _labels(template)}, "spec": _pod_spec(template)},
+                "selector": {"matchLabels": dict(template.labels)},
+                "template": {"metadata": {"labels": dict(template.labels)}, "spec": _pod_spec(template)},
             },
         }
-        for name, template in templates.items()
+        for name, deployment in pinned.items()
+        for template in [deployment.template]
     ]
 
 
@@ -158,12 +173,8 @@ def _pod(pod: Pod) -> Manifest:
     spec = _pod_spec(pod.template)
     if pod.node is not None:
         spec["nodeName"] = pod.node
-    head = _head("v1", "Pod", pod.name, _labels(pod.template), annotations)
+    head = _head("v1", "Pod", pod, dict(pod.template.labels), annotations)
     return {**head, "spec": spec, "status": status}
-
-
-def _labels(template: PodTemplate) -> dict[str, str]:
-    return {"app": template.service, **(_GATEWAY_LABEL if template.role == "gateway" else {})}
 
 
 def _pod_spec(template: PodTemplate) -> dict[str, Any]:
@@ -227,17 +238,22 @@ def _work(work: WorkTime) -> str:
     return f"{work.distribution}({', '.join(parameters)})"
 
 
-def _ingress(config: GatewayConfig, services: dict[str, Service]) -> list[Manifest]:
+def _ingress(ingress: Ingress, services: Mapping[str, Service]) -> Manifest:
     paths = [
         {
-            "path": route.path,
+            "path": each.path,
             "pathType": "Prefix",
-            "backend": {"service": {"name": route.service, "port": {"number": services[route.service].port}}},
+            "backend": {
+                "service": {
+                    "name": each.service,
+                    "port": {"number": _port(host_of(each.service, ingress.namespace), services)},
+                }
+            },
         }
-        for route in config.routes
+        for each in ingress.paths
     ]
-    spec = {"ingressClassName": _GATEWAY_NAME, "rules": [{"http": {"paths": paths}}]}
-    return [{**_head("networking.k8s.io/v1", "Ingress", _GATEWAY_NAME), "spec": spec}] if paths else []
+    spec = {"ingressClassName": ingress.name, "rules": [{"http": {"paths": paths}}]}
+    return {**_head("networking.k8s.io/v1", "Ingress", ingress), "spec": spec}
 
 
 def _endpoint_slice(slice_: EndpointSlice) -> Manifest:
@@ -250,7 +266,7 @@ def _endpoint_slice(slice_: EndpointSlice) -> Manifest:
     )
     labels = {"kubernetes.io/service-name": slice_.service}
     return {
-        **_head("discovery.k8s.io/v1", "EndpointSlice", slice_.service, labels, annotations),
+        **_head("discovery.k8s.io/v1", "EndpointSlice", slice_, labels, annotations, name=slice_.service),
         "addressType": "IPv4",
         "ports": [{"name": "http", "protocol": "TCP", "port": port} for port in ports[:1]],
         "endpoints": [_endpoint(endpoint) for endpoint in slice_.endpoints],
@@ -270,15 +286,8 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
 # --- Istio -------------------------------------------------------------------------------------------------------
 
 
-def _istio(cluster: ClusterSpec, services: dict[str, Service]) -> list[Manifest]:
-    return [
-        *(_destination_rule(name, policy) for name, policy in cluster.policies),
-        *(_virtual_service(services[name], policy) for name, policy in cluster.policies),
-        *_gateway(cluster.gateway, services, dict(cluster.policies)),
-    ]
-
-
-def _destination_rule(service: str, policy: TrafficPolicy) -> Manifest:
+def _destination_rule(rule: DestinationRule) -> Manifest:
+    policy = rule.traffic_policy
     balancer: dict[str, Any] = {"simple": policy.load_balancer}
     if policy.locality is not None:
         balancer["localityLbSetting"] = _locality(policy.locality)
@@ -288,8 +297,8 @@ def _destination_rule(service: str, policy: TrafficPolicy) -> Manifest:
     }
     if policy.outlier_detection is not None:
         traffic_policy["outlierDetection"] = _outlier_detection(policy.outlier_detection)
-    spec = {"host": service, "trafficPolicy": traffic_policy}
-    return {**_head(_ISTIO, "DestinationRule", service), "spec": spec}
+    spec = {"host": rule.host, "trafficPolicy": traffic_policy}
+    return {**_head(_ISTIO, "DestinationRule", rule), "spec": spec}
 
 
 def _locality(locality: LocalityLoadBalancing) -> dict[str, Any]:
@@ -326,51 +335,43 @@ def _outlier_detection(outliers: OutlierDetection) -> dict[str, Any]:
     )
 
 
-def _virtual_service(service: Service, policy: TrafficPolicy) -> Manifest:
-    return {
-        **_head(_ISTIO, "VirtualService", service.name),
-        "spec": {"hosts": [service.name], "http": [_http_route(service, policy)]},
-    }
+def _virtual_service(virtual_service: VirtualService, services: Mapping[str, Service]) -> Manifest:
+    spec: dict[str, Any] = {"hosts": list(virtual_service.hosts)}
+    if virtual_service.gateways:
+        spec["gateways"] = list(virtual_service.gateways)
+    in_mesh = not virtual_service.gateways
+    spec["http"] = [
+        {
+            # At a gateway a path is always named; in the mesh `/` is what a route without match means.
+            **({} if in_mesh and route.prefix == "/" else {"match": [{"uri": {"prefix": route.prefix}}]}),
+            **_http_route(route, _port(host_of(route.destination, virtual_service.namespace), services)),
+        }
+        for route in virtual_service.http
+    ]
+    return {**_head(_ISTIO, "VirtualService", virtual_service), "spec": spec}
 
 
-def _http_route(service: Service, policy: TrafficPolicy) -> dict[str, Any]:
-    retries = policy.retries
+def _http_route(route: HttpRoute, port: int) -> dict[str, Any]:
+    retries = route.retries
     retry: dict[str, Any] = {"attempts": retries.attempts}
     if retries.attempts > 0:
         # VirtualService has no field for the status codes: they stand among the conditions.
         retry["retryOn"] = ",".join([retries.retry_on, *map(str, retries.retriable_status_codes)])
         if retries.per_try_timeout_s is not None:
             retry["perTryTimeout"] = _seconds(retries.per_try_timeout_s)
-    route: dict[str, Any] = {
-        "route": [{"destination": {"host": service.name, "port": {"number": service.port}}}],
+    found: dict[str, Any] = {
+        "route": [{"destination": {"host": route.destination, "port": {"number": port}}}],
         "retries": retry,
     }
-    if policy.timeout_s is not None:
-        route["timeout"] = _seconds(policy.timeout_s)
-    return route
+    if route.timeout_s is not None:
+        found["timeout"] = _seconds(route.timeout_s)
+    return found
 
 
-def _gateway(config: GatewayConfig, services: dict[str, Service], policies: dict[str, TrafficPolicy]) -> list[Manifest]:
-    if not config.routes:
-        return []
+def _gateway(gateway: Gateway) -> Manifest:
     server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
-    routes = [
-        {
-            "match": [{"uri": {"prefix": route.path}}],
-            **_http_route(services[route.service], policies.get(route.service, TrafficPolicy())),
-        }
-        for route in config.routes
-    ]
-    return [
-        {
-            **_head(_ISTIO, "Gateway", _GATEWAY_NAME),
-            "spec": {"selector": _GATEWAY_LABEL, "servers": [server]},
-        },
-        {
-            **_head(_ISTIO, "VirtualService", _GATEWAY_NAME),
-            "spec": {"hosts": ["*"], "gateways": [_GATEWAY_NAME], "http": routes},
-        },
-    ]
+    spec = {"selector": dict(gateway.selector), "servers": [server]}
+    return {**_head(_ISTIO, "Gateway", gateway), "spec": spec}
 
 
 # --- parts -------------------------------------------------------------------------------------------------------
@@ -379,12 +380,25 @@ def _gateway(config: GatewayConfig, services: dict[str, Service], policies: dict
 def _head(
     api_version: str,
     kind: str,
-    name: str,
-    labels: dict[str, str] | None = None,
-    annotations: dict[str, str] | None = None,
+    declared: Declared | Pod | EndpointSlice,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> Manifest:
-    metadata = {"name": name, "labels": labels or {}, "annotations": annotations or {}}
+    """The namespace is written where it is not `default`; without `name` the object's own is."""
+    own_labels: Labels = () if isinstance(declared, Pod | EndpointSlice) else declared.labels
+    namespace = "default" if isinstance(declared, Node) else declared.namespace
+    metadata = {
+        "name": name or ("" if isinstance(declared, EndpointSlice) else declared.name),
+        "namespace": None if namespace == "default" else namespace,
+        "labels": {**dict(own_labels), **(labels or {})},
+        "annotations": annotations or {},
+    }
     return {"apiVersion": api_version, "kind": kind, "metadata": _without_empty(metadata)}
+
+
+def _port(host: str, services: Mapping[str, Service]) -> int:
+    return services[host].port if host in services else 80
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.control.objects import Pod, PodAddress, SocketAddress
+from testbed.control.objects import DEFAULT_NAMESPACE, Declared, Pod, PodAddress, SocketAddress
+
+# --- events: what a user asks of the control plane ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Create the object, or make the one of its kind, namespace and name what it says. See `api_server`."""
+
+    object: Declared
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    kind: type[Declared] | type[Pod]
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+
 
 # --- events: what a node or a proxy reports to the control plane -----------------------------------------------
 
@@ -79,7 +96,9 @@ class ConfigRejected:
 
 
 Event = (
-    NodeRegistered
+    Apply
+    | Delete
+    | NodeRegistered
     | LeaseRenewed
     | PodStarted
     | PodReadinessChanged

@@ -1,6 +1,7 @@
 """Missed heartbeats -> nodes Unknown, their pods not ready, and after the toleration evicted.
 
-Owns the Ready condition and the unreachable taint of nodes, the Ready condition of pods, and eviction. The rules are
+Owns the Ready condition and the unreachable taint of nodes, the Ready condition of pods, and eviction, also of what is
+left on a node that was deleted. The rules are
 those of kube-controller-manager's node lifecycle controller (pkg/controller/nodelifecycle/node_lifecycle_controller.go)
 and taint eviction controller (pkg/controller/tainteviction), with their default flags.
 """
@@ -63,11 +64,11 @@ class _TaintLimiter:
 class NodeHealth:
     """The controller. Its own state is only what is no object's: the monitor's clock, zone states and rate limits."""
 
-    def __init__(self, zones: Iterable[str], timings: Timings) -> None:
+    def __init__(self, timings: Timings) -> None:
         self._timings = timings
         self._next_check_s: float | None = None
-        self._states: dict[str, ZoneState] = dict.fromkeys(zones, "Normal")
-        self._limiters = {zone: _TaintLimiter(timings.eviction_rate_per_s) for zone in self._states}
+        self._states: dict[str, ZoneState] = {}
+        self._limiters: dict[str, _TaintLimiter] = {}
 
     # --- what a kubelet says ---
 
@@ -79,6 +80,7 @@ class NodeHealth:
         if self._next_check_s is None:
             self._next_check_s = now + self._timings.node_monitor_s
         node = store.get(Node, event.node)
+        self._limiter(node.locality.zone)
         store.put(replace(node, ready="True", lease_renewed_s=now, unreachable_since_s=None, relays=event.relays))
         commands: list[Command] = [RecordEvent("Node", node.name, "NodeReady", {"rebooted": _has_registered(node)})]
         for pod in store.list(Pod):
@@ -105,7 +107,7 @@ class NodeHealth:
     # --- what time brings ---
 
     def reconcile(self, store: Store, now: float) -> list[Command]:
-        commands: list[Command] = []
+        commands = _collect_orphans(store)
         if self._next_check_s is not None and now >= self._next_check_s:
             commands += self._monitor(store, now)
             missed = (now - self._next_check_s) // self._timings.node_monitor_s
@@ -116,7 +118,7 @@ class NodeHealth:
     def next_deadline(self, store: Store) -> float | None:
         """The next monitor round, taint or eviction."""
         deadlines = [self._next_check_s]
-        deadlines += [self._limiters[zone].next_s for zone, _ in self._untainted(store)]
+        deadlines += [self._limiter(zone).next_s for zone, _ in self._untainted(store)]
         deadlines += [evict_s for _, evict_s in self._evictions(store)]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
@@ -138,9 +140,9 @@ class NodeHealth:
         A dead zone beside living ones is evicted at the normal rate; a partly dead one slowly or, when small, not at
         all; and when no zone has a ready node, the master itself is what is cut off: all taints go and none is put on.
         """
-        by_zone: dict[str, list[Node]] = {zone: [] for zone in self._states}
+        by_zone: dict[str, list[Node]] = {}
         for node in store.list(Node):
-            by_zone[node.locality.zone].append(node)
+            by_zone.setdefault(node.locality.zone, []).append(node)
         new = {zone: zone_state(nodes) for zone, nodes in by_zone.items()}
         all_disrupted = all(state == "FullDisruption" for state in new.values())
         if all_disrupted:
@@ -149,12 +151,15 @@ class NodeHealth:
         commands: list[Command] = []
         for zone, state in new.items():
             rate_per_s = 0.0 if all_disrupted else self._rate_per_s(state, len(by_zone[zone]))
-            self._limiters[zone].swap(rate_per_s, now)
-            if state != self._states[zone]:
+            self._limiter(zone).swap(rate_per_s, now)
+            if state != self._states.get(zone, "Normal"):
                 details = {"state": state, "evictions_per_s": rate_per_s}
                 commands.append(RecordEvent("Zone", zone, "ZoneStateChanged", details))
         self._states = new
         return commands
+
+    def _limiter(self, zone: str) -> _TaintLimiter:
+        return self._limiters.setdefault(zone, _TaintLimiter(self._timings.eviction_rate_per_s))
 
     def _rate_per_s(self, state: ZoneState, nodes: int) -> float:
         if state != "PartialDisruption":
@@ -175,10 +180,10 @@ class NodeHealth:
     def _taint(self, store: Store, now: float) -> None:
         """Puts the NoExecute taint on. It is this, not the eviction, that the zone's rate limits."""
         for zone, node in self._untainted(store):
-            next_s = self._limiters[zone].next_s
+            next_s = self._limiter(zone).next_s
             if next_s is not None and now >= next_s:
                 store.put(replace(node, unreachable_since_s=now))
-                self._limiters[zone].take(now)
+                self._limiter(zone).take(now)
 
     def _evictions(self, store: Store) -> list[tuple[Pod, float]]:
         """The pods on tainted nodes, each with the time at which its toleration ends.
@@ -205,6 +210,20 @@ class NodeHealth:
 
 def _has_registered(node: Node) -> bool:
     return node.lease_renewed_s is not None
+
+
+def _collect_orphans(store: Store) -> list[Command]:
+    """Pods of nodes that were deleted are gone at once (PodGC, without its quarantine of 40 s); should the machine be
+    there all the same, its kubelet is told to stop them."""
+    commands: list[Command] = []
+    for pod in store.list(Pod):
+        if pod.node is not None and store.find(Node, pod.node) is None:
+            store.delete(Pod, pod.name)
+            commands += [
+                RecordEvent("Pod", pod.name, "DeletionByPodGC", {"node": pod.node}),
+                StopPod(pod.node, pod.name),
+            ]
+    return commands
 
 
 def _update_pod_readiness(store: Store) -> list[Command]:

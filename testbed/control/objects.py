@@ -1,14 +1,25 @@
 """The objects of the emulated cluster: frozen values under the names that Kubernetes and Istio give them.
 
+What is declared has a kind (its class), a name, a namespace (nodes have none) and labels; the rest is made from it.
 Times are seconds, durations carry `_s`. Nothing here decides anything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
 from testbed.control.topology import Locality
+
+DEFAULT_NAMESPACE: Final = "default"
+
+Labels = tuple[tuple[str, str], ...]
+"""Labels of an object, or a selector that asks for some: pairs of key and value."""
+
+
+def selects(selector: Labels, labels: Labels) -> bool:
+    """Whether all that is asked for is there. An empty selector selects nothing, as a Service's does."""
+    return bool(selector) and set(selector) <= set(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +103,25 @@ class PodTemplate:
     """
 
     service: str
+    """Its label `app`; in Istio's words, its canonical service."""
     workload: BuiltinWorkload | CommandWorkload | None
     port: int = 8080
     readiness: Probe | None = None
     liveness: Probe | None = None
     role: Literal["service", "gateway", "node-proxy"] = "service"
     mesh_mode: MeshMode = "sidecar"
+    max_skew: int | None = 1
+    """topologySpreadConstraints over zones (whenUnsatisfiable: DoNotSchedule); None spreads by preference only."""
+    zones: tuple[str, ...] = ()
+    """Restricts its pods to these zones (nodeSelector); empty for all."""
+    node: str | None = None
+    """Restricts its pods to one node that they do not leave either when it is unreachable, as a DaemonSet's do."""
+    extra_labels: Labels = ()
+    """Besides `app`."""
+
+    @property
+    def labels(self) -> Labels:
+        return (("app", self.service), *self.extra_labels)
 
     @property
     def has_proxy(self) -> bool:
@@ -107,24 +131,39 @@ class PodTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
+    """Its selector is the label `app` of its template. A changed template is rolled out; see `deployments`."""
+
     name: str
     replicas: int
     template: PodTemplate
-    max_skew: int | None = 1
-    """topologySpreadConstraints over zones (whenUnsatisfiable: DoNotSchedule); None spreads by preference only."""
-    zones: tuple[str, ...] = ()
-    """Restricts its pods to these zones (nodeSelector); empty for all."""
-    node: str | None = None
-    """Restricts its pods to one node that they do not leave either when it is unreachable, as a DaemonSet's do."""
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A name that clients call, in front of the ready pods whose template names it."""
+    """A name that clients call, in front of the ready pods of its namespace that have the labels of its `selector`."""
 
     name: str
     port: int = 80
     traffic_distribution: Literal["PreferSameZone", "PreferSameNode"] | None = None
+    selector: Labels = ()
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
+
+    @property
+    def host(self) -> str:
+        return host_of(self.name, self.namespace)
+
+
+def host_of(name: str, namespace: str) -> str:
+    """What a Service is called from anywhere: `web` in the namespace `default`, else `web.other`.
+
+    `name` is how somebody in `namespace` calls it: `web`, or `web.other`, with or without `.svc.cluster.local`.
+    """
+    short, _, elsewhere = name.partition(".")
+    found_in = elsewhere.removesuffix(".svc.cluster.local").removesuffix(".svc") or namespace
+    return short if found_in == DEFAULT_NAMESPACE else f"{short}.{found_in}"
 
 
 # --- cluster state ---------------------------------------------------------------------------------------------
@@ -132,7 +171,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`ready` is the Ready condition: True, False, or Unknown once the Lease has expired."""
+    """`ready` is the Ready condition: True, False, or Unknown once the Lease has expired.
+
+    Declared are its name, locality, capacity, labels and `unschedulable`; the rest is its status.
+    """
 
     name: str
     locality: Locality
@@ -143,11 +185,17 @@ class Node:
     """When the NoExecute taint `node.kubernetes.io/unreachable` was put on; None while it is not there."""
     relays: tuple[tuple[str, SocketAddress], ...] = ()
     """For each other node, the listener of this node's link relay that leads there."""
+    unschedulable: bool = False
+    """Cordoned: it keeps its pods and gets no new ones."""
+    labels: Labels = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """`phase` follows Kubernetes, with Terminating for a pod that is being deleted."""
+    """`phase` follows Kubernetes, with Terminating for a pod that is being deleted.
+
+    Names of pods are given out for all namespaces together, so that a name alone says which one is meant.
+    """
 
     name: str
     deployment: str
@@ -162,6 +210,7 @@ class Pod:
     reason: str = ""
     """Why it is not what it should be, in one line: `0/6 nodes are available: ...`, `CrashLoopBackOff: ...`."""
     restarts: int = 0
+    namespace: str = DEFAULT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +228,14 @@ class EndpointSlice:
 
     service: str
     endpoints: tuple[Endpoint, ...] = ()
+    namespace: str = DEFAULT_NAMESPACE
+
+    @property
+    def host(self) -> str:
+        return host_of(self.service, self.namespace)
 
 
-# --- traffic policy: Istio's DestinationRule and VirtualService, as far as a scenario can ask --------------------
+# --- traffic: Istio's objects, and an Ingress for a cluster without a mesh, as far as a scenario can ask -----------
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,32 +297,81 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class TrafficPolicy:
-    """All rules for calls to one service. `timeout_s` None leaves HTTP time-outs off, as Istio does.
-
-    `locality` None leaves locality to the Service's trafficDistribution, or else to the mesh, where it is enabled.
-    """
+    """DestinationRule.trafficPolicy."""
 
     load_balancer: Literal["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] = "LEAST_REQUEST"
     locality: LocalityLoadBalancing | None = None
+    """The localityLbSetting; None when there is none."""
     connection_pool: ConnectionPool = ConnectionPool()
     outlier_detection: OutlierDetection | None = None
-    retries: Retries = Retries()
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayRoute:
-    """First match wins. `path` is a prefix."""
+class DestinationRule:
+    """What holds for calls to a service once they are routed there. Of several for one host, the first one counts.
+
+    Hosts are names of Services, `web` in the object's own namespace or `web.other`.
+    """
+
+    name: str
+    host: str
+    traffic_policy: TrafficPolicy = TrafficPolicy()
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    """HTTPRoute of a VirtualService: `prefix` is that of the path. Without `timeout_s` there is no time-out."""
+
+    destination: str
+    """The host that its calls go to."""
+    prefix: str = "/"
+    timeout_s: float | None = None
+    retries: Retries = Retries()
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService:
+    """How calls to `hosts` are routed: the first of its routes that matches. Of several for one host, the first counts.
+
+    It holds at the gateways named, or without any for the calls of pods in the mesh (Istio's reserved name `mesh`).
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    http: tuple[HttpRoute, ...]
+    gateways: tuple[str, ...] = ()
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Pods of role `gateway` that it selects take calls for any host; VirtualServices that name it route them."""
+
+    name: str
+    selector: Labels
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IngressPath:
+    """First match wins. `path` is a prefix (pathType: Prefix)."""
 
     path: str
     service: str
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayConfig:
-    """One gateway pod a zone; `routes` hold for all of them."""
+class Ingress:
+    """What gateways route where there is no mesh."""
 
-    routes: tuple[GatewayRoute, ...]
+    name: str
+    paths: tuple[IngressPath, ...]
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
 
 
 # --- timings ---------------------------------------------------------------------------------------------------
@@ -294,15 +397,31 @@ class Timings:
     entry_ttl_s: float = 60.0
 
 
+Declared = Node | Deployment | Service | DestinationRule | VirtualService | Gateway | Ingress
+"""Whatever a user can apply and delete."""
+
+D = TypeVar("D", Node, Deployment, Service, DestinationRule, VirtualService, Gateway, Ingress)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterSpec:
-    """All that the control plane is told before it starts."""
+    """The objects that are applied to a control plane when it starts, in this order, and what it is set up with."""
 
-    nodes: tuple[Node, ...]
-    deployments: tuple[Deployment, ...]
-    services: tuple[Service, ...]
-    gateway: GatewayConfig
-    policies: tuple[tuple[str, TrafficPolicy], ...]
-    """One policy for every service, in the order of `services`. Nobody applies them in mesh mode `none`."""
+    objects: tuple[Declared, ...] = ()
     timings: Timings = Timings()
     mesh_mode: MeshMode = "sidecar"
+
+    def of(self, kind: type[D]) -> tuple[D, ...]:
+        return tuple(each for each in self.objects if isinstance(each, kind))
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.of(Node)
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        return self.of(Deployment)
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        return self.of(Service)

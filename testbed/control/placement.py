@@ -133,7 +133,8 @@ def _pods(machine: Machine, placement: Placement, topology: Topology, cluster: C
     """The even share of pods, and of gateways, of all nodes on the machine: an estimate, rounded up."""
     pods = gateways = Fraction(0)
     for deployment in cluster.deployments:
-        allowed = [n.name for n in topology.nodes if not deployment.zones or n.locality.zone in deployment.zones]
+        zones = deployment.template.zones
+        allowed = [n.name for n in topology.nodes if not zones or n.locality.zone in zones]
         here = sum(placement.get(name) == machine.name for name in allowed)
         share = Fraction(deployment.replicas * here, max(1, len(allowed)))
         if deployment.template.role == "gateway":

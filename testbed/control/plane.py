@@ -6,16 +6,17 @@ sending, waiting and clocks are `emulation`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from testbed.control import deployments, endpoints, scheduler
-from testbed.control.discovery import Discovery
-from testbed.control.kube_proxy import kube_proxy_name, node_of
+from testbed.control import api_server, deployments, endpoints, scheduler
+from testbed.control.delivery.discovery import Discovery
 from testbed.control.messages import (
+    Apply,
     Command,
     ConfigAcked,
     ConfigRejected,
+    Delete,
     Event,
     LeaseRenewed,
     NodeRegistered,
@@ -27,8 +28,9 @@ from testbed.control.messages import (
     StopPod,
 )
 from testbed.control.node_health import NodeHealth
-from testbed.control.objects import ClusterSpec, Deployment, EndpointSlice, Node, Pod
+from testbed.control.objects import Declared, Deployment, EndpointSlice, MeshMode, Node, Pod, Timings
 from testbed.control.store import Store
+from testbed.control.views.kube_proxy import kube_proxy_name
 
 MAX_ROUNDS = 10
 """Controllers settle in two or three rounds, whatever the size of the cluster; more is a pair that undo each other."""
@@ -45,27 +47,40 @@ class ControlPlane:
     `now` is in seconds, from any origin, and never goes back. The same calls give the same commands.
     """
 
-    def __init__(self, cluster: ClusterSpec) -> None:
+    def __init__(self, timings: Timings, mesh_mode: MeshMode) -> None:
+        """Nothing is declared yet: `Apply` does that, then and later."""
         self._store = Store()
-        for node in cluster.nodes:
-            self._store.put(node)
-        for service in cluster.services:
-            self._store.put(service)
-        for deployment in cluster.deployments:
-            self._store.put(deployment)
-        self._node_health = NodeHealth((node.locality.zone for node in cluster.nodes), cluster.timings)
-        self._discovery = Discovery(cluster)
-        self._kube_proxies = cluster.mesh_mode == "none"
+        self._node_health = NodeHealth(timings)
+        self._discovery = Discovery(timings, mesh_mode)
+        self._deleted_nodes: set[str] = set()
         self._all_registered = False
         self._deadline_s: float | None = None
 
+    def apply(self, objects: Iterable[Declared], now: float) -> list[Command]:
+        """Several objects, before anything follows from any of them. Raises Refused; then none is applied."""
+        events = [Apply(each) for each in objects]
+        for event in events:
+            api_server.check(self._store, event)
+        return self._handle(events, now)
+
     def handle(self, event: Event | None, now: float) -> list[Command]:
-        """What is to be done because of an event, or of `now` alone. Raises KeyError for an undeclared node."""
-        before = self._store.version
-        commands = self._take_in(event, now)
-        settled = self._store.version == before or (isinstance(event, LeaseRenewed) and not commands)
+        """What is to be done because of an event, or of `now` alone.
+
+        Raises KeyError for a node that was never declared, and Refused for what cannot be applied or deleted.
+        """
+        return self._handle([] if event is None else [event], now)
+
+    def _handle(self, events: Sequence[Event], now: float) -> list[Command]:
+        commands: list[Command] = []
+        settled = True
+        for event in events:
+            before = self._store.version
+            told = self._take_in(event, now)
+            changed = self._store.version != before and not (isinstance(event, LeaseRenewed) and not told)
+            settled = settled and not changed and not isinstance(event, ProxyConnected)
+            commands += told
         due = self._deadline_s is not None and now >= self._deadline_s
-        if settled and not due and not isinstance(event, ProxyConnected):
+        if settled and not due:
             return commands
         commands += self._reconcile(now)
         commands += self._discovery.reconcile(self._store, now)
@@ -76,6 +91,11 @@ class ControlPlane:
     def next_deadline(self) -> float | None:
         """When to call `handle(None, now)` at the latest; None while only an event can change anything."""
         return self._deadline_s
+
+    @property
+    def store(self) -> Store:
+        """For reading."""
+        return self._store
 
     def nodes(self) -> tuple[Node, ...]:
         return self._store.list(Node)
@@ -98,13 +118,16 @@ class ControlPlane:
                 lines.append(f"node {node.name}: not registered")
             elif node.ready != "True":
                 lines.append(f"node {node.name}: {node.ready}, its lease expired")
-            elif self._kube_proxies and (problem := self._discovery.not_in_sync(kube_proxy_name(node.name))):
+            elif problem := self._discovery.not_in_sync(kube_proxy_name(node.name)):
                 lines.append(f"node {node.name}: kube-proxy {problem}")
         pods = [pod for pod in self.pods() if pod.phase != "Terminating"]
         for deployment in self._store.list(Deployment):
-            count = sum(pod.deployment == deployment.name for pod in pods)
-            if count != deployment.replicas:
-                lines.append(f"deployment {deployment.name}: {count} of {deployment.replicas} pods created")
+            own = [p for p in pods if (p.namespace, p.deployment) == (deployment.namespace, deployment.name)]
+            of_before = sum(pod.template != deployment.template for pod in own)
+            if len(own) != deployment.replicas:
+                lines.append(f"deployment {deployment.name}: {len(own)} of {deployment.replicas} pods created")
+            elif of_before:
+                lines.append(f"deployment {deployment.name}: {of_before} pods still of its former template")
         return lines + [f"pod {pod.name}: {problem}" for pod in pods if (problem := self._problem(pod))]
 
     def _problem(self, pod: Pod) -> str | None:
@@ -120,23 +143,30 @@ class ControlPlane:
             return f"started on {pod.node}, not ready: {reason}" + (f"; proxy {out_of_sync}" if out_of_sync else "")
         return f"proxy {out_of_sync}" if out_of_sync else None
 
-    def _take_in(self, event: Event | None, now: float) -> list[Command]:
+    def _take_in(self, event: Event, now: float) -> list[Command]:
         match event:
-            case None:
+            case Apply(declared):
+                commands = api_server.apply(self._store, event)
+                if isinstance(declared, Node):
+                    self._deleted_nodes.discard(declared.name)
+                return commands
+            case Delete():
+                commands = api_server.delete(self._store, event)
+                if event.kind is Node:
+                    self._deleted_nodes.add(event.name)
+                return commands
+            case NodeRegistered() | LeaseRenewed() if event.node in self._deleted_nodes:
+                # Its kubelet does not know. It is taken in again when it registers after the node is applied again.
                 return []
             case NodeRegistered():
-                self._discovery.disconnect(kube_proxy_name(event.node))
-                for pod in self.pods():
-                    if pod.node == event.node:
-                        self._discovery.disconnect(pod.name)
+                self._discovery.disconnect(self._store, event.node)
                 return self._node_health.register(self._store, event, now)
             case LeaseRenewed():
                 return self._node_health.renew(self._store, event, now)
             case PodStarted() | PodReadinessChanged() | PodStopped():
                 return self._take_in_pod(event)
             case ProxyConnected():
-                known = self._store.find(Pod, event.proxy) or node_of(event.proxy)
-                return self._discovery.connect(event) if known else []
+                return self._discovery.connect(self._store, event)
             case ConfigAcked():
                 self._discovery.acked(event)
                 return []
@@ -151,7 +181,6 @@ class ControlPlane:
         match event:
             case PodStopped():
                 self._store.delete(Pod, pod.name)
-                self._discovery.forget(pod.name)
                 return [RecordEvent("Pod", pod.name, "Killing", {"node": pod.node})]
             case PodStarted():
                 started = replace(
@@ -190,9 +219,11 @@ class ControlPlane:
     def _controllers(self) -> tuple[Controller, ...]:
         """In the order of cause and effect.
 
-        Deployments are applied once every node has registered, as one applies manifests to a cluster that is up: so
-        placement does not depend on which kubelet came first.
+        Pods are created once every node has registered that was declared before, as one applies manifests to a cluster
+        that is up: so placement does not depend on which kubelet came first.
         """
-        self._all_registered = self._all_registered or all(node.lease_renewed_s is not None for node in self.nodes())
+        if not self._all_registered:
+            nodes = self.nodes()
+            self._all_registered = bool(nodes) and all(node.lease_renewed_s is not None for node in nodes)
         workloads: tuple[Controller, ...] = (deployments.reconcile, scheduler.schedule) if self._all_registered else ()
         return self._node_health.reconcile, *workloads, endpoints.reconcile

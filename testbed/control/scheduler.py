@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from testbed.control.messages import Command, RecordEvent, StartPod
-from testbed.control.objects import Deployment, Node, Pod
+from testbed.control.objects import Node, Pod, PodTemplate
 from testbed.control.store import Store
 
+UNSCHEDULABLE = "node(s) were unschedulable"
 UNREACHABLE = "node(s) had untolerated taint {node.kubernetes.io/unreachable: }"
 NOT_READY = "node(s) had untolerated taint {node.kubernetes.io/not-ready: }"
 WRONG_NODE = "node(s) didn't match Pod's node affinity/selector"
@@ -30,8 +31,7 @@ def schedule(store: Store, now: float) -> list[Command]:
     nodes = store.list(Node)
     placement = _Placement(nodes, store.list(Pod))
     for pod in pending:
-        deployment = store.get(Deployment, pod.deployment)
-        fitting, refusals = placement.filter(deployment)
+        fitting, refusals = placement.filter(pod)
         if fitting:
             node = placement.best(pod.template.service, fitting)
             bound = replace(pod, node=node.name, reason=WAITING_FOR_KUBELET)
@@ -54,7 +54,7 @@ class _Placement:
         self._on_node: Counter[str] = Counter()
         self._service_on_node: Counter[tuple[str, str]] = Counter()
         self._service_in_zone: Counter[tuple[str, str]] = Counter()
-        self._deployment_in_zone: Counter[tuple[str, str]] = Counter()
+        self._deployment_in_zone: Counter[tuple[str, str, str]] = Counter()
         for pod in pods:
             self.add(pod)
 
@@ -67,30 +67,33 @@ class _Placement:
             zone = self._zones[pod.node]
             self._service_on_node[pod.template.service, pod.node] += 1
             self._service_in_zone[pod.template.service, zone] += 1
-            self._deployment_in_zone[pod.deployment, zone] += 1
+            self._deployment_in_zone[pod.namespace, pod.deployment, zone] += 1
 
-    def filter(self, deployment: Deployment) -> tuple[list[Node], Counter[str]]:
-        """The nodes that a pod of this Deployment fits on, and how many the others were refused for which reason.
+    def filter(self, pod: Pod) -> tuple[list[Node], Counter[str]]:
+        """The nodes that the pod fits on, and how many the others were refused for which reason.
 
         A node counts for the first filter that refuses it, in the order of kube-scheduler's default plugins.
         """
-        selected = [node for node in self._nodes if _selects(deployment, node)]
+        template = pod.template
+        in_zone = {zone: self._deployment_in_zone[pod.namespace, pod.deployment, zone] for zone in self._zones.values()}
         # nodeTaintsPolicy Ignore, the default: the zone of a dead node still counts as a domain to spread over.
-        fewest = min((self._deployment_in_zone[deployment.name, node.locality.zone] for node in selected), default=0)
+        selected = (in_zone[node.locality.zone] for node in self._nodes if _selects(template, node))
+        fewest = min(selected, default=0)
         fitting: list[Node] = []
         refusals: Counter[str] = Counter()
         for node in self._nodes:
-            zone = node.locality.zone
-            skew = self._deployment_in_zone[deployment.name, zone] + 1 - fewest
-            if node.ready == "Unknown" or node.unreachable_since_s is not None:
+            skew = in_zone[node.locality.zone] + 1 - fewest
+            if node.unschedulable:
+                refusals[UNSCHEDULABLE] += 1
+            elif node.ready == "Unknown" or node.unreachable_since_s is not None:
                 refusals[UNREACHABLE] += 1
             elif node.ready != "True":
                 refusals[NOT_READY] += 1
-            elif not _selects(deployment, node):
+            elif not _selects(template, node):
                 refusals[WRONG_NODE] += 1
             elif self._on_node[node.name] >= node.capacity_pods:
                 refusals[TOO_MANY_PODS] += 1
-            elif deployment.max_skew is not None and skew > deployment.max_skew:
+            elif template.max_skew is not None and skew > template.max_skew:
                 refusals[SKEWED] += 1
             else:
                 fitting.append(node)
@@ -106,9 +109,9 @@ class _Placement:
         return min(fitting, key=score)
 
 
-def _selects(deployment: Deployment, node: Node) -> bool:
-    in_zone = not deployment.zones or node.locality.zone in deployment.zones
-    return in_zone and deployment.node in (None, node.name)
+def _selects(template: PodTemplate, node: Node) -> bool:
+    in_zone = not template.zones or node.locality.zone in template.zones
+    return in_zone and template.node in (None, node.name)
 
 
 def _unschedulable(nodes: int, refusals: Counter[str]) -> str:

@@ -1,4 +1,4 @@
-"""The API server's storage: versioned objects by kind and name.
+"""The API server's storage: versioned objects by kind, namespace and name.
 
 Owns which objects exist, in which order and at which version. Decides nothing and calls nobody back: a write returns
 the change that it made, and who made it acts on it.
@@ -9,9 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from testbed.control.objects import Deployment, EndpointSlice, Node, Pod, Service
+from testbed.control.objects import (
+    DEFAULT_NAMESPACE,
+    Declared,
+    Deployment,
+    DestinationRule,
+    EndpointSlice,
+    Gateway,
+    Ingress,
+    Node,
+    Pod,
+    Service,
+    VirtualService,
+)
 
-T = TypeVar("T", Node, Deployment, Pod, Service, EndpointSlice)
+T = TypeVar("T", bound=Declared | Pod | EndpointSlice)
+
+KINDS = (Node, Deployment, Pod, Service, EndpointSlice, DestinationRule, VirtualService, Gateway, Ingress)
+
+_Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +44,38 @@ class Store:
 
     def __init__(self) -> None:
         self.version = 0
-        self._objects: dict[type[Any], dict[str, Any]] = {
-            kind: {} for kind in (Node, Deployment, Pod, Service, EndpointSlice)
-        }
+        self._objects: dict[type[Any], dict[_Key, Any]] = {kind: {} for kind in KINDS}
         self._kind_versions: dict[type[Any], int] = dict.fromkeys(self._objects, 0)
         self._generated: dict[str, int] = {}
 
     def put(self, new: T) -> Change[T] | None:
-        """Creates or replaces the object of that kind and name; None when an equal one is there already.
+        """Creates or replaces the object of that kind, namespace and name; None when an equal one is there already.
 
         A replaced object keeps its place in `list`.
         """
         kind = type(new)
-        name = _name(new)
-        old = self._objects[kind].get(name)
+        key = _key(kind, _name(new), "" if isinstance(new, Node) else new.namespace)
+        old = self._objects[kind].get(key)
         if old == new:
             return None
-        self._objects[kind][name] = new
+        self._objects[kind][key] = new
         return Change(old, new, self._count(kind))
 
-    def delete(self, kind: type[T], name: str) -> Change[T] | None:
+    def delete(self, kind: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> Change[T] | None:
         """Removes an object; None when there is none."""
-        old = self._objects[kind].pop(name, None)
+        old = self._objects[kind].pop(_key(kind, name, namespace), None)
         return None if old is None else Change(old, None, self._count(kind))
 
-    def get(self, kind: type[T], name: str) -> T:
+    def get(self, kind: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T:
         """Raises KeyError that names the object which is not there."""
-        found = self.find(kind, name)
+        found = self.find(kind, name, namespace)
         if found is None:
-            raise KeyError(f"no {kind.__name__} {name!r}: there are {', '.join(self._objects[kind]) or 'none'}")
+            there = ", ".join(map(_name, self._objects[kind].values())) or "none"
+            raise KeyError(f"no {kind.__name__} {name!r}: there are {there}")
         return found
 
-    def find(self, kind: type[T], name: str) -> T | None:
-        found: T | None = self._objects[kind].get(name)
+    def find(self, kind: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T | None:
+        found: T | None = self._objects[kind].get(_key(kind, name, namespace))
         return found
 
     def list(self, kind: type[T]) -> tuple[T, ...]:
@@ -82,5 +97,10 @@ class Store:
         return self.version
 
 
-def _name(an_object: Node | Deployment | Pod | Service | EndpointSlice) -> str:
+def _name(an_object: Declared | Pod | EndpointSlice) -> str:
     return an_object.service if isinstance(an_object, EndpointSlice) else an_object.name
+
+
+def _key(kind: type[Any], name: str, namespace: str) -> _Key:
+    """Nodes are in no namespace, and a pod's name says which one is meant whatever its namespace."""
+    return ("", name) if kind in (Node, Pod) else (namespace, name)

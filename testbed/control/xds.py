@@ -1,9 +1,9 @@
 """Translation of cluster objects into what Envoy understands, for one proxy at a time.
 
 Owns the shape of every route, cluster and endpoint that a proxy gets, as the pilot of Istio 1.32 would write it
-(pilot/pkg/networking/core). Preferences among endpoints are `locality`, listeners are `listeners`, log lines
-`access_log`; when to push is `discovery`, and protobuf is `emulation`: here resources are the JSON form of the protobuf
-messages, each with `@type`.
+(pilot/pkg/networking/core). Which rules hold is `mesh.traffic`, preferences among endpoints are `locality`, listeners
+`listeners`, log lines `access_log`; when to push is `delivery`, and protobuf is `emulation`: here resources are the
+JSON form of the protobuf messages, each with `@type`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from testbed.control.envoy_api import (
     duration,
     header,
 )
-from testbed.control.kube_proxy import reachable
 from testbed.control.listeners import (
     READY_PATH,
     address_of,
@@ -34,13 +33,12 @@ from testbed.control.listeners import (
     named,
     outbound_listener,
 )
-from testbed.control.locality import LocalityRule, locality_rule, prioritised
+from testbed.control.locality import LocalityRule, prioritised
+from testbed.control.mesh.traffic import ServiceTraffic, Traffic
 from testbed.control.objects import (
-    ClusterSpec,
     Endpoint,
     EndpointSlice,
-    GatewayRoute,
-    LocalityLoadBalancing,
+    HttpRoute,
     Node,
     OutlierDetection,
     Pod,
@@ -48,7 +46,9 @@ from testbed.control.objects import (
     Service,
     SocketAddress,
     TrafficPolicy,
+    selects,
 )
+from testbed.control.views.kube_proxy import reachable
 
 PUSH_ORDER: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 """Make before break: nothing is named before it exists. Source: Envoy, xds_protocol, eventual consistency."""
@@ -57,9 +57,6 @@ ENTRY_ZONE_HEADER: Final = "x-testbed-entry-zone"
 """Names in every answer that a gateway routed the zone of the gateway."""
 
 _NO_LIMIT: Final = 2**32 - 1
-_NO_POLICY: Final = TrafficPolicy(load_balancer="RANDOM", retries=Retries(attempts=0))
-"""What is left for a gateway without a mesh: an ingress controller that picks endpoints as kube-proxy does."""
-_NO_RULE: Final = LocalityRule(LocalityLoadBalancing(enabled=False), failover=False)
 
 
 def served_pods(proxy: Pod, pods: Iterable[Pod]) -> tuple[Pod, ...]:
@@ -77,29 +74,17 @@ def served_pods(proxy: Pod, pods: Iterable[Pod]) -> tuple[Pod, ...]:
 
 
 class ConfigGenerator:
-    """Makes the resources of every proxy of one cluster (as Istio's ConfigGenerator does, with its XdsCache).
+    """Makes the resources of every proxy that goes by the same traffic rules (Istio's ConfigGenerator, its XdsCache).
 
     What several proxies are told alike is the same object for all of them, also from call to call as long as nothing
     of it changes: clusters everywhere, endpoints on one node.
     """
 
-    def __init__(self, cluster: ClusterSpec) -> None:
-        self._cluster = cluster
-        self._meshed = cluster.mesh_mode != "none"
-        policies = dict(cluster.policies) if self._meshed else {}
-        default = TrafficPolicy() if self._meshed else _NO_POLICY
-        self._policies = {service.name: policies.get(service.name, default) for service in cluster.services}
-        self._rules = [
-            (service, locality_rule(service, self._policies[service.name]) if self._meshed else _NO_RULE)
-            for service in cluster.services
-        ]
-        self._clusters = tuple(
-            _outbound_cluster(service, self._policies[service.name], rule) for service, rule in self._rules
-        )
-        self._actions = {
-            service.name: _route_action(service, self._policies[service.name]) for service in cluster.services
-        }
-        self._hosts = [_virtual_host(service, self._actions[service.name]) for service in cluster.services]
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._clusters = tuple(_outbound_cluster(each.service, each.policy, each.rule) for each in traffic.services)
+        self._ports = {each.service.host: each.service.port for each in traffic.services}
+        self._hosts: dict[str, tuple[Resource, ...]] = {}
         self._assignments: dict[tuple[str, str], tuple[tuple[object, ...], Resource]] = {}
 
     def resources(
@@ -107,44 +92,87 @@ class ConfigGenerator:
     ) -> dict[str, tuple[Resource, ...]]:
         """All resources of one proxy: type URL -> resources, in `PUSH_ORDER`.
 
-        `served` are its `served_pods`; `nodes` by name and `slices` by service are the present state. A service
-        without a slice has no endpoints. The proxy's pod must be bound to a node.
+        `served` are its `served_pods`; `nodes` by name and `slices` by host are the present state. A service without a
+        slice has no endpoints. The proxy's pod must be bound to a node.
         """
         assert proxy.node is not None, f"pod {proxy.name} has a proxy but no node"
         node = nodes[proxy.node]
-        endpoints = tuple(self._load_assignment(service, rule, slices, node) for service, rule in self._rules)
+        endpoints = tuple(self._load_assignment(each, slices, node) for each in self._traffic.services)
         if proxy.template.role == "gateway":
+            routes = self._traffic.routes_at(proxy)
             return {
                 CLUSTER_TYPE: self._clusters,
                 ENDPOINT_TYPE: endpoints,
-                LISTENER_TYPE: (gateway_listener(proxy),),
-                ROUTE_TYPE: (_gateway_routes(self._cluster.gateway.routes, self._actions, proxy, node),),
+                LISTENER_TYPE: () if routes is None else (gateway_listener(proxy),),
+                ROUTE_TYPE: () if routes is None else (self._gateway_routes(routes, proxy, node),),
             }
         return {
             CLUSTER_TYPE: (*(self._inbound_cluster(proxy, pod) for pod in served), *self._clusters),
             ENDPOINT_TYPE: endpoints,
             LISTENER_TYPE: tuple(make(proxy, pod) for pod in served for make in (inbound_listener, outbound_listener)),
-            ROUTE_TYPE: tuple(_outbound_routes(self._hosts, proxy, pod) for pod in served),
+            ROUTE_TYPE: tuple(_outbound_routes(self._hosts_for(pod.namespace), proxy, pod) for pod in served),
         }
 
     def _inbound_cluster(self, proxy: Pod, pod: Pod) -> Resource:
-        return _inbound_cluster(proxy, pod, self._policies.get(pod.template.service, TrafficPolicy()))
+        policies = (
+            each.policy
+            for each in self._traffic.services
+            if each.service.namespace == pod.namespace and selects(each.service.selector, pod.template.labels)
+        )
+        return _inbound_cluster(proxy, pod, next(policies, TrafficPolicy()))
 
-    def _load_assignment(
-        self, service: Service, rule: LocalityRule, slices: Mapping[str, EndpointSlice], node: Node
-    ) -> Resource:
-        endpoints = slices[service.name].endpoints if service.name in slices else ()
+    def _load_assignment(self, traffic: ServiceTraffic, slices: Mapping[str, EndpointSlice], node: Node) -> Resource:
+        service = traffic.service
+        endpoints = slices[service.host].endpoints if service.host in slices else ()
         made_from = (endpoints, node.relays)
-        key = (service.name, node.name)
+        key = (service.host, node.name)
         if key not in self._assignments or self._assignments[key][0] != made_from:
-            usable = endpoints if self._meshed else reachable(endpoints, node, service.traffic_distribution)
-            self._assignments[key] = (made_from, _load_assignment(service, rule, usable, node))
+            usable = endpoints if self._traffic.meshed else reachable(endpoints, node, service.traffic_distribution)
+            self._assignments[key] = (made_from, _load_assignment(service, traffic.rule, usable, node))
         return self._assignments[key][1]
 
+    def _hosts_for(self, namespace: str) -> tuple[Resource, ...]:
+        """The virtual hosts of all services as the pods of a namespace call them."""
+        if namespace not in self._hosts:
+            self._hosts[namespace] = tuple(
+                {
+                    "name": f"{each.service.host}:{each.service.port}",
+                    "domains": _domains(each.service, namespace),
+                    "routes": [self._route(route) for route in each.http],
+                }
+                for each in self._traffic.services
+            )
+        return self._hosts[namespace]
 
-def outbound_cluster_name(service: Service) -> str:
-    """Name of the Envoy cluster for calls to a service: `outbound|<port>||<service>`."""
-    return f"outbound|{service.port}||{service.name}"
+    def _gateway_routes(
+        self, routes: Iterable[tuple[tuple[str, ...], HttpRoute]], gateway: Pod, node: Node
+    ) -> Resource:
+        by_hosts: dict[tuple[str, ...], list[Any]] = {
+            ("*",): [{"match": {"path": READY_PATH}, "direct_response": {"status": 200}}]
+        }
+        for hosts, route in routes:
+            by_hosts.setdefault(hosts, []).append(self._route(route))
+        return {
+            "@type": ROUTE_TYPE,
+            "name": GATEWAY,
+            "validate_clusters": False,
+            "virtual_hosts": [
+                {"name": GATEWAY if hosts == ("*",) else hosts[0], "domains": list(hosts), "routes": found}
+                for hosts, found in by_hosts.items()
+            ],
+            "request_headers_to_add": [header(PEER_HEADER, gateway.name)],
+            "response_headers_to_add": [header(ENTRY_ZONE_HEADER, node.locality.zone)],
+        }
+
+    def _route(self, route: HttpRoute) -> dict[str, Any]:
+        # Istio does not look whether a destination exists either: Envoy answers 503 where there is no such cluster.
+        cluster = cluster_name(route.destination, self._ports.get(route.destination, 80))
+        return {"match": {"prefix": route.prefix}, "route": _route_action(route, cluster)}
+
+
+def cluster_name(host: str, port: int) -> str:
+    """Name of the Envoy cluster for calls to a service: `outbound|<port>||<host>`."""
+    return f"outbound|{port}||{host}"
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------
@@ -152,7 +180,7 @@ def outbound_cluster_name(service: Service) -> str:
 
 def _outbound_cluster(service: Service, policy: TrafficPolicy, rule: LocalityRule) -> Resource:
     pool, outliers = policy.connection_pool, policy.outlier_detection
-    name = outbound_cluster_name(service)
+    name = cluster_name(service.host, service.port)
     balancing: dict[str, Any] = {}
     if outliers is not None:
         balancing["healthy_panic_threshold"] = {"value": outliers.min_health_percent}
@@ -255,7 +283,7 @@ def _load_assignment(service: Service, rule: LocalityRule, endpoints: Sequence[E
     relays = dict(node.relays)
     return {
         "@type": ENDPOINT_TYPE,
-        "cluster_name": outbound_cluster_name(service),
+        "cluster_name": cluster_name(service.host, service.port),
         "endpoints": [
             {
                 "locality": {
@@ -291,14 +319,6 @@ def _lb_endpoint(endpoint: Endpoint, node: Node, relays: Mapping[str, SocketAddr
 # --- routes ------------------------------------------------------------------------------------------------------
 
 
-def _virtual_host(service: Service, action: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": f"{service.name}:{service.port}",
-        "domains": _domains(service),
-        "routes": [{"match": {"prefix": "/"}, "route": action}],
-    }
-
-
 def _outbound_routes(hosts: Sequence[Mapping[str, Any]], proxy: Pod, pod: Pod) -> Resource:
     # Istio's outboundTrafficPolicy REGISTRY_ONLY: calls to anything but a service are answered 502.
     blocked = {
@@ -315,41 +335,18 @@ def _outbound_routes(hosts: Sequence[Mapping[str, Any]], proxy: Pod, pod: Pod) -
     }
 
 
-def _gateway_routes(
-    routes: Iterable[GatewayRoute], actions: Mapping[str, Mapping[str, Any]], gateway: Pod, node: Node
-) -> Resource:
-    return {
-        "@type": ROUTE_TYPE,
-        "name": GATEWAY,
-        "validate_clusters": False,
-        "virtual_hosts": [
-            {
-                "name": GATEWAY,
-                "domains": ["*"],
-                "routes": [
-                    {"match": {"path": READY_PATH}, "direct_response": {"status": 200}},
-                    *({"match": {"prefix": route.path}, "route": actions[route.service]} for route in routes),
-                ],
-            }
-        ],
-        "request_headers_to_add": [header(PEER_HEADER, gateway.name)],
-        "response_headers_to_add": [header(ENTRY_ZONE_HEADER, node.locality.zone)],
-    }
+def _domains(service: Service, namespace: str) -> list[str]:
+    """Every name by which a pod of a namespace can call a service, with and without port."""
+    qualified = f".{service.namespace}"
+    suffixes = (qualified, f"{qualified}.svc", f"{qualified}.svc.cluster.local")
+    names = ("", *suffixes) if namespace == service.namespace else suffixes
+    return [f"{service.name}{suffix}{port}" for suffix in names for port in ("", f":{service.port}")]
 
 
-def _domains(service: Service) -> list[str]:
-    """Every name by which a pod of the default namespace can call a service, with and without port."""
-    suffixes = ("", ".default", ".default.svc", ".default.svc.cluster.local")
-    return [f"{service.name}{suffix}{port}" for suffix in suffixes for port in ("", f":{service.port}")]
-
-
-def _route_action(service: Service, policy: TrafficPolicy) -> dict[str, Any]:
-    action: dict[str, Any] = {
-        "cluster": outbound_cluster_name(service),
-        "timeout": duration(policy.timeout_s or 0.0),
-    }
-    if policy.retries.attempts > 0:
-        action["retry_policy"] = _retry_policy(policy.retries)
+def _route_action(route: HttpRoute, cluster: str) -> dict[str, Any]:
+    action: dict[str, Any] = {"cluster": cluster, "timeout": duration(route.timeout_s or 0.0)}
+    if route.retries.attempts > 0:
+        action["retry_policy"] = _retry_policy(route.retries)
     return action
 
 

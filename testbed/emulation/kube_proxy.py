@@ -2,7 +2,7 @@
 
 Each connection goes to an endpoint at random and stays there (Kubernetes, "Virtual IPs and service proxies"). Nothing
 is known here of the health of endpoints but what the control plane says. Which ones a node is told is
-`control.kube_proxy`'s, carrying the bytes the node's relay's.
+`control.views.kube_proxy`'s, carrying the bytes the node's relay's.
 
 Nobody at either end knows of the choice, so each is written down, as conntrack would know it.
 """
@@ -18,8 +18,8 @@ from typing import IO
 
 import orjson
 
-from testbed.control.kube_proxy import CALLER, CONNECTED, ENDPOINT, SERVICE, kube_proxy_name, read_endpoints
 from testbed.control.objects import SocketAddress
+from testbed.control.views.kube_proxy import CALLER, CONNECTED, ENDPOINT, SERVICE, kube_proxy_name, read_endpoints
 from testbed.network.backend import NetworkBackend
 from testbed.network.relay import LinkRelay
 

@@ -8,25 +8,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import orjson
 
-from testbed.control.kube_proxy import ENDPOINT_SLICE
+from testbed.control.api_server import Refused
 from testbed.control.messages import (
     Command,
     ConfigAcked,
     ConfigRejected,
+    Delete,
     PodStarted,
     PushConfig,
     RecordEvent,
     StartPod,
     StopPod,
 )
-from testbed.control.objects import ClusterSpec, Pod, SocketAddress
+from testbed.control.objects import (
+    DEFAULT_NAMESPACE,
+    ClusterSpec,
+    Declared,
+    Deployment,
+    Node,
+    Pod,
+    SocketAddress,
+)
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors import Actor, tell, until
 from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.protobuf import shared_to_any
@@ -44,11 +54,11 @@ MAIL_S = 0.05
 class Master(Attended):
     def __init__(self, cluster: ClusterSpec, topology: Topology, place: str) -> None:
         super().__init__()
-        self._plane = ControlPlane(cluster)
+        self._plane = ControlPlane(cluster.timings, cluster.mesh_mode)
+        self._declared = cluster.objects
         self._place = place
         self._topology = topology
         self._links = LinkTable(topology)
-        self._total_pods = sum(deployment.replicas for deployment in cluster.deployments)
         self._channels: dict[str, ControlChannel[NodeCommand]] = {}
         self._clock_offsets_s: dict[str, float] = {}
         self._now_s = 0.0
@@ -73,6 +83,27 @@ class Master(Attended):
             self._channels[node] = ControlChannel(
                 self._links, self._place, node, partial(_deliver, agent), supersede=latest_only
             )
+        await self.apply(self._declared)
+
+    async def apply(self, objects: Sequence[Declared]) -> None:
+        """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed."""
+        for each in objects:
+            if isinstance(each, Node) and each.name not in self._channels:
+                raise Refused(f"Node {each.name!r}: the topology has no such place")
+        self._carry_out(self._plane.apply(objects, self._advanced_s()))
+        self._look_ahead()
+
+    async def delete(self, kind: type[Declared] | type[Pod], name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """As `kubectl delete` does. Raises Refused where there is no such object."""
+        self._carry_out(self._plane.handle(Delete(kind, name, namespace), self._advanced_s()))
+        self._look_ahead()
+
+    def _advanced_s(self) -> float:
+        """The time for what a user asks: now, unless there is mail of before to be read first."""
+        deadline_s, now_s = self._plane.next_deadline(), time.monotonic()
+        if deadline_s is None or now_s <= deadline_s + BUSY_S:
+            self._now_s = now_s
+        return self._now_s
 
     async def report(self, node: str, delivered_s: float, reports: list[Reported]) -> None:
         """Take what a node has to say, in its order. The emulated link delivered it at `delivered_s` of the node's
@@ -102,8 +133,9 @@ class Master(Attended):
         return self._links_changed()
 
     async def readiness(self) -> Readiness:
-        pods = self._plane.pods()
-        return Readiness(sum(pod.ready for pod in pods), self._total_pods, tuple(self._plane.not_ready()))
+        pods, wanted = self._plane.pods(), self._plane.store.list(Deployment)
+        total = sum(deployment.replicas for deployment in wanted)
+        return Readiness(sum(pod.ready for pod in pods), total, tuple(self._plane.not_ready()))
 
     async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control import access_log, kube_proxy
+from testbed.control import access_log
+from testbed.control.views import kube_proxy
 from testbed.results.lines import IngestCounts, blocks, number, whole
 from testbed.results.pods import Pods
 from testbed.results.tables import Clock

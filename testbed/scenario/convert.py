@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,15 +11,20 @@ from testbed.control.objects import (
     BuiltinWorkload,
     ClusterSpec,
     CommandWorkload,
+    Declared,
     Deployment,
-    GatewayConfig,
-    GatewayRoute,
+    DestinationRule,
+    Gateway,
+    Ingress,
+    IngressPath,
+    Labels,
     MeshMode,
     Node,
     PodTemplate,
     Probe,
     Service,
     Timings,
+    VirtualService,
     WorkTime,
 )
 from testbed.control.topology import LinkQuality, Locality, Place, Topology, ZoneLink
@@ -38,12 +45,15 @@ from testbed.scenario.cluster_models import (
 )
 from testbed.scenario.metrics import METRICS
 from testbed.scenario.models import CutModel, ExpectationModel, FaultModel, ScenarioModel
-from testbed.scenario.policies import traffic_distribution, traffic_policy, winning_policy
-from testbed.scenario.traffic_models import LoadModel, MeshModel
+from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
+from testbed.scenario.traffic_models import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
 
 CONTROL_PLANE = "control-plane"
 GATEWAY = "gateway"
+GATEWAYS = "testbed-gateway"
+"""The Gateway, or the Ingress, that says what all gateways route."""
+GATEWAY_LABELS: Labels = (("istio", GATEWAYS),)
 NODE_PROXY = "node-proxy"
 
 T = TypeVar("T")
@@ -120,21 +130,37 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
         for node in zone.nodes
     )
     mode = spec.mesh.mode
-    gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway", mesh_mode=mode)
-    gateways = [Deployment(f"{GATEWAY}-{zone}", 1, gateway, zones=(zone,)) for _, zone, _ in zones]
+    gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway", mesh_mode=mode, extra_labels=GATEWAY_LABELS)
+    gateways = [Deployment(f"{GATEWAY}-{zone}", 1, replace(gateway, zones=(zone,))) for _, zone, _ in zones]
     node_proxy = PodTemplate(service=NODE_PROXY, workload=None, role="node-proxy", mesh_mode=mode)
-    node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, node_proxy, node=node.name) for node in nodes]
+    node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, replace(node_proxy, node=node.name)) for node in nodes]
     services = spec.services.items()
-    workloads = [_deployment(name, service, mode) for name, service in services]
-    return ClusterSpec(
-        nodes=nodes,
-        deployments=(*(node_proxies if mode == "node" else ()), *workloads, *gateways),
-        services=tuple(_service(name, service, spec.mesh) for name, service in services),
-        gateway=GatewayConfig(tuple(GatewayRoute(route.path, route.service) for route in spec.gateway.routes)),
-        policies=tuple((name, traffic_policy(winning_policy(name, spec.mesh))) for name in spec.services),
-        timings=_timings(spec.control_plane.timings),
-        mesh_mode=mode,
-    )
+    objects: list[Declared] = [
+        *nodes,
+        *(_service(name, service, spec.mesh) for name, service in services),
+        *(node_proxies if mode == "node" else ()),
+        *(_deployment(name, service, mode) for name, service in services),
+        *gateways,
+        *(_without_mesh(spec.gateway) if mode == "none" else _in_mesh(spec.services, spec.mesh, spec.gateway)),
+    ]
+    return ClusterSpec(tuple(objects), _timings(spec.control_plane.timings), mode)
+
+
+def _in_mesh(services: Iterable[str], mesh: MeshModel, gateway: GatewayModel) -> list[Declared]:
+    """Two of Istio's objects for each service, and two for what gateways route, with the policy of the service."""
+    policies = {name: winning_policy(name, mesh) for name in services}
+    at_gateways = tuple(http_route(route.service, policies[route.service], route.path) for route in gateway.routes)
+    return [
+        *(DestinationRule(name, name, traffic_policy(policy)) for name, policy in policies.items()),
+        *(VirtualService(name, (name,), (http_route(name, policy),)) for name, policy in policies.items()),
+        Gateway(GATEWAYS, GATEWAY_LABELS),
+        VirtualService(GATEWAYS, ("*",), at_gateways, gateways=(GATEWAYS,)),
+    ]
+
+
+def _without_mesh(gateway: GatewayModel) -> list[Declared]:
+    """Nobody applies policies."""
+    return [Ingress(GATEWAYS, tuple(IngressPath(route.path, route.service) for route in gateway.routes))]
 
 
 def _timings(timings: TimingsModel) -> Timings:
@@ -150,7 +176,7 @@ def _timings(timings: TimingsModel) -> Timings:
 def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
     policy = winning_policy(name, mesh)
     asked = (policy.traffic_distribution if policy else None) or service.traffic_distribution
-    return Service(name, service.port, traffic_distribution(asked))
+    return Service(name, service.port, traffic_distribution(asked), selector=(("app", name),))
 
 
 def _deployment(name: str, service: ServiceModel, mesh_mode: MeshMode) -> Deployment:
@@ -162,14 +188,10 @@ def _deployment(name: str, service: ServiceModel, mesh_mode: MeshMode) -> Deploy
         readiness=_probe(_sure(service.readiness_probe)),
         liveness=None if liveness is None else _probe(liveness),
         mesh_mode=mesh_mode,
-    )
-    return Deployment(
-        name=name,
-        replicas=service.replicas,
-        template=template,
         max_skew=spread.max_skew if spread.when_unsatisfiable == "DoNotSchedule" else None,
         zones=tuple(service.zones),
     )
+    return Deployment(name, service.replicas, template)
 
 
 def _workload(workload: WorkloadModel) -> BuiltinWorkload | CommandWorkload:

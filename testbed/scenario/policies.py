@@ -1,4 +1,4 @@
-"""From the mesh policies of a scenario to the one TrafficPolicy that holds for a service."""
+"""From the mesh policies of a scenario to what holds for one service: a TrafficPolicy, and a route to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 from testbed.control.objects import (
     ConnectionPool,
+    HttpRoute,
     LocalityDistribution,
     LocalityLoadBalancing,
     OutlierDetection,
@@ -67,9 +68,14 @@ def traffic_policy(policy: PolicyModel | None) -> TrafficPolicy:
         locality=None if locality is None else _locality(locality),
         connection_pool=_pool(rules.connection_pool),
         outlier_detection=None if detection is None else _outliers(detection),
-        retries=_retries(policy.retries),
-        timeout_s=policy.timeout,
     )
+
+
+def http_route(service: str, policy: PolicyModel | None, prefix: str = "/") -> HttpRoute:
+    """The route to a service with the time-out and retries of its policy; Istio's defaults where there is none."""
+    if policy is None:
+        return HttpRoute(service, prefix)
+    return HttpRoute(service, prefix, policy.timeout, _retries(policy.retries))
 
 
 def _locality(setting: LocalityLbModel) -> LocalityLoadBalancing:

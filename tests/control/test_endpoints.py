@@ -14,7 +14,7 @@ WEB_1 = replace(WEB_2, name="web-1")
 
 def store_with(*pods: Pod) -> Store:
     store = Store()
-    store.put(Service("web"))
+    store.put(Service("web", selector=(("app", "web"),)))
     store.put(Node("a", EAST_A, ready="True"))
     for pod in pods:
         store.put(pod)

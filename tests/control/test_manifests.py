@@ -11,14 +11,17 @@ import yaml
 from testbed.control.manifests import manifests
 from testbed.control.objects import (
     BuiltinWorkload,
-    ClusterSpec,
     CommandWorkload,
     ConnectionPool,
+    Declared,
     Deployment,
+    DestinationRule,
     Endpoint,
     EndpointSlice,
-    GatewayConfig,
-    GatewayRoute,
+    Gateway,
+    HttpRoute,
+    Ingress,
+    IngressPath,
     LocalityDistribution,
     LocalityLoadBalancing,
     Node,
@@ -31,8 +34,10 @@ from testbed.control.objects import (
     Service,
     SocketAddress,
     TrafficPolicy,
+    VirtualService,
     WorkTime,
 )
+from testbed.control.store import Store
 from testbed.control.topology import Locality
 
 NODES = (
@@ -49,31 +54,32 @@ WEB = PodTemplate(
 STOCK = PodTemplate(
     "stock", CommandWorkload(("stock", "--port", "$(PORT)"), (("MODE", "fast"),)), liveness=Probe("tcpSocket")
 )
-GATEWAY = PodTemplate("gateway", None, role="gateway")
-CLUSTER = ClusterSpec(
-    nodes=NODES,
-    deployments=(
-        Deployment("web", 2, WEB),
-        Deployment("stock", 1, STOCK, max_skew=None, zones=("east-a",)),
-        Deployment("gateway", 1, GATEWAY),
-    ),
-    services=(Service("web", traffic_distribution="PreferSameZone"), Service("stock", port=9000)),
-    gateway=GatewayConfig((GatewayRoute("/", "web"),)),
-    policies=(
-        ("web", TrafficPolicy(timeout_s=2.0)),
-        (
-            "stock",
-            TrafficPolicy(
-                load_balancer="RANDOM",
-                locality=LocalityLoadBalancing(
-                    distribute=(LocalityDistribution("east/*", (("east/east-a/*", 100),)),),
-                ),
-                connection_pool=ConnectionPool(0.25, max_connections=10, idle_timeout_s=60.0),
-                outlier_detection=OutlierDetection(max_ejection_percent=100),
-                retries=Retries(attempts=0),
+STOCK_IN_EAST_A = replace(STOCK, max_skew=None, zones=("east-a",))
+GATEWAY_LABELS = (("istio", "testbed-gateway"),)
+GATEWAY = PodTemplate("gateway", None, role="gateway", extra_labels=GATEWAY_LABELS)
+DEPLOYMENTS = (Deployment("web", 2, WEB), Deployment("stock", 1, STOCK_IN_EAST_A), Deployment("gateway", 1, GATEWAY))
+SERVICES = (
+    Service("web", traffic_distribution="PreferSameZone", selector=(("app", "web"),)),
+    Service("stock", port=9000, selector=(("app", "stock"),)),
+)
+MESH: tuple[Declared, ...] = (
+    DestinationRule("web", "web"),
+    DestinationRule(
+        "stock",
+        "stock",
+        TrafficPolicy(
+            load_balancer="RANDOM",
+            locality=LocalityLoadBalancing(
+                distribute=(LocalityDistribution("east/*", (("east/east-a/*", 100),)),),
             ),
+            connection_pool=ConnectionPool(0.25, max_connections=10, idle_timeout_s=60.0),
+            outlier_detection=OutlierDetection(max_ejection_percent=100),
         ),
     ),
+    VirtualService("web", ("web",), (HttpRoute("web", timeout_s=2.0),)),
+    VirtualService("stock", ("stock",), (HttpRoute("stock", retries=Retries(attempts=0)),)),
+    Gateway("testbed-gateway", GATEWAY_LABELS),
+    VirtualService("testbed-gateway", ("*",), (HttpRoute("web", timeout_s=2.0),), gateways=("testbed-gateway",)),
 )
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.11", port) for port in (8080, 15006, 15001)))
 PODS = (
@@ -88,8 +94,15 @@ SLICES = (
 )
 
 
+def manifests_of(*objects: Declared | Pod | EndpointSlice) -> list[dict[str, Any]]:
+    store = Store()
+    for each in objects:
+        store.put(each)
+    return manifests(store)
+
+
 def rendered() -> list[dict[str, Any]]:
-    return manifests(CLUSTER, PODS, NODES, SLICES)
+    return manifests_of(*NODES, *SERVICES, *DEPLOYMENTS, *PODS, *SLICES, *MESH)
 
 
 def test_a_cluster_becomes_manifests(golden: Callable[[str, str], None]) -> None:
@@ -108,21 +121,30 @@ def test_annotations_and_labels_are_strings() -> None:
         assert all(isinstance(value, str) for value in values), manifest
 
 
-def test_a_cluster_without_gateway_routes_has_no_gateway() -> None:
-    cluster = ClusterSpec((), (), (), GatewayConfig(()), ())
-    assert manifests(cluster, (), (), ()) == []
+def test_nothing_declared_is_nothing_to_show() -> None:
+    assert manifests_of() == []
+
+
+def test_namespaces_labels_and_a_cordon_are_shown_where_they_are_not_the_default() -> None:
+    labels = (("team", "shop"),)
+    node, service = manifests_of(
+        replace(NODES[0], unschedulable=True), Service("stock", 80, None, labels, "shop", labels)
+    )
+    assert node["spec"] == {"unschedulable": True}
+    assert service["metadata"] == {"name": "stock", "namespace": "shop", "labels": {"team": "shop"}}
+    assert "namespace" not in rendered()[2]["metadata"]
 
 
 def test_node_proxies_are_one_daemon_set() -> None:
     proxy = PodTemplate("node-proxy", None, role="node-proxy", mesh_mode="node")
-    pinned = tuple(Deployment(f"node-proxy-{node.name}", 1, proxy, node=node.name) for node in NODES)
-    cluster = replace(CLUSTER, mesh_mode="node", deployments=(*pinned, *CLUSTER.deployments))
-    found = manifests(cluster, (), (), ())
+    pinned = tuple(Deployment(f"node-proxy-{node.name}", 1, replace(proxy, node=node.name)) for node in NODES)
+    found = manifests_of(*pinned, *DEPLOYMENTS)
     assert [m["metadata"]["name"] for m in found if m["kind"] == "DaemonSet"] == ["node-proxy"]
     assert [m["metadata"]["name"] for m in found if m["kind"] == "Deployment"] == ["web", "stock", "gateway"]
 
 
 def test_without_a_mesh_an_ingress_takes_the_place_of_istios_objects(golden: Callable[[str, str], None]) -> None:
-    pods = tuple(replace(pod, template=replace(pod.template, mesh_mode="none")) for pod in PODS)
-    found = manifests(replace(CLUSTER, mesh_mode="none"), pods[:1], (), ())
+    pod = replace(PODS[0], template=replace(PODS[0].template, mesh_mode="none"))
+    ingress = Ingress("testbed-gateway", (IngressPath("/", "web"),))
+    found = manifests_of(*SERVICES, *DEPLOYMENTS, pod, ingress)
     golden("manifests_without_mesh.yaml", yaml.safe_dump_all(found[2:], sort_keys=False))

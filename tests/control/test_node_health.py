@@ -16,7 +16,7 @@ class World:
 
     def __init__(self, zones: dict[str, int]) -> None:
         self.store = Store()
-        self.health = NodeHealth(tuple(zones), TIMINGS)
+        self.health = NodeHealth(TIMINGS)
         self.now = 0.0
         self.silent: set[str] = set()
         self.commands: list[tuple[float, Command]] = []
@@ -151,7 +151,7 @@ def test_a_reboot_takes_pods_down_until_they_start_and_tells_the_kubelet_again()
 def test_a_lease_before_the_registration_is_ignored() -> None:
     store = Store()
     store.put(Node("a1", Locality("east", "a")))
-    health = NodeHealth(["a"], TIMINGS)
+    health = NodeHealth(TIMINGS)
     assert health.renew(store, LeaseRenewed("a1"), 1.0) == []
     assert store.get(Node, "a1").ready == "False"
     assert health.next_deadline(store) is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.objects import BuiltinWorkload, ClusterSpec, Deployment, GatewayConfig, Node, PodTemplate
+from testbed.control.objects import BuiltinWorkload, ClusterSpec, Deployment, Node, PodTemplate
 from testbed.control.placement import (
     ACTOR_BYTES,
     GATEWAY_POD_BYTES,
@@ -42,7 +42,7 @@ def make_topology(nodes_of_zones: dict[str, int], control_plane_zone: str = "") 
 
 def make_cluster(topology: Topology, *deployments: Deployment) -> ClusterSpec:
     nodes = tuple(Node(place.name, place.locality) for place in topology.nodes)
-    return ClusterSpec(nodes, deployments, (), GatewayConfig(()), ())
+    return ClusterSpec((*nodes, *deployments))
 
 
 def make_machine(name: str, zone: str | None = None, memory_bytes: int = PLENTY) -> Machine:
@@ -50,11 +50,11 @@ def make_machine(name: str, zone: str | None = None, memory_bytes: int = PLENTY)
 
 
 def web(replicas: int, *zones: str) -> Deployment:
-    return Deployment("web", replicas, PodTemplate("web", BuiltinWorkload()), zones=zones)
+    return Deployment("web", replicas, PodTemplate("web", BuiltinWorkload(), zones=zones))
 
 
 def gateway(zone: str) -> Deployment:
-    return Deployment(f"gateway-{zone}", 1, PodTemplate("gateway", None, role="gateway"), zones=(zone,))
+    return Deployment(f"gateway-{zone}", 1, PodTemplate("gateway", None, role="gateway", zones=(zone,)))
 
 
 def placed(topology: Topology, *machines: Machine, head: str = "m1") -> Placement:

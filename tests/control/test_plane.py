@@ -1,6 +1,5 @@
 """The control plane as a whole. Run as a program, this file prints the story that the golden file holds."""
 
-import heapq
 import os
 import subprocess
 import sys
@@ -30,125 +29,9 @@ from testbed.control.messages import (
     StartPod,
     StopPod,
 )
-from testbed.control.objects import (
-    BuiltinWorkload,
-    ClusterSpec,
-    Deployment,
-    GatewayConfig,
-    GatewayRoute,
-    Node,
-    PodAddress,
-    PodTemplate,
-    Service,
-    SocketAddress,
-    Timings,
-    TrafficPolicy,
-)
-from testbed.control.plane import ControlPlane
-from testbed.control.topology import Locality
+from tests.control.world import CLUSTER, World, address, check_invariants, started
 
-ZONES = ("east-a", "east-b", "east-c")
-WEB = PodTemplate("web", BuiltinWorkload(stages=(("orders",),)))
-ORDERS = PodTemplate("orders", BuiltinWorkload())
-GATEWAY = PodTemplate("gateway", None, role="gateway")
-CLUSTER = ClusterSpec(
-    nodes=tuple(Node(f"{zone}-{number}", Locality("east", zone)) for zone in ZONES for number in (1, 2)),
-    deployments=(
-        Deployment("gateway-east-a", 1, GATEWAY, max_skew=None, zones=("east-a",)),
-        Deployment("web", 3, WEB, max_skew=2),
-        Deployment("orders", 3, ORDERS),
-    ),
-    services=(Service("web"), Service("orders")),
-    gateway=GatewayConfig((GatewayRoute("/", "web"),)),
-    policies=(("web", TrafficPolicy()), ("orders", TrafficPolicy())),
-    timings=Timings(
-        lease_renew_s=0.5,
-        lease_grace_s=2.0,
-        node_monitor_s=0.25,
-        unreachable_toleration_s=15.0,
-        eviction_rate_per_s=2.0,
-    ),
-)
 NODES = tuple(node.name for node in CLUSTER.nodes)
-
-
-def address(pod: str) -> PodAddress:
-    ip = f"127.20.{len(pod)}.{sum(map(ord, pod)) % 250 + 1}"
-    return PodAddress(SocketAddress(ip, 8080), SocketAddress(ip, 15006), SocketAddress(ip, 15001))
-
-
-class World:
-    """Well-behaved kubelets and proxies around a control plane, in virtual time.
-
-    A cut-off node runs on; what it and the control plane say to each other arrives when it is back.
-    """
-
-    def __init__(self, cluster: ClusterSpec = CLUSTER) -> None:
-        self.plane = ControlPlane(cluster)
-        self.timings = cluster.timings
-        self.now = 0.0
-        self.commands: list[tuple[float, Command]] = []
-        self.cut_off: tuple[str, ...] = ()
-        self._held: list[tuple[str, Event | Command]] = []
-        self._queue: list[tuple[float, int, str, Event | Command]] = []
-        self._count = 0
-        for node in cluster.nodes:
-            self._later(0.0, node.name, NodeRegistered(node.name))
-            self._later(self.timings.lease_renew_s, node.name, LeaseRenewed(node.name))
-
-    def run(self, until_s: float) -> None:
-        while True:
-            deadline_s = self.plane.next_deadline()
-            assert deadline_s is None or deadline_s >= self.now
-            event_s = self._queue[0][0] if self._queue else until_s + 1
-            step_s = event_s if deadline_s is None else min(deadline_s, event_s)
-            if step_s > until_s:
-                self.now = until_s
-                return
-            self.now = step_s
-            if event_s > step_s:
-                self._carry_out(self.plane.handle(None, self.now))
-            else:
-                _, _, node, message = heapq.heappop(self._queue)
-                self._arrive(node, message)
-
-    def heal(self) -> None:
-        held, self._held, self.cut_off = self._held, [], ()
-        for node, message in held:
-            self._arrive(node, message)
-
-    def _later(self, wait_s: float, node: str, message: Event | Command) -> None:
-        self._count += 1
-        heapq.heappush(self._queue, (round(self.now + wait_s, 6), self._count, node, message))
-
-    def _arrive(self, node: str, message: Event | Command) -> None:
-        if isinstance(message, LeaseRenewed):
-            self._later(self.timings.lease_renew_s, node, message)
-            if node in self.cut_off:
-                return
-        if node in self.cut_off:
-            self._held.append((node, message))
-        elif isinstance(message, StartPod | StopPod | PushConfig):
-            self._obey(message)
-        elif not isinstance(message, RecordEvent):
-            self._carry_out(self.plane.handle(message, self.now))
-
-    def _carry_out(self, commands: list[Command]) -> None:
-        for command in commands:
-            self.commands.append((self.now, command))
-            if not isinstance(command, RecordEvent):
-                self._later(0.001, command.node, command)
-
-    def _obey(self, command: StartPod | StopPod | PushConfig) -> None:
-        match command:
-            case StartPod(node, pod):
-                self._later(0.4, node, ProxyConnected(pod.name))
-                self._later(0.5, node, PodStarted(node, pod.name, address(pod.name)))
-                self._later(0.6, node, PodReadinessChanged(node, pod.name, True))
-            case StopPod(node, pod_name):
-                self._later(0.1, node, PodStopped(node, pod_name))
-            case PushConfig(node, proxy, type_url, version):
-                self._later(0.002, node, ConfigAcked(proxy, type_url, version))
 
 
 def told(command: Command) -> str:
@@ -215,7 +98,7 @@ def test_a_cluster_comes_up_and_says_so() -> None:
 def test_placement_does_not_depend_on_the_order_of_registration() -> None:
     placements = []
     for nodes in (NODES, NODES[::-1]):
-        plane = ControlPlane(CLUSTER)
+        plane = started()
         for at_s, node in enumerate(nodes):
             assert plane.pods() == ()
             plane.handle(NodeRegistered(node), at_s / 10)
@@ -224,14 +107,14 @@ def test_placement_does_not_depend_on_the_order_of_registration() -> None:
 
 
 def test_a_pod_that_nobody_wants_is_stopped() -> None:
-    plane = ControlPlane(CLUSTER)
+    plane = started()
     assert plane.handle(PodStarted("east-a-1", "web-9", address("web-9")), 0.0) == [StopPod("east-a-1", "web-9")]
     assert plane.handle(PodStopped("east-a-1", "web-9"), 0.1) == []
 
 
 def test_an_undeclared_node_is_refused_by_name() -> None:
     with pytest.raises(KeyError, match="no Node 'east-z-1': there are east-a-1"):
-        ControlPlane(CLUSTER).handle(NodeRegistered("east-z-1"), 0.0)
+        started().handle(NodeRegistered("east-z-1"), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +188,7 @@ EVENTS: st.SearchStrategy[Event | None] = st.one_of(
     steps=st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.3, 3.0, 16.0])), max_size=60),
 )
 def test_any_order_of_events_keeps_the_invariants(own_node: bool, steps: list[tuple[Event | None, float]]) -> None:
-    plane = ControlPlane(CLUSTER)
+    plane = started()
     for node in NODES:
         plane.handle(NodeRegistered(node), 0.0)
     now = 0.0
@@ -322,25 +205,7 @@ def test_any_order_of_events_keeps_the_invariants(own_node: bool, steps: list[tu
         deadline_s = plane.next_deadline()
         assert deadline_s is not None
         assert deadline_s > now
-        _check_invariants(plane, bound)
-
-
-def _check_invariants(plane: ControlPlane, bound: dict[str, str]) -> None:
-    pods = {pod.name: pod for pod in plane.pods()}
-    nodes = {node.name: node for node in plane.nodes()}
-    alive = Counter(pod.deployment for pod in pods.values() if pod.phase != "Terminating")
-    assert alive == {deployment.name: deployment.replicas for deployment in CLUSTER.deployments}
-    for pod in pods.values():
-        if pod.node is not None:
-            assert bound.setdefault(pod.name, pod.node) == pod.node, "a pod never moves"
-    endpoints = [(each.service, endpoint) for each in plane.endpoint_slices() for endpoint in each.endpoints]
-    for service, endpoint in endpoints:
-        pod = pods[endpoint.pod]
-        assert (pod.template.service, pod.node, pod.ready, pod.phase) == (service, endpoint.node, True, "Running")
-        assert nodes[endpoint.node].ready == "True"
-    serving = [pod for pod in pods.values() if pod.ready and pod.template.role == "service"]
-    assert len(endpoints) == len(serving)
-    assert plane.all_ready() == (not plane.not_ready())
+        check_invariants(plane, bound)
 
 
 if __name__ == "__main__":

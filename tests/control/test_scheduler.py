@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,11 @@ from testbed.control.topology import Locality
 
 ZONES = ("east-a", "east-b", "east-c")
 WEB = Deployment("web", 3, PodTemplate("web", None))
+
+
+def changed(replicas: int = 3, **fields: Any) -> Deployment:
+    """WEB with these fields of its template."""
+    return replace(WEB, replicas=replicas, template=replace(WEB.template, **fields))
 
 
 def cluster(deployment: Deployment = WEB, nodes_per_zone: int = 2, pods: int = 0) -> Store:
@@ -70,7 +76,7 @@ def test_a_dead_zone_still_counts_as_a_domain_so_that_replacements_wait_for_it()
 
 def test_two_pods_in_one_zone_force_the_next_into_the_other() -> None:
     """kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints: counts [2, 1], maxSkew 1."""
-    deployment = replace(WEB, zones=("east-a", "east-b"))
+    deployment = changed(zones=("east-a", "east-b"))
     store = cluster(deployment, pods=3)
     scheduler.schedule(store, 0.0)
     store.put(replace(store.get(Node, "east-b-1"), capacity_pods=1))
@@ -84,7 +90,7 @@ def test_two_pods_in_one_zone_force_the_next_into_the_other() -> None:
 
 
 def test_without_max_skew_a_pod_goes_wherever_there_is_room() -> None:
-    store = cluster(replace(WEB, max_skew=None), pods=2)
+    store = cluster(changed(max_skew=None), pods=2)
     lose(store, "east-b-1", "east-b-2", "east-c-1", "east-c-2")
     scheduler.schedule(store, 0.0)
     assert where(store) == {"web-1": "east-a-1", "web-2": "east-a-2"}
@@ -98,6 +104,19 @@ def test_unregistered_nodes_are_refused_as_not_ready() -> None:
     assert store.get(Pod, "web-1").reason == (
         "0/6 nodes are available: 6 node(s) had untolerated taint {node.kubernetes.io/not-ready: }."
     )
+
+
+def test_a_cordoned_node_gets_no_pods_and_keeps_those_that_it_has() -> None:
+    store = cluster(changed(max_skew=None), pods=1)
+    scheduler.schedule(store, 0.0)
+    for name in ("east-a-1", "east-a-2"):
+        store.put(replace(store.get(Node, name), unschedulable=True))
+    add_pods(store, WEB, 2)
+    scheduler.schedule(store, 1.0)
+    assert where(store) == {"web-1": "east-a-1", "web-2": "east-b-1", "web-3": "east-c-1"}
+    add_pods(store, changed(zones=("east-a",)), 1)
+    scheduler.schedule(store, 2.0)
+    assert store.get(Pod, "web-4").reason.startswith(f"0/6 nodes are available: 2 {scheduler.UNSCHEDULABLE}")
 
 
 def test_two_deployments_of_one_service_avoid_each_other() -> None:
@@ -116,7 +135,7 @@ def test_two_deployments_of_one_service_avoid_each_other() -> None:
     capacity=st.integers(1, 4),
 )
 def test_no_placement_breaks_capacity_or_skew(pods: int, max_skew: int, lost: list[str], capacity: int) -> None:
-    store = cluster(replace(WEB, max_skew=max_skew), pods=pods)
+    store = cluster(changed(max_skew=max_skew), pods=pods)
     for node in store.list(Node):
         store.put(replace(node, capacity_pods=capacity))
     lose(store, *lost)
@@ -130,10 +149,10 @@ def test_no_placement_breaks_capacity_or_skew(pods: int, max_skew: int, lost: li
 
 
 def test_a_deployment_pinned_to_a_node_is_placed_there_or_nowhere() -> None:
-    store = cluster(replace(WEB, replicas=1, node="east-b-2"), pods=1)
+    store = cluster(changed(1, node="east-b-2"), pods=1)
     scheduler.schedule(store, 0.0)
     assert where(store) == {"web-1": "east-b-2"}
-    lost = cluster(replace(WEB, replicas=1, node="east-b-2"), pods=1)
+    lost = cluster(changed(1, node="east-b-2"), pods=1)
     lose(lost, "east-b-2")
     scheduler.schedule(lost, 0.0)
     assert where(lost) == {"web-1": None}

@@ -13,14 +13,18 @@ import orjson
 import pytest
 
 from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.mesh.traffic import mesh_traffic
 from testbed.control.objects import (
     BuiltinWorkload,
-    ClusterSpec,
     ConnectionPool,
+    Declared,
+    DestinationRule,
     Endpoint,
     EndpointSlice,
-    GatewayConfig,
-    GatewayRoute,
+    Gateway,
+    HttpRoute,
+    Ingress,
+    IngressPath,
     LocalityDistribution,
     LocalityLoadBalancing,
     Node,
@@ -32,9 +36,12 @@ from testbed.control.objects import (
     Service,
     SocketAddress,
     TrafficPolicy,
+    VirtualService,
 )
+from testbed.control.store import Store
 from testbed.control.topology import Locality
-from testbed.control.xds import PUSH_ORDER, ConfigGenerator, served_pods
+from testbed.control.views.envoy import Proxies
+from testbed.control.xds import PUSH_ORDER, ConfigGenerator
 
 Golden = Callable[[str, str], None]
 
@@ -75,7 +82,9 @@ WEB_POD = Pod(
         SocketAddress("127.20.1.11", 8080), SocketAddress("127.20.1.11", 15006), SocketAddress("127.20.1.11", 15001)
     ),
 )
-GATEWAY_POD = replace(WEB_POD, name="gateway-1", template=PodTemplate("gateway", None, role="gateway"))
+GATEWAY_LABELS = (("istio", "gateway"),)
+GATEWAY = PodTemplate("gateway", None, role="gateway", extra_labels=GATEWAY_LABELS)
+GATEWAY_POD = replace(WEB_POD, name="gateway-1", template=GATEWAY)
 NODE_PROXY = replace(WEB_POD, name="node-proxy-n1-1", template=PodTemplate("node-proxy", None, role="node-proxy"))
 
 
@@ -96,23 +105,33 @@ NODE_PODS = (
 
 
 def cluster(
-    orders: TrafficPolicy | None = None, service: Service | None = None, routes: tuple[GatewayRoute, ...] = ()
-) -> ClusterSpec:
-    return ClusterSpec(
-        nodes=tuple(NODES.values()),
-        deployments=(),
-        services=(Service("web"), service or Service("orders", port=8000)),
-        gateway=GatewayConfig(routes),
-        policies=(("web", TrafficPolicy()), ("orders", orders or TrafficPolicy())),
+    orders: TrafficPolicy | None = None,
+    service: Service | None = None,
+    route: HttpRoute | None = None,
+    routes: tuple[HttpRoute, ...] = (),
+) -> tuple[Declared, ...]:
+    """Two services in a mesh; `route` is how pods call orders, `routes` are those of the gateway."""
+    return (
+        *NODES.values(),
+        Service("web", selector=(("app", "web"),)),
+        service or Service("orders", 8000, selector=(("app", "orders"),)),
+        DestinationRule("orders", "orders", orders or TrafficPolicy()),
+        VirtualService("orders", ("orders",), (route or HttpRoute("orders"),)),
+        Gateway("gateway", GATEWAY_LABELS),
+        VirtualService("gateway", ("*",), routes, gateways=("gateway",)),
     )
 
 
-def resources(spec: ClusterSpec, proxy: Pod = WEB_POD, **changed: Node) -> dict[str, tuple[dict[str, Any], ...]]:
-    served = served_pods(proxy, NODE_PODS)
-    return ConfigGenerator(spec).resources(proxy, served, {**NODES, **changed}, {"orders": ORDERS})
+def resources(objects: tuple[Declared, ...], proxy: Pod = WEB_POD) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+    store = Store()
+    for each in (*objects, ORDERS, *NODE_PODS, proxy):
+        store.put(each)
+    view = Proxies()
+    subscriber = next(each for each in view.subscribers(store) if each.name == proxy.name)
+    return view.resources(store, subscriber)
 
 
-def named(spec: ClusterSpec, type_url: str, name: str = "outbound|8000||orders") -> dict[str, Any]:
+def named(spec: tuple[Declared, ...], type_url: str, name: str = "outbound|8000||orders") -> Mapping[str, Any]:
     return next(r for r in resources(spec)[type_url] if name in (r.get("name"), r.get("cluster_name")))
 
 
@@ -120,7 +139,7 @@ def as_text(told: Mapping[str, Any]) -> str:
     return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def part(spec: ClusterSpec, *types: str) -> str:
+def part(spec: tuple[Declared, ...], *types: str) -> str:
     """The golden text of the resources of some types, for calls to `orders` only."""
     return as_text({type_url: [named(spec, type_url)] for type_url in types})
 
@@ -130,7 +149,7 @@ def test_a_sidecar_has_inbound_and_outbound_listeners_and_knows_every_service(go
 
 
 def test_a_gateway_routes_by_prefix_and_answers_readiness_itself(golden: Golden) -> None:
-    routes = (GatewayRoute("/orders", "orders"), GatewayRoute("/", "web"))
+    routes = (HttpRoute("orders", "/orders"), HttpRoute("web"))
     golden("gateway.json", as_text(resources(cluster(routes=routes), GATEWAY_POD)))
 
 
@@ -142,7 +161,8 @@ def test_a_node_proxy_serves_at_the_addresses_that_sidecars_would_have() -> None
     def listening(told: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [listener["address"]["socket_address"] for listener in told[LISTENER_TYPE]]
 
-    sidecars = [pod for pod in NODE_PODS if pod.name in ("web-1", "orders-1")]
+    pods = [pod for pod in NODE_PODS if pod.name in ("web-1", "orders-1")]
+    sidecars = [replace(pod, template=replace(pod.template, mesh_mode="sidecar")) for pod in pods]
     assert listening(resources(cluster(), NODE_PROXY)) == [
         at for pod in sidecars for at in listening(resources(cluster(), pod))
     ]
@@ -154,12 +174,14 @@ def test_a_node_proxy_without_pods_has_neither_listeners_nor_routes() -> None:
     assert [c["name"] for c in told[CLUSTER_TYPE]] == ["outbound|80||web", "outbound|8000||orders"]
 
 
-POLICY = TrafficPolicy(outlier_detection=OutlierDetection(), retries=Retries(attempts=4), timeout_s=1.5)
+POLICY = TrafficPolicy(outlier_detection=OutlierDetection())
+ROUTE = HttpRoute("orders", timeout_s=1.5, retries=Retries(attempts=4))
+INGRESS_POD = replace(GATEWAY_POD, template=replace(GATEWAY_POD.template, mesh_mode="none"))
 
 
 def test_a_gateway_without_a_mesh_applies_no_policy(golden: Golden) -> None:
-    spec = replace(cluster(POLICY, routes=(GatewayRoute("/", "orders"),)), mesh_mode="none")
-    golden("gateway_without_mesh.json", as_text(resources(spec, GATEWAY_POD)))
+    spec = (*cluster(POLICY, route=ROUTE, routes=(ROUTE,)), Ingress("ingress", (IngressPath("/", "orders"),)))
+    golden("gateway_without_mesh.json", as_text(resources(spec, INGRESS_POD)))
 
 
 @pytest.mark.parametrize(
@@ -173,15 +195,18 @@ def test_a_gateway_without_a_mesh_applies_no_policy(golden: Golden) -> None:
 def test_a_gateway_without_a_mesh_knows_the_endpoints_that_kube_proxy_would(
     distribution: Any, reached: list[str]
 ) -> None:
-    spec = replace(cluster(service=Service("orders", 8000, distribution)), mesh_mode="none")
-    told = next(r for r in resources(spec, GATEWAY_POD)[ENDPOINT_TYPE] if "orders" in r["cluster_name"])
+    spec = cluster(service=Service("orders", 8000, distribution))
+    told = next(r for r in resources(spec, INGRESS_POD)[ENDPOINT_TYPE] if "orders" in r["cluster_name"])
     assert {group["priority"] for group in told["endpoints"]} == {0}
     ips = [e["endpoint"]["address"]["socket_address"]["address"] for g in told["endpoints"] for e in g["lb_endpoints"]]
     assert ips == [e.address.ip for e in ORDERS.endpoints if e.pod in reached]
 
 
 def test_what_did_not_change_is_the_same_object_for_every_proxy_of_a_node_and_from_time_to_time() -> None:
-    generator = ConfigGenerator(cluster())
+    store = Store()
+    for each in cluster():
+        store.put(each)
+    generator = ConfigGenerator(mesh_traffic(store))
     slices = {"orders": ORDERS, "web": EndpointSlice("web")}
     before = generator.resources(WEB_POD, (WEB_POD,), NODES, slices)[ENDPOINT_TYPE]
     other = generator.resources(GATEWAY_POD, (GATEWAY_POD,), NODES, slices)[ENDPOINT_TYPE]
@@ -287,25 +312,28 @@ def test_only_endpoints_on_other_nodes_are_reached_through_the_relay_of_the_call
 
 
 def test_a_node_without_relays_reaches_every_endpoint_directly() -> None:
-    told = resources(cluster(), n1=replace(NODES["n1"], relays=()))[ENDPOINT_TYPE]
+    told = resources((*cluster(), replace(NODES["n1"], relays=())))[ENDPOINT_TYPE]
     groups = [group for assignment in told for group in assignment["endpoints"]]
     assert [_relay_of(e) for group in groups for e in group["lb_endpoints"]] == [None] * 4
 
 
-def _route(policy: TrafficPolicy) -> dict[str, Any]:
-    hosts = {host["name"]: host for host in named(cluster(policy), ROUTE_TYPE, "outbound")["virtual_hosts"]}
+def _route(http: HttpRoute | None = None) -> dict[str, Any]:
+    hosts = {host["name"]: host for host in named(cluster(route=http), ROUTE_TYPE, "outbound")["virtual_hosts"]}
     route: dict[str, Any] = hosts["orders:8000"]["routes"][0]["route"]
     return route
 
 
 def test_zero_attempts_turn_retries_off() -> None:
-    assert "retry_policy" in _route(TrafficPolicy())
-    assert _route(TrafficPolicy(retries=Retries(attempts=0))) == {"cluster": "outbound|8000||orders", "timeout": "0s"}
+    assert "retry_policy" in _route()
+    assert _route(HttpRoute("orders", retries=Retries(attempts=0))) == {
+        "cluster": "outbound|8000||orders",
+        "timeout": "0s",
+    }
 
 
 def test_retries_and_timeouts_are_those_of_the_policy(golden: Golden) -> None:
     retries = Retries(attempts=4, per_try_timeout_s=0.3, retry_on="5xx", retriable_status_codes=())
-    golden("retries.json", as_text(_route(TrafficPolicy(retries=retries, timeout_s=1.5))))
+    golden("retries.json", as_text(_route(HttpRoute("orders", timeout_s=1.5, retries=retries))))
 
 
 def test_a_host_that_is_no_service_is_answered_502() -> None:
@@ -315,7 +343,7 @@ def test_a_host_that_is_no_service_is_answered_502() -> None:
 
 
 def test_the_first_matching_gateway_route_wins() -> None:
-    routes = (GatewayRoute("/a", "orders"), GatewayRoute("/", "web"), GatewayRoute("/b", "orders"))
+    routes = (HttpRoute("orders", "/a"), HttpRoute("web"), HttpRoute("orders", "/b"))
     told = resources(cluster(routes=routes), GATEWAY_POD)[ROUTE_TYPE][0]["virtual_hosts"][0]["routes"]
     assert [route["match"] for route in told] == [
         {"path": "/testbed/ready"},
@@ -323,6 +351,54 @@ def test_the_first_matching_gateway_route_wins() -> None:
         {"prefix": "/"},
         {"prefix": "/b"},
     ]
+
+
+def test_a_gateway_that_no_gateway_object_selects_takes_no_calls() -> None:
+    told = resources((*cluster(), Gateway("gateway", (("istio", "other"),))), GATEWAY_POD)
+    assert (told[LISTENER_TYPE], told[ROUTE_TYPE]) == ((), ())
+
+
+def test_a_route_to_a_service_that_is_not_there_names_a_cluster_that_is_not_there() -> None:
+    told = resources(cluster(routes=(HttpRoute("gone"),)), GATEWAY_POD)
+    (_, route) = told[ROUTE_TYPE][0]["virtual_hosts"][0]["routes"]
+    assert route["route"]["cluster"] == "outbound|80||gone"
+    assert "outbound|80||gone" not in {each["name"] for each in told[CLUSTER_TYPE]}
+
+
+def test_a_gateway_routes_by_host_where_a_virtual_service_names_one() -> None:
+    shop = VirtualService("shop", ("shop.example",), (HttpRoute("orders", "/shop"),), gateways=("gateway",))
+    told = resources((*cluster(routes=(HttpRoute("web"),)), shop), GATEWAY_POD)
+    hosts = {host["name"]: host for host in told[ROUTE_TYPE][0]["virtual_hosts"]}
+    assert {name: host["domains"] for name, host in hosts.items()} == {
+        "gateway": ["*"],
+        "shop.example": ["shop.example"],
+    }
+    assert [route["match"] for route in hosts["shop.example"]["routes"]] == [{"prefix": "/shop"}]
+
+
+def test_of_several_rules_for_one_host_the_first_counts() -> None:
+    second = DestinationRule("second", "orders", TrafficPolicy(load_balancer="RANDOM"))
+    third = VirtualService("third", ("orders",), (ROUTE,))
+    assert named((*cluster(), second, third), CLUSTER_TYPE)["lb_policy"] == "LEAST_REQUEST"
+
+
+def test_a_service_of_another_namespace_is_called_by_its_full_name() -> None:
+    labels = (("app", "stock"),)
+    objects = (
+        *cluster(),
+        Service("stock", selector=labels, namespace="shop"),
+        DestinationRule("stock", "stock", TrafficPolicy(load_balancer="RANDOM"), namespace="shop"),
+    )
+    assert named(objects, CLUSTER_TYPE, "outbound|80||stock.shop")["lb_policy"] == "RANDOM"
+
+    def domains(proxy: Pod) -> dict[str, list[str]]:
+        (routes,) = resources(objects, proxy)[ROUTE_TYPE]
+        return {host["name"]: host["domains"] for host in routes["virtual_hosts"]}
+
+    neighbour = replace(WEB_POD, namespace="shop")
+    assert domains(WEB_POD)["stock.shop:80"][:2] == ["stock.shop", "stock.shop:80"]
+    assert domains(neighbour)["stock.shop:80"][:3] == ["stock", "stock:80", "stock.shop"]
+    assert domains(neighbour)["web:80"][:2] == ["web.default", "web.default:80"]
 
 
 def test_a_gateway_has_no_listener_but_that_for_clients() -> None:

@@ -18,12 +18,12 @@ from google.protobuf import any_pb2
 from testbed.control import access_log
 from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.objects import (
-    ClusterSpec,
     ConnectionPool,
+    DestinationRule,
     Endpoint,
     EndpointSlice,
-    GatewayConfig,
-    GatewayRoute,
+    Gateway,
+    HttpRoute,
     Node,
     OutlierDetection,
     Pod,
@@ -33,9 +33,11 @@ from testbed.control.objects import (
     Service,
     SocketAddress,
     TrafficPolicy,
+    VirtualService,
 )
+from testbed.control.store import Store
 from testbed.control.topology import Locality
-from testbed.control.xds import ConfigGenerator
+from testbed.control.views.envoy import Proxies
 from testbed.emulation import envoy, protobuf
 from testbed.network.listener import Listener
 from testbed.results.ingest_calls import ingest_access_log
@@ -51,7 +53,7 @@ GOLDEN_RESOURCES = {
     if path.stem not in ("access_log", "retries")  # parts of resources
 }
 
-Told = Mapping[str, Iterable[dict[str, Any]]]
+Told = Mapping[str, Iterable[Mapping[str, Any]]]
 
 
 def static_bootstrap(folder: Path, told: Told) -> Path:
@@ -153,18 +155,33 @@ def free_address() -> SocketAddress:
         return SocketAddress(*probe.getsockname())
 
 
+ROUTE = HttpRoute("web")
 EJECTING = TrafficPolicy(outlier_detection=OutlierDetection(consecutive_5xx_errors=1, max_ejection_percent=100))
 
 
 def told_to(
-    pod: Pod, *endpoints: SocketAddress, served: tuple[Pod, ...] = (), policy: TrafficPolicy = EJECTING
+    pod: Pod,
+    *endpoints: SocketAddress,
+    served: tuple[Pod, ...] = (),
+    policy: TrafficPolicy = EJECTING,
+    route: HttpRoute = ROUTE,
 ) -> Told:
-    cluster = ClusterSpec(
-        (NODE,), (), (Service("web"),), GatewayConfig((GatewayRoute("/", "web"),)), (("web", policy),)
-    )
     web = tuple(Endpoint(f"web-{i}", NODE.name, LOCALITY, address) for i, address in enumerate(endpoints))
-    slices = {"web": EndpointSlice("web", web)}
-    return ConfigGenerator(cluster).resources(pod, served or (pod,), {NODE.name: NODE}, slices)
+    store = Store()
+    for each in (
+        NODE,
+        Service("web", selector=(("app", "web"),)),
+        DestinationRule("web", "web", policy),
+        VirtualService("web", ("web",), (route,)),
+        Gateway("gateway", (("app", "gateway"),)),
+        VirtualService("gateway", ("*",), (route,), gateways=("gateway",)),
+        EndpointSlice("web", web),
+        pod,
+        *served,
+    ):
+        store.put(each)
+    view = Proxies()
+    return view.resources(store, next(each for each in view.subscribers(store) if each.name == pod.name))
 
 
 def sidecar_pod(app: SocketAddress) -> Pod:
@@ -267,13 +284,13 @@ def test_a_call_through_a_sidecar_leaves_a_line_at_both_ends_and_one_for_its_fai
 
 
 def test_a_server_error_that_a_retry_hides_leaves_a_line_with_its_status(tmp_path: Path) -> None:
-    policy = replace(EJECTING, retries=Retries(retry_on="retriable-status-codes", retriable_status_codes=(503,)))
+    route = HttpRoute("web", retries=Retries(retry_on="retriable-status-codes", retriable_status_codes=(503,)))
 
     async def body() -> Path:
         async with application(b"503 Busy", b"200 OK", b"404 Not Found") as (app, _):
             pod = sidecar_pod(app)
             assert pod.address is not None
-            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app, policy=policy)) as log:
+            async with running_envoy(tmp_path, told_to(pod, pod.address.inbound, app, route=route)) as log:
                 assert "200 ok" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
                 assert "404 not found" in await get(pod.address.outbound, "http://web/", REQUEST_IDS[1])
         return log
@@ -318,30 +335,31 @@ async def nobody_answers(accepts: bool) -> AsyncIterator[SocketAddress]:
 
 
 NO_RETRIES = Retries(attempts=0)
-ROUTE_TIMEOUT = TrafficPolicy(timeout_s=0.3, retries=NO_RETRIES)
-CONNECT_TIMEOUT = TrafficPolicy(connection_pool=ConnectionPool(connect_timeout_s=0.3), retries=NO_RETRIES)
-PER_TRY_TIMEOUT = TrafficPolicy(timeout_s=5.0, retries=Retries(1, per_try_timeout_s=0.3, retry_on="gateway-error"))
+NO_TIMEOUT = HttpRoute("web", retries=NO_RETRIES)
+ROUTE_TIMEOUT = replace(NO_TIMEOUT, timeout_s=0.3)
+PER_TRY_TIMEOUT = HttpRoute("web", "/", 5.0, Retries(1, per_try_timeout_s=0.3, retry_on="gateway-error"))
+FAST_CONNECT = TrafficPolicy(connection_pool=ConnectionPool(connect_timeout_s=0.3))
 
 
 @pytest.mark.parametrize(
-    ("policy", "accepts", "leaves", "ends"),
+    ("route", "policy", "accepts", "leaves", "ends"),
     [
-        pytest.param(ROUTE_TIMEOUT, True, False, ["UT"], id="time-out of the route"),
-        pytest.param(ROUTE_TIMEOUT, False, False, ["UT"], id="time-out of the route while connecting"),
-        pytest.param(TrafficPolicy(retries=NO_RETRIES), True, True, ["DC"], id="the caller leaves"),
-        pytest.param(TrafficPolicy(retries=NO_RETRIES), False, True, ["DC"], id="the caller leaves while connecting"),
-        pytest.param(PER_TRY_TIMEOUT, True, False, ["UT", "UT"], id="time-out of each try"),
-        pytest.param(CONNECT_TIMEOUT, False, False, ["UF"], id="connect time-out"),
+        pytest.param(ROUTE_TIMEOUT, TrafficPolicy(), True, False, ["UT"], id="time-out of the route"),
+        pytest.param(ROUTE_TIMEOUT, TrafficPolicy(), False, False, ["UT"], id="time-out of the route while connecting"),
+        pytest.param(NO_TIMEOUT, TrafficPolicy(), True, True, ["DC"], id="the caller leaves"),
+        pytest.param(NO_TIMEOUT, TrafficPolicy(), False, True, ["DC"], id="the caller leaves while connecting"),
+        pytest.param(PER_TRY_TIMEOUT, TrafficPolicy(), True, False, ["UT", "UT"], id="time-out of each try"),
+        pytest.param(NO_TIMEOUT, FAST_CONNECT, False, False, ["UF"], id="connect time-out"),
     ],
 )
 def test_every_try_that_got_no_answer_is_an_attempt_with_its_host_and_duration(
-    tmp_path: Path, policy: TrafficPolicy, accepts: bool, leaves: bool, ends: list[str]
+    tmp_path: Path, route: HttpRoute, policy: TrafficPolicy, accepts: bool, leaves: bool, ends: list[str]
 ) -> None:
     async def body() -> tuple[Path, SocketAddress]:
         async with nobody_answers(accepts) as host:
             pod = sidecar_pod(free_address())
             assert pod.address is not None
-            async with running_envoy(tmp_path, told_to(pod, host, policy=policy)) as log:
+            async with running_envoy(tmp_path, told_to(pod, host, policy=policy, route=route)) as log:
                 call = get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
                 if leaves:
                     with pytest.raises(TimeoutError):

@@ -11,8 +11,8 @@ from typing import cast
 
 import orjson
 
-from testbed.control.kube_proxy import CALLER, CONNECTED, ENDPOINT, SERVICE
 from testbed.control.objects import SocketAddress
+from testbed.control.views.kube_proxy import CALLER, CONNECTED, ENDPOINT, SERVICE
 from testbed.emulation.kube_proxy import CONNECTIONS_SUFFIX, KubeProxy, ServiceRule
 from testbed.network.loopback import LoopbackNetwork
 from testbed.network.relay import Choice, LinkRelay

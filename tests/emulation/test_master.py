@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from testbed.control.messages import Event, LeaseRenewed, NodeRegistered
-from testbed.control.objects import ClusterSpec, GatewayConfig, Node, Timings
+from testbed.control.objects import ClusterSpec, Node, Timings
 from testbed.control.topology import Locality, Place, Topology
 from testbed.emulation.actors import handle_of
 from testbed.emulation.master import Master
@@ -17,11 +17,7 @@ LOCALITY = Locality("east", "east-a")
 NODES = ("east-a-1", "east-a-2")
 GRACE_S = 0.4
 CLUSTER = ClusterSpec(
-    nodes=tuple(Node(name, LOCALITY) for name in NODES),
-    deployments=(),
-    services=(),
-    gateway=GatewayConfig(()),
-    policies=(),
+    objects=tuple(Node(name, LOCALITY) for name in NODES),
     timings=Timings(lease_renew_s=0.1, lease_grace_s=GRACE_S, node_monitor_s=0.05),
 )
 TOPOLOGY = Topology((*(Place(name, LOCALITY) for name in NODES), Place("control-plane", LOCALITY, "control-plane")))

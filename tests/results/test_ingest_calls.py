@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.control import access_log, kube_proxy
+from testbed.control import access_log
+from testbed.control.views import kube_proxy
 from testbed.results import lines as lines_module
 from testbed.results.ingest_calls import Connections, ingest_access_log
 from testbed.results.lines import IngestCounts

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.control.objects import DestinationRule
 from testbed.scenario import Scenario, ScenarioError, load_scenario
 
 ZONE_OUTAGE = Path(__file__).parents[2] / "scenarios" / "zone-outage.yaml"
@@ -23,7 +24,7 @@ def problems(*overrides: str) -> list[str]:
 
 def test_a_key_deep_in_a_list_is_set_and_the_mappings_that_lead_there_are_made() -> None:
     path = "spec.mesh.policies[0].trafficPolicy.loadBalancer.localityLbSetting.enabled"
-    assert not load(f"{path}=false").cluster.policies[0][1].locality.enabled
+    assert not load(f"{path}=false").cluster.of(DestinationRule)[0].traffic_policy.locality.enabled
 
 
 def test_a_list_item_is_found_by_its_name() -> None:

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from testbed.control.objects import BuiltinWorkload, CommandWorkload, LocalityLoadBalancing, Probe, Timings, WorkTime
+from testbed.control.objects import (
+    BuiltinWorkload,
+    CommandWorkload,
+    DestinationRule,
+    LocalityLoadBalancing,
+    Probe,
+    Timings,
+    VirtualService,
+    WorkTime,
+)
 from testbed.control.topology import Locality, Place
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
@@ -95,7 +104,7 @@ def test_nodes_have_the_capacity_of_their_zone_unless_they_say_otherwise(load: A
 def test_each_zone_has_a_gateway_that_is_no_service(load: Any) -> None:
     cluster = load().cluster
     gateways = [d for d in cluster.deployments if d.template.role == "gateway"]
-    assert [(d.name, d.replicas, d.zones, d.template.service, d.template.workload) for d in gateways] == [
+    assert [(d.name, d.replicas, d.template.zones, d.template.service, d.template.workload) for d in gateways] == [
         (f"gateway-{zone}", 1, (zone,), "gateway", None) for zone in ("east-a", "east-b", "west-a")
     ]
     assert [service.name for service in cluster.services] == ["web", "orders", "stock", "prices"]
@@ -106,7 +115,7 @@ def test_the_mesh_mode_holds_for_every_pod_and_node_proxies_exist_in_theirs_only
         cluster = load(f"spec.mesh.mode={mode}").cluster
         assert cluster.mesh_mode == mode
         assert {deployment.template.mesh_mode for deployment in cluster.deployments} == {mode}
-        pinned = [(d.name, d.node) for d in cluster.deployments if d.template.role == "node-proxy"]
+        pinned = [(d.name, d.template.node) for d in cluster.deployments if d.template.role == "node-proxy"]
         assert pinned == list(zip(proxies, NODE_NAMES, strict=False))
 
 
@@ -134,9 +143,9 @@ def test_policies_are_accepted_where_nobody_applies_them(load: Any) -> None:
 def test_workloads_become_call_graph_nodes_or_commands(load: Any) -> None:
     web, orders, stock, prices = load("spec.seed=5").cluster.deployments[:4]
     assert web.template.workload == BuiltinWorkload(WorkTime(seed=5), (("orders",), ("stock", "prices")))
-    assert orders.zones == ("east-a",)
+    assert orders.template.zones == ("east-a",)
     assert stock.template.workload == CommandWorkload(("server", "--port", "$(PORT)"), (("PORT", "8080"),))
-    assert stock.max_skew == 2
+    assert stock.template.max_skew == 2
     work = WorkTime("uniform", 0.002, 0.001, 5)
     assert prices.template.workload == BuiltinWorkload(work, response_bytes=2000, error_rate=0.01)
 
@@ -148,10 +157,8 @@ def test_readiness_asks_the_built_in_workload_by_http_and_a_command_by_tcp(load:
 
 
 def test_scheduling_anyway_leaves_the_skew_to_preference(load: Any) -> None:
-    assert (
-        load("spec.services.web.topologySpread.whenUnsatisfiable=ScheduleAnyway").cluster.deployments[0].max_skew
-        is None
-    )
+    web = load("spec.services.web.topologySpread.whenUnsatisfiable=ScheduleAnyway").cluster.deployments[0]
+    assert web.template.max_skew is None
 
 
 def test_the_kubernetes_profile_has_kubernetes_timings_and_the_fast_one_a_twentieth(load: Any) -> None:
@@ -173,7 +180,7 @@ def test_the_policy_that_names_a_service_wins_whole_over_the_one_for_all(load: A
         "[{service: '*', timeout: 1s, retries: {attempts: 0}}, {service: orders, trafficDistribution: PreferSameNode}]"
     )
     cluster = load(f"spec.mesh.policies={policies}").cluster
-    found = dict(cluster.policies)
+    found = {each.name: each.http[0] for each in cluster.of(VirtualService)}
     assert (found["web"].timeout_s, found["web"].retries.attempts) == (1.0, 0)
     assert (found["orders"].timeout_s, found["orders"].retries.attempts) == (None, 2)
     assert [service.traffic_distribution for service in cluster.services][:2] == [None, "PreferSameNode"]
@@ -181,12 +188,9 @@ def test_the_policy_that_names_a_service_wins_whole_over_the_one_for_all(load: A
 
 
 def test_status_codes_are_retried_only_where_retry_on_names_them(load: Any) -> None:
-    assert load().cluster.policies[0][1].retries.retriable_status_codes == ()
-    retries = (
-        load("spec.mesh.policies=[{service: web, retries: {retryOn: 'connect-failure, 502'}}]")
-        .cluster.policies[0][1]
-        .retries
-    )
+    assert load().cluster.of(VirtualService)[0].http[0].retries.retriable_status_codes == ()
+    cluster = load("spec.mesh.policies=[{service: web, retries: {retryOn: 'connect-failure, 502'}}]").cluster
+    retries = cluster.of(VirtualService)[0].http[0].retries
     assert retries.retry_on == "connect-failure,retriable-status-codes"
     assert retries.retriable_status_codes == (502,)
 
@@ -205,13 +209,14 @@ SETTING = "spec.mesh.policies=[{service: web, trafficPolicy: {loadBalancer: {loc
     ],
 )
 def test_locality_settings_that_istio_takes_are_taken(load: Any, setting: str) -> None:
-    assert load(SETTING % setting).cluster.policies[0][1].locality is not None
+    assert load(SETTING % setting).cluster.of(DestinationRule)[0].traffic_policy.locality is not None
 
 
 @pytest.mark.parametrize(("setting", "given"), [("{}", True), ("{enabled: true}", True), ("", False)])
 def test_a_locality_setting_is_given_or_not_also_once_it_is_resolved(load: Any, setting: str, given: bool) -> None:
     scenario = load(SETTING % setting)
-    for policy in (scenario.cluster.policies[0][1], load(text=scenario.resolved_yaml()).cluster.policies[0][1]):
+    for found in (scenario, load(text=scenario.resolved_yaml())):
+        policy = found.cluster.of(DestinationRule)[0].traffic_policy
         assert policy.locality == (LocalityLoadBalancing() if given else None)
 
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.control.kube_proxy import (
+from testbed.control.objects import Endpoint, EndpointSlice, Node, Service, SocketAddress
+from testbed.control.store import Store
+from testbed.control.topology import Locality
+from testbed.control.views.kube_proxy import (
     ENDPOINT_SLICE,
+    KubeProxies,
     kube_proxy_name,
-    node_of,
     reachable,
     read_endpoints,
-    service_endpoints,
 )
-from testbed.control.objects import ClusterSpec, Endpoint, EndpointSlice, GatewayConfig, Node, Service, SocketAddress
-from testbed.control.topology import Locality
 
 NODES = {
     name: Node(name, Locality("east" if name != "w1" else "west", zone))
@@ -52,21 +52,16 @@ def test_prefer_same_node_keeps_to_the_zone_when_the_node_has_none() -> None:
 
 
 def test_a_node_is_told_of_every_service_also_of_one_without_endpoints() -> None:
-    cluster = ClusterSpec(
-        tuple(NODES.values()),
-        (),
-        (Service("web", traffic_distribution="PreferSameZone"), Service("orders")),
-        GatewayConfig(()),
-        (),
-        mesh_mode="none",
-    )
-    told = service_endpoints(cluster, NODES["b1"], {"web": EndpointSlice("web", ALL)})
+    store, view = Store(), KubeProxies()
+    for each in (*NODES.values(), Service("web", traffic_distribution="PreferSameZone"), Service("orders")):
+        store.put(each)
+    store.put(EndpointSlice("web", ALL))
+    b1 = next(each for each in view.subscribers(store) if each.place == "b1")
+    assert b1.name == kube_proxy_name("b1")
+    told = view.resources(store, b1)
     assert list(told) == [ENDPOINT_SLICE]
     assert dict(map(read_endpoints, told[ENDPOINT_SLICE])) == {"web": (("b1", ALL[2].address),), "orders": ()}
-    moved = EndpointSlice("web", (replace(ALL[2], address=SocketAddress("127.1.0.9", 8080)),))
-    assert service_endpoints(cluster, NODES["b1"], {"web": moved}) != told
-
-
-def test_the_name_of_a_kube_proxy_is_that_of_no_pod() -> None:
-    assert node_of(kube_proxy_name("east-a-1")) == "east-a-1"
-    assert node_of("kube-proxy-1") is None
+    revision = view.revision(store)
+    store.put(EndpointSlice("web", (replace(ALL[2], address=SocketAddress("127.1.0.9", 8080)),)))
+    assert view.revision(store) != revision
+    assert view.resources(store, b1) != told

@@ -1,16 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from testbed.control.discovery import Discovery
+from testbed.control.delivery.discovery import Discovery
 from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
-from testbed.control.kube_proxy import ENDPOINT_SLICE
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig, RecordEvent
 from testbed.control.objects import (
-    ClusterSpec,
     Endpoint,
     EndpointSlice,
-    GatewayConfig,
+    MeshMode,
     Node,
     Pod,
     PodAddress,
@@ -18,21 +19,14 @@ from testbed.control.objects import (
     Service,
     SocketAddress,
     Timings,
-    TrafficPolicy,
 )
 from testbed.control.store import Store
 from testbed.control.topology import Locality
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.control.xds import PUSH_ORDER
 
 NODE = Node("a", Locality("east", "east-a"), ready="True")
-CLUSTER = ClusterSpec(
-    nodes=(NODE,),
-    deployments=(),
-    services=(Service("web"),),
-    gateway=GatewayConfig(()),
-    policies=(("web", TrafficPolicy()),),
-    timings=Timings(push_debounce_s=0.1, push_debounce_max_s=1.0),
-)
+TIMINGS = Timings(push_debounce_s=0.1, push_debounce_max_s=1.0)
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
 WEB_1 = Pod("web-1", "web", PodTemplate("web", None), "a", "Running", address=ADDRESS)
 
@@ -40,11 +34,12 @@ WEB_1 = Pod("web-1", "web", PodTemplate("web", None), "a", "Running", address=AD
 class World:
     """A discovery server, its store with two started pods, and the number of the last change of endpoints."""
 
-    def __init__(self, cluster: ClusterSpec = CLUSTER) -> None:
+    def __init__(self, mesh_mode: MeshMode = "sidecar") -> None:
         self.store = Store()
-        self.discovery = Discovery(cluster)
+        self.discovery = Discovery(TIMINGS, mesh_mode)
         self.changes = 0
         self.store.put(NODE)
+        self.store.put(Service("web"))
         self.store.put(EndpointSlice("web"))
         for name in ("web-1", "web-2"):
             self.store.put(replace(WEB_1, name=name))
@@ -56,13 +51,13 @@ class World:
         self.store.put(EndpointSlice("web", (Endpoint("web-9", "a", NODE.locality, address),)))
 
     def connect(self, proxy: str) -> list[Command]:
-        return self.discovery.connect(ProxyConnected(proxy))
+        return self.discovery.connect(self.store, ProxyConnected(proxy))
 
     def pushes(self, now: float) -> list[tuple[str, str, str]]:
         commands = self.discovery.reconcile(self.store, now)
         return [(push.proxy, push.type_url, push.version) for push in commands if isinstance(push, PushConfig)]
 
-    def connected(self) -> "World":
+    def connected(self) -> World:
         self.connect("web-1")
         self.connect("web-2")
         for proxy, type_url, version in self.pushes(0.0):
@@ -154,13 +149,24 @@ def test_a_rejection_is_recorded_and_shown_until_a_later_version_is_accepted() -
     assert world.discovery.not_in_sync("web-1") is None
 
 
-@pytest.mark.parametrize("leave", ["disconnect", "forget"])
-def test_nothing_is_pushed_to_a_proxy_that_is_gone(leave: str) -> None:
+def node_a_loses_its_power(world: World) -> None:
+    world.discovery.disconnect(world.store, "a")
+    world.connect("web-2")
+    world.pushes(1.0)
+
+
+def web_1_is_gone(world: World) -> None:
+    world.store.delete(Pod, "web-1")
+    world.pushes(1.0)
+
+
+@pytest.mark.parametrize(("leave", "version"), [(node_a_loses_its_power, "3"), (web_1_is_gone, "2")])
+def test_nothing_is_pushed_to_a_proxy_that_is_gone(leave: Callable[[World], None], version: str) -> None:
     world = World().connected()
-    getattr(world.discovery, leave)("web-1")
+    leave(world)
     world.change_endpoints()
     world.pushes(5.0)
-    assert world.pushes(5.1) == [("web-2", ENDPOINT_TYPE, "2")]
+    assert world.pushes(5.1) == [("web-2", ENDPOINT_TYPE, version)]
     world.discovery.acked(ConfigAcked("web-1", ENDPOINT_TYPE, "1"))
     assert world.discovery.not_in_sync("web-1") == "not connected"
 
@@ -173,7 +179,7 @@ ON_A = replace(WEB_1, template=PodTemplate("web", None, mesh_mode="node"))
 
 def node_world(*pods: Pod) -> World:
     """A connected node proxy that has acknowledged everything, on a node with these pods."""
-    world = World(replace(CLUSTER, mesh_mode="node"))
+    world = World("node")
     for name in ("web-1", "web-2"):
         world.store.delete(Pod, name)
     for pod in (NODE_PROXY, *pods):
@@ -208,7 +214,7 @@ def test_a_node_proxy_without_pods_is_in_sync_without_routes() -> None:
 
 
 def test_a_kube_proxy_is_told_of_endpoints_at_once_and_of_changes_after_the_quiet_time() -> None:
-    world = World(replace(CLUSTER, mesh_mode="none"))
+    world = World("none")
     world.connect("kube-proxy/a")
     assert world.pushes(0.05) == [("kube-proxy/a", ENDPOINT_SLICE, "1")]
     world.pushes(0.2)

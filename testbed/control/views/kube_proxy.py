@@ -2,16 +2,18 @@
 
 Owns which endpoints those are, the form in which a node is told, and the names in the lines that a kube-proxy writes
 about connections. It keeps no health of its own and repeats nothing; the choice among the endpoints, at random for
-each connection, is `emulation.kube_proxy`'s. When to tell is `discovery`'s.
+each connection, is `emulation.kube_proxy`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from testbed.control.delivery.subscribers import Resources, Subscriber
 from testbed.control.envoy_api import TYPES
-from testbed.control.objects import ClusterSpec, Endpoint, EndpointSlice, Node, SocketAddress
+from testbed.control.objects import Endpoint, EndpointSlice, Node, Service, SocketAddress
+from testbed.control.store import Store
 
 ENDPOINT_SLICE: Final = TYPES + "k8s.io.api.discovery.v1.EndpointSlice"
 
@@ -30,9 +32,25 @@ def kube_proxy_name(node: str) -> str:
     return _PREFIX + node
 
 
-def node_of(name: str) -> str | None:
-    """The node whose kube-proxy has that name; None for the name of a pod."""
-    return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
+class KubeProxies:
+    """The kube-proxies of all nodes. Of every service they are told one resource, also of one without endpoints."""
+
+    prefix = _PREFIX
+
+    def subscribers(self, store: Store) -> Iterable[Subscriber]:
+        return (Subscriber(kube_proxy_name(node.name), node.name) for node in store.list(Node))
+
+    def revision(self, store: Store) -> Hashable:
+        return store.kind_version(Service), store.kind_version(EndpointSlice)
+
+    def resources(self, store: Store, subscriber: Subscriber) -> Resources:
+        node = store.get(Node, subscriber.place)
+        return {ENDPOINT_SLICE: tuple(self._told(store, service, node) for service in store.list(Service))}
+
+    def _told(self, store: Store, service: Service, node: Node) -> dict[str, Any]:
+        found = store.find(EndpointSlice, service.name, service.namespace)
+        endpoints = () if found is None else found.endpoints
+        return told_endpoints(service.host, reachable(endpoints, node, service.traffic_distribution))
 
 
 def reachable(endpoints: Sequence[Endpoint], node: Node, distribution: str | None) -> tuple[Endpoint, ...]:
@@ -51,26 +69,14 @@ def reachable(endpoints: Sequence[Endpoint], node: Node, distribution: str | Non
     return tuple(endpoints)
 
 
-def service_endpoints(
-    cluster: ClusterSpec, node: Node, slices: Mapping[str, EndpointSlice]
-) -> dict[str, tuple[dict[str, Any], ...]]:
-    """What the kube-proxy of a node is told, in the form of a proxy's resources: one for every service."""
-    found = {
-        service.name: reachable(slices[service.name].endpoints, node, service.traffic_distribution)
-        if service.name in slices
-        else ()
-        for service in cluster.services
-    }
-    return {ENDPOINT_SLICE: tuple(_told(service, endpoints) for service, endpoints in found.items())}
-
-
 def read_endpoints(resource: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, SocketAddress], ...]]:
     """One of these resources: the service, and for each endpoint its node and where to connect."""
     endpoints = ((each["node"], SocketAddress(each["ip"], each["port"])) for each in resource["endpoints"])
     return resource["service"], tuple(endpoints)
 
 
-def _told(service: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+def told_endpoints(service: str, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """The resource that `read_endpoints` reads."""
     return {
         "@type": ENDPOINT_SLICE,
         "service": service,

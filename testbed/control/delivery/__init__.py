@@ -1,0 +1,1 @@
+"""How whoever is told configuration is told: when, in which version, and what came back."""

@@ -1,0 +1,1 @@
+"""What Istio's control plane makes of the objects that it finds."""

@@ -1,0 +1,1 @@
+"""What each kind of subscriber is told: pure functions of the store."""
