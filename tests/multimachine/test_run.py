@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -68,6 +69,30 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> str:
     pytest.fail(f"never said {words!r}:\n{seen}")
 
 
+def exposed_on(cluster: Cluster, machine: str) -> list[tuple[str, int, str]]:
+    """Address, port and owner of all that listens there beyond loopback."""
+    _, listening = cluster.run(machine, "ss -Hltunp")
+    rows = [line.split(maxsplit=6) for line in listening.splitlines()]
+    found = [(*row[4].rsplit(":", 1), row[6] if len(row) > 6 else "") for row in rows]
+    # An address in brackets may be followed by the name of a card.
+    return [
+        (address, int(port), owner)
+        for address, port, owner in found
+        if not address.startswith(("127.", "[::ffff:127.", "[::1]"))
+    ]
+
+
+def documented_ports(where: str) -> set[int]:
+    """Those of the table in the README that the head (`head`) or every machine (`all`) opens."""
+    ports: set[int] = set()
+    for written, on in re.findall(r"^\| ([\d, -]+) \| (\w+) \|", (ROOT / "README.md").read_text(), re.MULTILINE):
+        if on in ("all", where):
+            for each in written.split(", "):
+                first, _, last = each.partition("-")
+                ports |= set(range(int(first), int(last or first) + 1))
+    return ports
+
+
 def what_runs(cluster: Cluster, machine: str) -> str:
     """How many processes of runs there are on a machine, and the folders that they have there."""
     processes = "[e]nvoy|[l]ocust|emulation.[w]orkload|emulation.[j]anitor"
@@ -81,18 +106,24 @@ def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(clust
     running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=20s", fault))
     seen = wait_for_line(running, "sending load")
 
+    # Nothing but what the README names can be reached, and one port of the run's.
+    ingresses = {}
+    for machine in ("m1", "m2", "m3", "m4"):
+        exposed = exposed_on(cluster, machine)
+        known = documented_ports("head" if machine == "m1" else "all")
+        assert {22, 6380} <= {port for _, port, _ in exposed} & known
+        ((address, ingresses[machine], owner),) = [each for each in exposed if each[1] not in known]
+        assert address == cluster.address(machine)
+        assert ("testbed" if machine == "m1" else "Machine") in owner
+
     # Meanwhile a stranger tries what there is on the machine of east-b, whose places all listen by now.
     _, listening = cluster.run("m3", "ss -Hltnp")
     assert "envoy" in listening
-    exposed = [
-        (address, int(port), line.rsplit("users:", 1)[-1])
-        for line in listening.splitlines()
-        for address, _, port in [line.split()[3].rpartition(":")]
-        if not address.startswith("127.")
-    ]
-    # Ray's own ports, sshd's, and one of ours.
-    assert all(any(name in owner for name in ('"ray', "sshd")) for _, _, owner in exposed), exposed
-    (ingress,) = [port for address, port, owner in exposed if "Machine" in owner and address == cluster.address("m3")]
+    ingress = ingresses["m3"]
+    # Ray lets anybody write into its own folders, which are not in /tmp for that reason.
+    _, folders = cluster.run("m3", "stat -c %a ~/.testbed-ray; ls ~/.testbed-ray; ls -d /tmp/ray")
+    assert folders.split()[:2] == ["700", "ray"]
+    assert "No such file" in folders
     head = r"CONNECT 127.0.0.1:15006 HTTP/1.1\r\n{}\r\n"
     guessed = r"proxy-authorization: Bearer " + "0" * 64 + r"\r\n"
     tries = ["15006", "15001", "8080", "20000", "22000"]
