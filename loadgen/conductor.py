@@ -1,6 +1,7 @@
 """The life of one load process, as its supervisor conducts it over stdin and stdout.
 
     out  {"ready": true}                 everything is loaded
+    out  {"failed": why}                 or it cannot be; then exit 1
     in   start <t0, monotonic seconds>   send from t0 on
     out  {"stats": {...}}                every second from t0 on, see `_statistics`
     in   stop                            send no more, wait for requests under way
@@ -42,6 +43,7 @@ class Conductor:
         self.stopping = Event()
         self._settings = settings
         self._recorder = recorder
+        self._has_answered = False
         self._start: AsyncResult[float | None] = AsyncResult()
         # Locustfiles print: what they print must not get between the lines meant for the supervisor.
         self._out_fd = os.dup(_STDOUT)
@@ -53,7 +55,7 @@ class Conductor:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        self._say({"ready": True})
+        self._answer({"ready": True})
         t0_s = self._start.get()
         if t0_s is None:
             self._say_done(environment)
@@ -61,6 +63,15 @@ class Conductor:
         self.t0_s = t0_s
         gevent.spawn(self._report)
         gevent.spawn(self._end, environment)
+
+    def give_up_unless_ready(self, why: str) -> None:
+        """Tell the supervisor, once, that there will be no load."""
+        if not self._has_answered:
+            self._answer({"failed": why})
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        self._has_answered = True
+        self._say(message)
 
     def finish(self, environment: Environment) -> None:
         """Locust is quitting, for whatever reason: no request stays open, and the counts are final."""

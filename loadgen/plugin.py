@@ -4,12 +4,14 @@ Locust loads it by its path, outside of its package, and runs the user classes t
 unless the settings name a locustfile of the user's own.
 """
 
+import atexit
 import os
 import resource
 import sys
 import time
 from pathlib import Path
 from random import Random
+from types import TracebackType
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # Locust was given a file: its package may not be installed
@@ -18,6 +20,7 @@ import gevent
 from locust import events
 from locust.env import Environment
 
+from loadgen.complaint import complaint
 from loadgen.conductor import Conductor
 from loadgen.entry import Resolver
 from loadgen.recorder import Recorder
@@ -65,5 +68,20 @@ def _on_quitting(environment: Environment, **_: Any) -> None:
     _conductor.finish(environment)
 
 
+def _on_crash(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """Nothing catches what a locustfile raises while it is loaded."""
+    if _settings.locustfile is not None:
+        _conductor.give_up_unless_ready(complaint(_settings.locustfile, error, at))
+    sys.__excepthook__(kind, error, at)
+
+
+def _on_exit() -> None:
+    """Locust leaves in good order where it finds no user."""
+    if _settings.locustfile is not None:
+        _conductor.give_up_unless_ready(f"{_settings.locustfile}: defines no Locust user, or ended Locust by itself")
+
+
+sys.excepthook = _on_crash
+atexit.register(_on_exit)
 events.init.add_listener(_on_init)
 events.quitting.add_listener(_on_quitting)

@@ -93,7 +93,7 @@ def run(
     interrupts = Interrupts()
     interrupts.install()
     try:
-        scenario = _load(file, overrides, seed)
+        scenario = _load(file, overrides, seed, programs_here=address is None)
         _dry_run(file, scenario)
         if not quiet:
             _warn(scenario)
@@ -165,9 +165,19 @@ def _run(
 
 
 @app.command()
-def check(file: ScenarioFile, overrides: Overrides = [], seed: Seed = None) -> None:  # noqa: B006
+def check(
+    file: ScenarioFile,
+    overrides: Overrides = [],  # noqa: B006
+    seed: Seed = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", envvar="RAY_ADDRESS", help="As for run: pods' programs are not looked for on this machine."
+        ),
+    ] = None,
+) -> None:
     """Check a scenario file and tell everything that is wrong with it, or doubtful."""
-    scenario = _load(file, overrides, seed)
+    scenario = _load(file, overrides, seed, programs_here=address is None)
     _dry_run(file, scenario)
     _warn(scenario)
     nodes, services, warnings = len(scenario.topology.nodes), len(scenario.cluster.services), len(scenario.warnings)
@@ -245,9 +255,9 @@ def preflight(
     _console().print(table)
 
 
-def _load(file: Path, overrides: list[str], seed: int | None) -> Scenario:
+def _load(file: Path, overrides: list[str], seed: int | None, *, programs_here: bool = False) -> Scenario:
     try:
-        return load_scenario(file, overrides, seed)
+        return load_scenario(file, overrides, seed, programs_here=programs_here)
     except ScenarioError as error:
         _fail("\n".join(str(problem) for problem in error.problems), EXIT_BAD_INPUT)
 

@@ -52,3 +52,17 @@ def test_a_run_tells_doubts_before_it_starts() -> None:
     result = invoke("run", DOUBTFUL / "no-route.yaml", "--out", "/dev/null/runs")
     assert "cannot make a result folder" in result.stderr.splitlines()[-1]
     assert "warning: spec.load: no route" in result.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_program_that_is_not_here_is_bad_input_unless_pods_run_elsewhere(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    missing = ("--set", "spec.services.web.workload={command: [no-such-program]}")
+    result = invoke(command, SMALL, *missing)
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert "there is no program 'no-such-program' on this machine" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert invoke("check", SMALL, *missing, "--address", "auto").exit_code == 0

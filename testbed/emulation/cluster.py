@@ -12,7 +12,7 @@ from typing import Any
 from testbed.control.objects import Pod as PodObject
 from testbed.control.placement import Hosting
 from testbed.emulation.fleet import Fleet
-from testbed.emulation.load_generator import LoadGenerator, LoadProgress
+from testbed.emulation.load_generator import LoadGenerator, LoadGeneratorFailed, LoadProgress
 from testbed.emulation.master import Master
 from testbed.emulation.member import MachineLost, Member, Resident
 from testbed.emulation.node_agent import NodeAgent
@@ -263,7 +263,9 @@ class EmulatedCluster:
         machine, locustfile = generator.machine, self._scenario.load.locustfile
         if locustfile is not None and not machine.here:
             locustfile = await machine.host.ask("put", locustfile.name, locustfile.read_bytes())
-        await generator.ask("prepare", locustfile)
+        why: str | None = await generator.ask("prepare", locustfile)
+        if why is not None:
+            raise LoadGeneratorFailed(why)
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
         residents = [self._master, *self._agents.values(), *self._load_generators.values()]

@@ -7,6 +7,7 @@ Supervises and checks; which gateway is healthy enough to be entered is `control
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -35,10 +36,12 @@ from testbed.scenario import LoadSource, LoadSpec
 
 STARTUP_DEADLINE_S = 30.0
 DRAIN_MARGIN_S = 5.0
+LAST_WORDS_S = 1.0
+"""How long what a process has printed is waited for once it has ended."""
 
 
 class LoadGeneratorFailed(Exception):
-    """The Locust process did not start or did not end as agreed; the message says what it printed."""
+    """The Locust process did not start; the message says why, or what it printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,10 @@ class LoadGenerator(Attended):
         await until(due_s)
         return self._relay.lift(action.fault)
 
-    async def prepare(self, locustfile: Path | None) -> None:
-        """Start Locust and wait until it could send; `locustfile` is the user's, if any, on this machine.
+    async def prepare(self, locustfile: Path | None) -> str | None:
+        """Start Locust and wait until it could send; returns why it cannot, if so.
 
-        Raises LoadGeneratorFailed.
+        `locustfile` is the user's, if any, on this machine.
         """
         self._write_entries(self._entry.answer())
         self._checks = asyncio.create_task(self._check_entries())
@@ -136,8 +139,7 @@ class LoadGenerator(Attended):
             await asyncio.wait_for(self._ready.wait(), STARTUP_DEADLINE_S)
         except TimeoutError:
             self._fail("did not become ready")
-        if self._progress.error is not None:
-            raise LoadGeneratorFailed(self._progress.error)
+        return self._progress.error
 
     async def start(self, t0_s: float) -> None:
         """Send from `t0_s`, monotonic seconds."""
@@ -165,6 +167,8 @@ class LoadGenerator(Attended):
             self._checks.cancel()
         if self._process is not None:
             await self._process.terminate(grace_s=1.0)
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         self._relay.stop()
 
     def _settings(self, locustfile: Path | None) -> dict[str, Any]:
@@ -226,6 +230,8 @@ class LoadGenerator(Attended):
             match orjson.loads(line):
                 case {"ready": True}:
                     self._ready.set()
+                case {"failed": why}:
+                    self._give_up(why)
                 case {"stats": stats}:
                     self._progress = LoadProgress(
                         t_s=stats["t"],
@@ -242,11 +248,19 @@ class LoadGenerator(Attended):
                     self._done.set()
 
     def _exited(self, code: int) -> None:
+        self._ending = asyncio.create_task(self._ended(code))
+
+    async def _ended(self, code: int) -> None:
+        # What it said last may still be on the way.
+        assert self._reader is not None, "it is read from since its start"
+        await asyncio.wait({self._reader}, timeout=LAST_WORDS_S)
         if not self._done.is_set():
             self._fail(f"ended with exit code {code}")
 
     def _fail(self, how: str) -> None:
-        error = f"the load generator of {self._zone} {how}: {last_lines(self._log)} (log: {self._log})"
+        self._give_up(f"the load generator of {self._zone} {how}: {last_lines(self._log)} (log: {self._log})")
+
+    def _give_up(self, error: str) -> None:
         self._progress = LoadProgress(error=error)
         self._ready.set()
         self._done.set()

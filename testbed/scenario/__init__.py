@@ -27,14 +27,18 @@ __all__ = [
 # Both functions import on their first call: whoever only receives a Scenario must not load Pydantic and PyYAML.
 
 
-def load_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+def load_scenario(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None, *, programs_here: bool = False
+) -> Scenario:
     """Read and check a scenario file. `overrides` are `path=value`; `seed` takes the place of `spec.seed`.
+
+    `programs_here` asks for the pods' commands to be on this machine.
 
     Raises ScenarioError with all problems at once.
     """
     from testbed.scenario.loading import load
 
-    return load(path, overrides, seed)
+    return load(path, overrides, seed, programs_here=programs_here)
 
 
 def json_schema() -> dict[str, Any]:

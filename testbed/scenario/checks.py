@@ -5,6 +5,7 @@ from __future__ import annotations
 from testbed.scenario.cluster_checks import check_calls, check_capacity, check_services, check_topology
 from testbed.scenario.experiment_checks import check_expectations, check_faults
 from testbed.scenario.findings import Findings
+from testbed.scenario.locustfile import check_locustfile
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.names import introduce_names
 from testbed.scenario.traffic_checks import check_load, check_mesh, check_protocols
@@ -20,5 +21,6 @@ def check(model: ScenarioModel, findings: Findings) -> None:
     check_capacity(model, findings)
     check_mesh(model, findings)
     check_load(model, findings)
+    check_locustfile(model, findings)
     check_faults(model, findings)
     check_expectations(model, findings)

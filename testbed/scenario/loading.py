@@ -13,6 +13,7 @@ from testbed.scenario.defaults import complete
 from testbed.scenario.findings import Findings
 from testbed.scenario.overrides import override, override_seed
 from testbed.scenario.problems import ScenarioError, in_order
+from testbed.scenario.programs import check_programs
 from testbed.scenario.scheduling_checks import check_scheduling
 from testbed.scenario.source import read_source
 from testbed.scenario.validation import validate
@@ -20,7 +21,9 @@ from testbed.scenario.values import Scenario
 from testbed.scenario.warnings import warn
 
 
-def load(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+def load(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None, *, programs_here: bool = False
+) -> Scenario:
     """As `testbed.scenario.load_scenario`."""
     source = read_source(path)
     for assignment in overrides:
@@ -31,6 +34,8 @@ def load(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> 
     findings = Findings(source, dropped, path.parent)
     if model is not None:
         check(model, findings)
+        if programs_here:
+            check_programs(model, findings)
     if model is None or source.problems:
         raise ScenarioError(source.problems)
     model = complete(model, path.parent)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loadgen import settings
 from loadgen.schedule import schedule
 
@@ -300,3 +302,24 @@ def test_requests_of_a_locustfile_that_outlast_the_load_are_unknown(
     sent, finished = check_counts(load, done)
     assert done["unfinished"] == len(sent) == 4
     assert {record["o"] for record in finished.values()} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("\nimport no_such_module\n", ":2: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import json\njson.loads('{')\n", ":2: JSONDecodeError: Expecting property name"),
+        ("def broken(:\n", ": SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("raise ValueError('two\\nlines')\n", ":1: ValueError: two"),
+        ("x = 1\n", ": defines no Locust user"),
+        ("raise SystemExit('no')\n", ": defines no Locust user, or ended Locust by itself"),
+    ],
+)
+def test_a_locustfile_that_cannot_be_loaded_is_told_in_a_line(
+    start_load: Any, tmp_path: Path, text: str, why: str
+) -> None:
+    locustfile = tmp_path / "mine.py"
+    locustfile.write_text(text)
+    load = start_load("http://127.0.0.1:1", locustfile=str(locustfile), requests=[], sources=[{"users": 1}])
+    assert load.wait_for("failed").startswith(f"{locustfile}{why}")
+    assert load.wait() != 0

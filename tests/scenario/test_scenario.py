@@ -221,7 +221,7 @@ def test_a_locality_setting_is_given_or_not_also_once_it_is_resolved(load: Any, 
 
 
 def test_a_locustfile_is_found_beside_the_scenario_and_resolved_to_its_full_path(load: Any, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").touch()
+    (tmp_path / "mine.py").write_text("from locust import HttpUser\nclass Mine(HttpUser): ...\n")
     scenario = load("spec.load.locustfile=mine.py", "spec.load.sources=[{zone: east-a, users: 5}]")
     assert scenario.load.locustfile == (tmp_path / "mine.py").resolve()
     assert scenario.load.requests == ()
