@@ -40,6 +40,8 @@ class _Hit:
     nodes: frozenset[str] = frozenset()
     pods: tuple[tuple[str, str], ...] = ()
     """Pod and node."""
+    by_name: bool = False
+    """Whether it is a pod that was named. Of a service, kills at one moment take different ones."""
     sides: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
     both_ways: bool = False
     """Of the links between the sides."""
@@ -80,7 +82,7 @@ def _hit(
             wanted = named.get(pod, ()) if pod is not None else by_service.get(service or "", ())
             at = [(each.name, topology.place(each.node or "")) for each in wanted]
             victims = [(name, node.name) for name, node in at if zone in (None, node.locality.zone)][:count]
-            return _Hit(position, fault, end_s, pods=tuple(victims))
+            return _Hit(position, fault, end_s, pods=tuple(victims), by_name=pod is not None)
         case LinkFault() as links:
             there, back = map(frozenset, links.sides(topology))
             return _Hit(position, fault, end_s, sides=(there, back), both_ways=links.both_ways)
@@ -92,9 +94,8 @@ def _both(first: _Hit, second: _Hit) -> str | None:
     """What both of them hit, in words; two crashes of one node are no scenario."""
     if first.machine is not None and first.machine == second.machine:
         return f"machine {first.machine}"
-    for pod in second.pods:
-        if pod in first.pods:
-            return f"pod {pod[0]}"
+    if second.by_name and set(second.pods) & set(first.pods):
+        return f"pod {second.pods[0][0]}"
     for crash, other in ((first, second), (second, first)):
         if crash.nodes and other.pods and all(node in crash.nodes for _, node in other.pods):
             return f"pod {other.pods[0][0]} on node {other.pods[0][1]}"
