@@ -16,8 +16,10 @@ from testbed.emulation.kube_proxy import CONNECTIONS_SUFFIX
 from testbed.emulation.reports import Push, Recorded
 from testbed.emulation.sampler import MachineSample
 from testbed.network.links import LinkSample
+from testbed.results.facts import UnreadLines
 from testbed.results.ingest import ingest_outlier_log, ingest_requests
 from testbed.results.ingest_calls import Connections, ingest_access_log
+from testbed.results.lines import IngestCounts, line_count
 from testbed.results.pods import PodIdentity, Pods
 from testbed.results.tables import Clock
 from testbed.results.writer import TableWriter, write_missing_tables
@@ -33,10 +35,11 @@ def record(
     topology: Topology,
     records: ClusterRecords,
     machines: Iterable[MachineSample],
-) -> None:
+) -> tuple[UnreadLines, ...]:
     """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`.
 
-    `clock` is the driver's, which records and samples are in; logs are by `clock_of` the place that wrote them.
+    Returns what of the logs is in no table. `clock` is the driver's, which records and samples are in; logs are by
+    `clock_of` the place that wrote them.
     """
     nodes = {pod.name: pod.node for pod, _ in records.pods if pod.node is not None}
     pods = Pods(identity(pod, started_s, topology, clock) for pod, started_s in records.pods)
@@ -45,6 +48,8 @@ def record(
     _write_links(run_dir, clock, records.links)
     _write_machines(run_dir, clock, machines)
     logs = run_dir / "logs"
+    counts: dict[str, IngestCounts] = {}
+    unknown: dict[str, int] = {}
     with TableWriter(run_dir, "events", "cluster") as events:
         for event in records.events:
             events.append(_event(event, clock))
@@ -52,22 +57,29 @@ def record(
         pod = path.name.removesuffix(OUTLIER_SUFFIX)
         if path.stat().st_size and pod in nodes:
             with TableWriter(run_dir, "events", pod) as events:
-                ingest_outlier_log(path, pod, pods, clock_of(nodes[pod]), events)
+                counts[path.name] = ingest_outlier_log(path, pod, pods, clock_of(nodes[pod]), events)
     for path in sorted(logs.glob(f"*{REQUESTS_SUFFIX}")):
         zone = path.name.removesuffix(REQUESTS_SUFFIX)
         own = TableWriter(run_dir, "events", f"{zone}.locust")  # no pod has a name like this
         with TableWriter(run_dir, "requests", zone) as requests, own:
-            ingest_requests(path, requests, own, clock_of(f"clients/{zone}"), zone)
+            counts[path.name] = ingest_requests(path, requests, own, clock_of(f"clients/{zone}"), zone)
     led = {
         path.name.removesuffix(CONNECTIONS_SUFFIX): Connections(path) for path in logs.glob(f"*{CONNECTIONS_SUFFIX}")
     }
+    for node, connections in led.items():
+        counts[f"{node}{CONNECTIONS_SUFFIX}"] = IngestCounts(unreadable=connections.unreadable)
     for path in sorted(logs.glob(f"*{ACCESS_SUFFIX}")):
         pod = path.name.removesuffix(ACCESS_SUFFIX)
         if pod not in nodes:
-            continue  # the master's machine was lost, and with it who was where
+            # The master's machine was lost, and with it who was where.
+            unknown[path.name] = line_count(path)
+            continue
         with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
-            ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts, led.get(nodes[pod]))
+            counts[path.name] = ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts, led.get(nodes[pod]))
     write_missing_tables(run_dir)
+    unread = [UnreadLines(file, each.unreadable, each.orphans) for file, each in counts.items()]
+    unread += [UnreadLines(file, unknown=lines) for file, lines in unknown.items()]
+    return tuple(each for each in unread if each.lines)
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

@@ -26,7 +26,7 @@ from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
 from testbed.emulation.reports import MachineFolders, Readiness
 from testbed.emulation.vigil import ActorLost, in_short
-from testbed.results.facts import LocustCount, MachineFacts, RunFacts
+from testbed.results.facts import LocustCount, MachineFacts, RunFacts, UnreadLines
 from testbed.results.summary import Summary, summarize
 from testbed.scenario import Scenario
 
@@ -229,8 +229,9 @@ class _Run:
     def _kept(self, fleet: Fleet, injection: Injection, records: ClusterRecords) -> Summary:
         """Everything written down."""
         t0_s = self._course.t0_s
+        unread: tuple[UnreadLines, ...] = ()
         with self._surviving("writing the tables"):
-            record(
+            unread = record(
                 self._run_dir,
                 fleet.driver.table_clock(t0_s),
                 lambda place: fleet.of(place).table_clock(t0_s),
@@ -238,10 +239,12 @@ class _Run:
                 records,
                 fleet.samples(),
             )
-        self._facts(fleet.facts(t0_s), injection).save(self._run_dir)
+        self._facts(fleet.facts(t0_s), injection, unread).save(self._run_dir)
         return summarize(self._run_dir)
 
-    def _facts(self, machine_facts: tuple[MachineFacts, ...], injection: Injection) -> RunFacts:
+    def _facts(
+        self, machine_facts: tuple[MachineFacts, ...], injection: Injection, unread: tuple[UnreadLines, ...]
+    ) -> RunFacts:
         course, scenario = self._course, self._scenario
         return RunFacts(
             name=scenario.name,
@@ -256,6 +259,7 @@ class _Run:
             locust=course.locust,
             killed_proxies=injection.killed_proxies(),
             machines=machine_facts,
+            unread=unread,
             interrupted=course.interrupted,
             broken="; ".join(course.broken) or None,
         )

@@ -79,6 +79,22 @@ class LocustCount:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadLines:
+    """Lines of one raw log that are in no table."""
+
+    file: str
+    unreadable: int = 0
+    orphans: int = 0
+    """Finishes of requests that were never sent."""
+    unknown: int = 0
+    """Lines of a pod that nobody knew."""
+
+    @property
+    def lines(self) -> int:
+        return self.unreadable + self.orphans + self.unknown
+
+
+@dataclass(frozen=True, slots=True)
 class RunFacts:
     """All about a run but its tables. Times are seconds since the load started."""
 
@@ -98,6 +114,8 @@ class RunFacts:
     killed_proxies: tuple[tuple[str, float], ...] = ()
     """Pod and time of every proxy that was killed, by a fault or by its node's crash."""
     machines: tuple[MachineFacts, ...] = ()
+    unread: tuple[UnreadLines, ...] = ()
+    """Of every log that was not read whole."""
     logs_hops: bool = True
     """False where no proxy is in the way of requests, so that no hops can be expected."""
     interrupted: bool = False

@@ -39,14 +39,16 @@ class Connections:
 
     def __init__(self, path: Path) -> None:
         self._led: dict[str, list[tuple[float, Led]]] = {}
-        for lines, _ in blocks(path):
+        self.unreadable = 0
+        for lines, torn in blocks(path):
+            self.unreadable += torn
             for line in lines:
                 try:
                     at_epoch_s = float(line[kube_proxy.CONNECTED])
                     led = self._led.setdefault(line[kube_proxy.CALLER], [])
                     led.append((at_epoch_s, Led(line[kube_proxy.ENDPOINT])))
                 except (KeyError, TypeError, ValueError):
-                    continue  # the last line of a machine that died
+                    self.unreadable += 1
 
     def of(self, caller: str | None, until_epoch_s: float) -> Led | None:
         """The last connection from `caller`, `ip:port`, before that time. A port is used again when it is free."""

@@ -40,6 +40,11 @@ def blocks(path: Path) -> Iterator[tuple[list[Any], int]]:
             yield values, len(lines) - len(values)
 
 
+def line_count(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
 def _parsed(line: bytes) -> list[Any]:
     try:
         return [orjson.loads(line)]

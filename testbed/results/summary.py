@@ -28,6 +28,7 @@ from testbed.results.phases import PhaseStats
 from testbed.results.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
 from testbed.results.strangers import without_strangers
 from testbed.results.undeclared import undeclared
+from testbed.results.unread import unexplained_lines
 from testbed.results.validity import invalid_reasons
 from testbed.results.verdict import check, decide
 from testbed.results.writer import read_table
@@ -61,9 +62,11 @@ def summarize(run_dir: Path) -> Summary:
     events = read_table(run_dir, "events")
     measured = measure(facts, requests, strangers.own, events, pushes)
     unexplained = undeclared(events, facts, list(measured.impacts.values()))
-    complete = completeness(table, hops, read_table(run_dir, "pods"), facts.killed_proxies, facts.unrecorded())
+    pods = read_table(run_dir, "pods")
+    complete = completeness(table, hops, pods, facts.killed_proxies, facts.unrecorded())
+    unread = unexplained_lines(facts, events, pods)
     links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
-    reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained)
+    reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained, unread)
     results = [check(expectation, measured) for expectation in facts.expectations]
     ok, failed = int(requests.ok.sum()), int(requests.failed.sum())
     summary: Summary = {
@@ -100,6 +103,7 @@ def summarize(run_dir: Path) -> Summary:
             "ok_requests_without_hops": complete.without_hops,
             "explained_by_killed_proxies": complete.explained,
         },
+        "unread_lines": {"all": facts.unread, "unexplained": unread},
         "nacks": _nacks(pushes),
         "machines": [_machine(machine) for machine in facts.machines],
         "clock_error_ms": max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,

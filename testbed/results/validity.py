@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from testbed.results.calls import Completeness
 from testbed.results.columns import Floats, Requests, codes, floats
-from testbed.results.facts import RunFacts
+from testbed.results.facts import RunFacts, UnreadLines
 from testbed.results.undeclared import Undeclared
+
+_LOGS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def invalid_reasons(
     machines: pa.Table,
     completeness: Completeness,
     unexplained: Sequence[Undeclared] = (),
+    unread: Sequence[UnreadLines] = (),
     limits: Limits = Limits(),
 ) -> tuple[str, ...]:
     """One line with figures for each reason not to believe the run; none if it is valid. `table` is `requests`'."""
@@ -66,6 +69,7 @@ def invalid_reasons(
         *_cpu(facts, machines, limits),
         *_links(links, limits),
         *_lost_records(facts, table, requests, completeness),
+        *_unread(unread),
         *_clocks(facts, limits),
     )
 
@@ -159,6 +163,22 @@ def _lost_records(facts: RunFacts, table: pa.Table, requests: Requests, complete
             f"lost records: {completeness.lost} ok requests have no hops "
             f"({completeness.explained} more are explained by killed proxies)"
         )
+
+
+def _unread(unread: Sequence[UnreadLines]) -> Iterator[str]:
+    if unread:
+        files = "; ".join(_unread_of(log) for log in unread[:_LOGS_NAMED])
+        more = f"; and {len(unread) - _LOGS_NAMED} more logs" if len(unread) > _LOGS_NAMED else ""
+        yield f"lost records: {sum(log.lines for log in unread)} lines of logs are in no table: {files}{more}"
+
+
+def _unread_of(log: UnreadLines) -> str:
+    kinds = (
+        (log.unreadable, "cannot be read"),
+        (log.orphans, "finish what was never sent"),
+        (log.unknown, "are of a pod that nobody knew"),
+    )
+    return f"{log.file} ({', '.join(f'{lines} {what}' for lines, what in kinds if lines)})"
 
 
 def _clocks(facts: RunFacts, limits: Limits) -> Iterator[str]:

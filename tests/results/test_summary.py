@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 
-from testbed.results.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.facts import AppliedFault, LocustCount, RunFacts, UnreadLines
 from testbed.results.report import render
 from testbed.results.summary import load_summary, summarize
 from testbed.results.verdict import EXIT_CODES
@@ -222,6 +222,22 @@ def test_requests_that_no_client_sent_are_told_and_in_no_figure(run_dir: Path) -
     with console.capture() as printed:
         console.print(render(summary, run_dir))
     assert "100 requests came in that no client of this run sent; no figure counts them" in printed.get()
+
+
+def test_lines_that_ingest_could_not_read_make_a_run_invalid_unless_their_writer_died(run_dir: Path) -> None:
+    pod = {"pod": "web-1", "service": "web", "node": "east-a-1", "zone": "east-a"}
+    with TableWriter(run_dir, "pods", "other") as pods:
+        pods.append(pod)
+    torn = UnreadLines("web-1.access.jsonl", unreadable=1)
+    _change(run_dir, unread=(torn,), faults=(AppliedFault("lose-east-a", 6.0, 6.0, 12.0, victims=("east-a-1",)),))
+    summary = summarize(run_dir)
+    assert (summary["verdict"], summary["unread_lines"]["unexplained"]) == ("passed", [])
+    assert summary["unread_lines"]["all"][0]["unreadable"] == 1
+    _change(run_dir, unread=(torn, UnreadLines("east-b.requests.jsonl", orphans=1)))
+    summary = summarize(run_dir)
+    assert summary["invalid_reasons"] == [
+        "lost records: 1 lines of logs are in no table: east-b.requests.jsonl (1 finish what was never sent)"
+    ]
 
 
 def test_nacks_and_errors_are_shown(run_dir: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from testbed.results.calls import Completeness
 from testbed.results.columns import Requests
-from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts
+from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts, UnreadLines
 from testbed.results.tables import SCHEMAS
 from testbed.results.undeclared import Undeclared
 from testbed.results.validity import invalid_reasons
@@ -37,6 +37,7 @@ def _reasons(
     cpu_percent: list[float] | None = None,
     completeness: Completeness | None = None,
     unexplained: Sequence[Undeclared] = (),
+    unread: Sequence[UnreadLines] = (),
 ) -> tuple[str, ...]:
     rows = [
         {
@@ -60,6 +61,7 @@ def _reasons(
         pa.Table.from_pylist(samples, schema=SCHEMAS["machines"]),
         completeness or Completeness(0, 0),
         unexplained,
+        unread,
     )
 
 
@@ -163,6 +165,16 @@ def test_a_death_of_the_testbeds_own_that_no_fault_declares_is_a_reason_and_othe
         "pod web-1: Envoy ended by signal 9 at 3.00 s, which no fault declares (the kernel does that when memory is "
         "short), and 1 more processes",
     )
+
+
+def test_lines_that_are_in_no_table_are_a_reason_with_their_number_and_their_logs() -> None:
+    logs = [UnreadLines("a.requests.jsonl", 2, 3), UnreadLines("web-1.access.jsonl", unknown=7)]
+    assert _reasons(unread=logs) == (
+        "lost records: 12 lines of logs are in no table: a.requests.jsonl (2 cannot be read, 3 finish what was never "
+        "sent); web-1.access.jsonl (7 are of a pod that nobody knew)",
+    )
+    many = [UnreadLines(f"web-{n}.access.jsonl", 1) for n in range(5)]
+    assert _reasons(unread=many)[0].endswith("web-2.access.jsonl (1 cannot be read); and 2 more logs")
 
 
 def test_a_shortfall_that_chance_explains_is_no_reason() -> None:
