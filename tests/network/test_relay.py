@@ -352,8 +352,9 @@ def test_a_service_that_leads_nowhere_resets(world: Start) -> None:
 
 def test_a_service_takes_the_link_of_the_place_that_it_leads_to(world: Start) -> None:
     w = world(LinkQuality(delay_s=0.02))
-    client = w.dial(service_of(w, lambda caller: ("b", w.target)))
+    address = service_of(w, lambda caller: ("b", w.target))
     started_s = monotonic()
+    client = w.dial(address)
     client.sendall(b"x")
     server = w.accept()
     assert monotonic() - started_s >= 0.019
