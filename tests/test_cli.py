@@ -63,6 +63,6 @@ def test_a_program_that_is_not_here_is_bad_input_unless_pods_run_elsewhere(
     missing = ("--set", "spec.services.web.workload={command: [no-such-program]}")
     result = invoke(command, SMALL, *missing)
     assert result.exit_code == EXIT_BAD_INPUT
-    assert "there is no program 'no-such-program' on this machine" in result.stderr
+    assert "there is no program 'no-such-program' in PATH on this machine" in result.stderr
     assert list(tmp_path.iterdir()) == []
     assert invoke("check", SMALL, *missing, "--address", "auto").exit_code == 0

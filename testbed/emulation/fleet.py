@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ray.exceptions import RayActorError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from testbed.control.objects import CommandWorkload
 from testbed.control.placement import Hosting, Placement, hosting_for, place
 from testbed.emulation.actors import in_process, start_actor
 from testbed.emulation.machine import Collected, Machine, Versions
@@ -128,6 +129,7 @@ class Fleet:
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(_close, members)
             members += await _introduced(survey.machines, folders)
+            await _in_time(_look_for_programs(scenario, members, placement))
             octet = await _in_time(_reserved_block(members))
             network: NetworkBackend = LoopbackNetwork(octet, places)
             probe = None
@@ -360,6 +362,23 @@ async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -
     if problems:
         raise FleetUnfit("\n".join(problems))
     return members
+
+
+async def _look_for_programs(scenario: Scenario, members: Sequence[Member], placement: Placement) -> None:
+    """Raises FleetUnfit where a machine lacks the program of a pod that may come to one of its nodes."""
+    problems: list[str] = []
+    for deployment in scenario.cluster.deployments:
+        template = deployment.template
+        if isinstance(template.workload, CommandWorkload):
+            nodes = [n.name for n in scenario.topology.nodes if not template.zones or n.locality.zone in template.zones]
+            machines = {placement[node] for node in nodes}
+            asked = (template.workload.command[0], dict(template.workload.env).get("PATH"))
+            for member in (member for member in members if member.name in machines):
+                reason = await member.host.ask("why_not_startable", *asked)
+                if reason is not None:
+                    problems.append(f"machine {member.name} cannot run service {deployment.name}: {reason}")
+    if problems:
+        raise FleetUnfit("\n".join(problems))
 
 
 async def _reserved_block(members: Sequence[Member]) -> int:

@@ -26,6 +26,7 @@ from testbed.emulation.vigil import Attended
 from testbed.emulation.worker_setup import leave_out_unused_packages
 from testbed.network.ingress import Ingress
 from testbed.network.loopback import LoopbackBlock
+from testbed.scenario.executables import why_not_startable
 
 leave_out_unused_packages()
 
@@ -106,6 +107,10 @@ class Machine(Attended):
         """Let the run's other machines in, to the places that live here. Raises OSError."""
         self._ingress = Ingress(token, networks)
         return self._ingress.start(ip)
+
+    async def why_not_startable(self, program: str, search_path: str | None) -> str | None:
+        """Why a program cannot be started on this machine, if so."""
+        return why_not_startable(program, search_path)
 
     async def put(self, name: str, content: bytes) -> Path:
         """Keep a file for the processes of this machine."""

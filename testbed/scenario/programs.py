@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 from testbed.scenario.cluster_models import ProbeModel, ServiceModel
+from testbed.scenario.executables import why_not_startable
 from testbed.scenario.findings import Findings
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.problems import Path
@@ -23,16 +21,6 @@ def check_programs(model: ScenarioModel, findings: Findings) -> None:
 
 
 def _check_program(here: Path, command: list[str], service: ServiceModel, findings: Findings) -> None:
-    program = command[0]
-    search = service.workload.env.get("PATH", os.environ.get("PATH", os.defpath))
-    if "$(" in program or "$(" in search:
-        return  # known in the pod only
-    if shutil.which(program, path=search) is not None:
-        return
-    if "/" not in program:
-        reason = f"there is no program {program!r} on this machine (PATH is searched)"
-    elif os.path.exists(program):
-        reason = f"{program!r} is no program that can be executed"
-    else:
-        reason = f"there is no file {program!r} on this machine"
-    findings.report((*here, 0), reason)
+    reason = why_not_startable(command[0], service.workload.env.get("PATH"))
+    if reason is not None:
+        findings.report((*here, 0), f"{reason} on this machine")

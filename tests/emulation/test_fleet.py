@@ -211,6 +211,26 @@ async def test_a_fault_on_a_machine_that_is_not_there_is_told_before_anything_st
             pass
 
 
+MINE = "spec.services.web={zones: [east-a, east-b], replicas: 2, workload: {command: [mine]}}"
+
+
+async def test_a_program_that_a_machine_lacks_is_told_before_anything_starts(world: World) -> None:
+    with pytest.raises(FleetUnfit) as caught:
+        async with world.fleet(cluster=load_scenario(SCENARIO, [MINE]).cluster):
+            pass
+    assert str(caught.value).splitlines() == [
+        f"machine {machine} cannot run service web: there is no program 'mine' in PATH" for machine in ("m2", "m3")
+    ]
+
+
+async def test_a_program_is_looked_for_where_its_pods_do(world: World, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("#!/bin/sh\n")
+    (tmp_path / "mine").chmod(0o755)
+    cluster = load_scenario(SCENARIO, [MINE, f"spec.services.web.workload.env.PATH='{tmp_path}'"]).cluster
+    async with world.fleet(cluster=cluster) as fleet:
+        assert fleet.members
+
+
 async def test_a_power_off_command_that_never_ends_is_no_obstacle(world: World) -> None:
     async with world.fleet() as fleet:
         loop = asyncio.get_running_loop()

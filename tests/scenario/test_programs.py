@@ -23,10 +23,10 @@ def problems(*overrides: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("no-such-program", "there is no program 'no-such-program' on this machine (PATH is searched)"),
+        ("no-such-program", "there is no program 'no-such-program' in PATH on this machine"),
         ("/no/such/file", "there is no file '/no/such/file' on this machine"),
-        ("/etc/passwd", "'/etc/passwd' is no program that can be executed"),
-        ("/tmp", "'/tmp' is no program that can be executed"),
+        ("/etc/passwd", "'/etc/passwd' cannot be executed on this machine"),
+        ("/tmp", "'/tmp' cannot be executed on this machine"),
     ],
 )
 def test_a_program_that_cannot_be_started_here_is_reported(program: str, message: str) -> None:
