@@ -12,7 +12,7 @@ from testbed.scenario.models import ScenarioModel
 from testbed.scenario.policies import RETRY_CONDITIONS, retry_terms
 from testbed.scenario.problems import Path
 from testbed.scenario.traffic_models import DistributeModel, LocalityLbModel, PolicyModel
-from testbed.scenario.validation import nearest
+from testbed.scenario.wording import nearest
 
 _NOT_HTTP = {
     25: "SMTP",

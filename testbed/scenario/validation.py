@@ -18,9 +18,7 @@ from pydantic_core import ErrorDetails
 from testbed.scenario.models import ScenarioModel
 from testbed.scenario.problems import Path
 from testbed.scenario.source import Source
-from testbed.scenario.wording import choice, in_words, nearest
-
-__all__ = ["Dropped", "nearest", "validate"]
+from testbed.scenario.wording import choice, in_words
 
 
 class Dropped:
