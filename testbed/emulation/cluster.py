@@ -135,25 +135,50 @@ class EmulatedCluster:
         """What ended or went wrong, if something did, without which the cluster is not what it should be."""
         return "; ".join(dict.fromkeys(self._failures)) or None
 
-    async def bring_up(self, show: Callable[[Readiness], None]) -> None:
-        """Boot everything and wait until every pod is ready. Raises BringUpFailed after the scenario's deadline."""
+    async def bring_up(self, show: Callable[[str], None]) -> None:
+        """Boot everything and wait until every pod is ready; `show` is told again and again how far that is.
+
+        Raises BringUpFailed after the scenario's deadline, and at once when something is lost.
+        """
         deadline_s = time.monotonic() + self._scenario.ready_timeout_s
+        booting = asyncio.create_task(self._boot())
+        readiness: Readiness | None = None
+        try:
+            while True:
+                if booting.done():
+                    booting.result()
+                    readiness = await self._master.ask("readiness")
+                    if readiness.ready >= readiness.total and not readiness.waiting_for:
+                        return
+                show(self._how_far(readiness))
+                if self._fleet.lost:
+                    raise BringUpFailed(f"machine {self._fleet.lost[0].name} was lost while the cluster came up")
+                if self.failure is not None:
+                    raise BringUpFailed(self.failure)
+                if time.monotonic() > deadline_s:
+                    raise BringUpFailed(await self._why_not_ready(readiness))
+                await asyncio.sleep(READINESS_POLL_S)
+        finally:
+            booting.cancel()
+
+    async def _boot(self) -> None:
         agents = {node: agent.actor for node, agent in self._agents.items()}
         clients = [generator.actor for generator in self._load_generators.values()]
         await self._master.ask("connect", agents, clients, self._clock_offsets_s())
         await self._all("boot", [*self._agents.values(), *self._load_generators.values()])
-        while True:
-            readiness: Readiness = await self._master.ask("readiness")
-            show(readiness)
-            if readiness.ready >= readiness.total and not readiness.waiting_for:
-                return
-            if self._fleet.lost:
-                raise BringUpFailed(f"machine {self._fleet.lost[0].name} was lost while the cluster came up")
-            if self.failure is not None:
-                raise BringUpFailed(self.failure)
-            if time.monotonic() > deadline_s:
-                raise BringUpFailed(await self._why_not_ready(readiness))
-            await asyncio.sleep(READINESS_POLL_S)
+
+    @property
+    def _residents(self) -> list[Resident]:
+        return [self._master, *self._agents.values(), *self._load_generators.values()]
+
+    def _how_far(self, readiness: Readiness | None) -> str:
+        if readiness is None:
+            residents = self._residents
+            answering = sum(resident.has_answered for resident in residents)
+            return f"{answering} of {len(residents)} master, node agents and load generators are up"
+        started, ready, total = min(readiness.started, readiness.total), readiness.ready, readiness.total
+        waiting = f"; waiting for {readiness.waiting_for[0]}" if readiness.waiting_for else ""
+        return f"{started} of {total} pods started, {ready} ready{waiting}"
 
     def _clock_offsets_s(self) -> dict[str, float]:
         """The clock of each node's machine minus the master's."""
@@ -199,8 +224,7 @@ class EmulatedCluster:
 
     async def collect(self) -> None:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
-        residents = [self._master, *self._agents.values(), *self._load_generators.values()]
-        for resident, (events, links) in await self._all("records", residents):
+        for resident, (events, links) in await self._all("records", self._residents):
             self._events += [(resident.machine, event) for event in events]
             self._links += [(resident.machine, sample) for sample in links]
         for _, pods in await self._all("pods_ever", [self._master]):
@@ -268,8 +292,7 @@ class EmulatedCluster:
             raise LoadGeneratorFailed(why)
 
     async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
-        residents = [self._master, *self._agents.values(), *self._load_generators.values()]
-        times = await asyncio.gather(*(self._at(each, method, due_s, action) for each in residents))
+        times = await asyncio.gather(*(self._at(each, method, due_s, action) for each in self._residents))
         return Effect(max((at_s for at_s in times if at_s is not None), default=due_s))
 
     @staticmethod
@@ -308,15 +331,18 @@ class EmulatedCluster:
         self._doomed.update(pod.name for pod, _ in victims)
         return victims
 
-    async def _why_not_ready(self, readiness: Readiness) -> str:
+    async def _why_not_ready(self, readiness: Readiness | None) -> str:
         """What is missing, and the last words of the processes that ended."""
+        within = f"after {self._scenario.ready_timeout_s:g} s (spec.controlPlane.readyTimeout)"
+        if readiness is None:
+            missing = [resident.title for resident in self._residents if not resident.has_answered]
+            return "\n  ".join([f"the cluster was not up {within}. Still waiting for:", *missing])
         records = await self.records()
         last_lines = {
             event.object: event.details["last_lines"] for event in records.events if event.reason == "ProcessExited"
         }
         lines = [
-            f"{readiness.ready} of {readiness.total} pods were ready after {self._scenario.ready_timeout_s:g} s "
-            "(spec.controlPlane.readyTimeout). Still waiting for:",
+            f"{readiness.ready} of {readiness.total} pods were ready {within}. Still waiting for:",
             *readiness.waiting_for,
             *(f"last lines of {pod}: {words}" for pod, words in last_lines.items() if words),
         ]

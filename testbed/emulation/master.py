@@ -135,7 +135,8 @@ class Master(Attended):
     async def readiness(self) -> Readiness:
         pods, wanted = self._plane.pods(), self._plane.store.list(Deployment)
         total = sum(deployment.replicas for deployment in wanted)
-        return Readiness(sum(pod.ready for pod in pods), total, tuple(self._plane.not_ready()))
+        ready, waiting_for = sum(pod.ready for pod in pods), tuple(self._plane.not_ready())
+        return Readiness(len(self._started), ready, total, waiting_for)
 
     async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""

@@ -78,8 +78,9 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How far the bring-up is: pods ready of all, and for each that is not, why."""
+    """How far the bring-up is: pods started and ready of all, and for each that is not ready, why."""
 
+    started: int
     ready: int
     total: int
     waiting_for: tuple[str, ...]

@@ -24,7 +24,7 @@ from testbed.emulation.load_generator import LoadProgress
 from testbed.emulation.member import MachineLost
 from testbed.emulation.ray_session import ray_session
 from testbed.emulation.recording import record
-from testbed.emulation.reports import MachineFolders, Readiness
+from testbed.emulation.reports import MachineFolders
 from testbed.emulation.vigil import ActorLost, in_short
 from testbed.results.facts import LocustCount, MachineFacts, RunFacts, UnreadLines
 from testbed.results.summary import Summary, summarize
@@ -44,7 +44,9 @@ class Observer(Protocol):
 
     def stage(self, text: str) -> None: ...
 
-    def readiness(self, readiness: Readiness) -> None: ...
+    def doing(self, text: str) -> None:
+        """How far the stage is that was named last; often, and in its own words."""
+        ...
 
     def fault(self, t_s: float, name: str, what: str) -> None: ...
 
@@ -90,6 +92,7 @@ def run(
     janitor = Janitor()
     with contextlib.ExitStack() as ending:
         ending.callback(janitor.dismiss)
+        observer.stage("starting Ray" if address is None else f"connecting to Ray at {address}")
         ending.enter_context(_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
         waiting_since_s = time.monotonic()
         found = joined_machines(at_least, observer.stage)
@@ -156,7 +159,7 @@ class _Run:
             f"({scenario.profile} profile, seed {scenario.seed}; pods {hosts})"
         )
         cluster = EmulatedCluster(scenario, fleet, hosting)
-        await self._unless_interrupted(cluster.bring_up(self._observer.readiness))
+        await self._unless_interrupted(cluster.bring_up(self._observer.doing))
         course.ready_s = time.monotonic() - self._started_s
         self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")
         await self._unless_interrupted(cluster.prepare_load())
