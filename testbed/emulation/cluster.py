@@ -12,7 +12,13 @@ from typing import Any
 from testbed.control.objects import Pod as PodObject
 from testbed.control.placement import Hosting
 from testbed.emulation.fleet import Fleet
-from testbed.emulation.load_generator import LoadGenerator, LoadGeneratorFailed, LoadProgress
+from testbed.emulation.load_generator import (
+    DRAIN_MARGIN_S,
+    STARTUP_DEADLINE_S,
+    LoadGenerator,
+    LoadGeneratorFailed,
+    LoadProgress,
+)
 from testbed.emulation.master import Master
 from testbed.emulation.member import MachineLost, Member, Resident
 from testbed.emulation.node_agent import NodeAgent
@@ -31,6 +37,8 @@ from testbed.network.links import LinkSample
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
+ENDS_WITHIN_S = 120.0
+"""Every process is killed two seconds after it was asked to end, but dozens of them share the cores for that."""
 
 
 class BringUpFailed(Exception):
@@ -220,7 +228,8 @@ class EmulatedCluster:
         return {zones[id(generator)]: figures for generator, figures in progress}
 
     async def stop_load(self) -> None:
-        await self._all("stop", self._load_generators.values())
+        within_s = self._scenario.load.timeout_s + 2 * DRAIN_MARGIN_S
+        await self._all("stop", self._load_generators.values(), within_s=within_s)
 
     async def collect(self) -> None:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
@@ -252,7 +261,8 @@ class EmulatedCluster:
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
-        await self._all("shut_down", [*self._agents.values(), *self._load_generators.values()])
+        residents = [*self._agents.values(), *self._load_generators.values()]
+        await self._all("shut_down", residents, within_s=ENDS_WITHIN_S)
 
     async def _carry_out(self, action: Action, due_s: float) -> Effect:
         match action:
@@ -287,7 +297,8 @@ class EmulatedCluster:
         machine, locustfile = generator.machine, self._scenario.load.locustfile
         if locustfile is not None and not machine.here:
             locustfile = await machine.host.ask("put", locustfile.name, locustfile.read_bytes())
-        why: str | None = await generator.ask("prepare", locustfile)
+        within_s = STARTUP_DEADLINE_S + DRAIN_MARGIN_S
+        why: str | None = await generator.ask("prepare", locustfile, within_s=within_s)
         if why is not None:
             raise LoadGeneratorFailed(why)
 
@@ -348,10 +359,13 @@ class EmulatedCluster:
         ]
         return "\n  ".join(lines)
 
-    async def _all(self, method: str, residents: Iterable[Resident], *arguments: object) -> list[tuple[Resident, Any]]:
+    async def _all(
+        self, method: str, residents: Iterable[Resident], *arguments: object, within_s: float | None = None
+    ) -> list[tuple[Resident, Any]]:
         """Answers of all that are there and stay there; an actor that is lost is the cluster's `failure`."""
         asked = list(residents)
-        answers = await asyncio.gather(*(each.ask(method, *arguments) for each in asked), return_exceptions=True)
+        questions = (each.ask(method, *arguments, within_s=within_s) for each in asked)
+        answers = await asyncio.gather(*questions, return_exceptions=True)
         heard = []
         for resident, answer in zip(asked, answers, strict=True):
             match answer:
