@@ -6,6 +6,7 @@ run or none at all, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -122,6 +123,7 @@ def _run(
         prepare()
     from testbed.control.placement import PlacementImpossible
     from testbed.emulation.cluster import BringUpFailed
+    from testbed.emulation.disk import DiskFull, RunDisk
     from testbed.emulation.fleet import FleetUnfit
     from testbed.emulation.load_generator import LoadGeneratorFailed
     from testbed.emulation.member import MachineLost
@@ -136,6 +138,9 @@ def _run(
 
     run_dir = _new_run_dir(out, scenario.name)
     console = _console()
+    shortage = RunDisk(run_dir, scenario).shortage()
+    if shortage is not None and not quiet:
+        print(shortage, file=sys.stderr)
     try:
         if quiet or as_json:
             summary = carry_out(scenario, run_dir, NoProgress(), interrupts, address, machines, hosting)
@@ -149,12 +154,18 @@ def _run(
         shutil.rmtree(run_dir)
         ours = isinstance(refusal, AddressesExhausted) or (isinstance(refusal, RayUnreachable) and address is None)
         _fail(str(refusal), EXIT_INVALID if ours else EXIT_BAD_INPUT)
+    except DiskFull as failure:
+        began = any(run_dir.glob("logs/*.requests.jsonl"))
+        if not began:
+            shutil.rmtree(run_dir)
+        kept = f"What could be kept: {run_dir}" if began else "Nothing was measured."
+        _fail(f"{failure}\n{kept}", EXIT_INVALID)
     except (BringUpFailed, LoadGeneratorFailed, MachineLost, ActorLost) as failure:
         _fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     except Exception as defect:
         # Exit code 1 says that an expectation does not hold: about that nothing is known.
         log = run_dir / "logs" / DEFECTS
-        with log.open("a") as file:
+        with contextlib.suppress(OSError), log.open("a") as file:
             traceback.print_exception(defect, file=file)
         _fail(f"testbed itself failed, please report it: {in_short(defect)}\nTraceback: {log}", EXIT_INVALID)
     if as_json:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 import orjson
@@ -28,6 +30,14 @@ REQUESTS_SUFFIX = ".requests.jsonl"
 OUTLIER_SUFFIX = ".outlier.jsonl"
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What of the logs is in no table, and the parts of tables for which the disk had no room."""
+
+    unread: tuple[UnreadLines, ...]
+    lost: tuple[str, ...]
+
+
 def record(
     run_dir: Path,
     clock: Clock,
@@ -35,34 +45,40 @@ def record(
     topology: Topology,
     records: ClusterRecords,
     machines: Iterable[MachineSample],
-) -> tuple[UnreadLines, ...]:
+) -> Written:
     """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`.
 
-    Returns what of the logs is in no table. `clock` is the driver's, which records and samples are in; logs are by
-    `clock_of` the place that wrote them.
+    `clock` is the driver's, which records and samples are in; logs are by `clock_of` the place that wrote them.
     """
     nodes = {pod.name: pod.node for pod, _ in records.pods if pod.node is not None}
     pods = Pods(identity(pod, started_s, topology, clock) for pod, started_s in records.pods)
-    _write_pods(run_dir, pods)
-    _write_pushes(run_dir, clock, records.pushes)
-    _write_links(run_dir, clock, records.links)
-    _write_machines(run_dir, clock, machines)
+    room = _Room()
     logs = run_dir / "logs"
     counts: dict[str, IngestCounts] = {}
     unknown: dict[str, int] = {}
-    with TableWriter(run_dir, "events", "cluster") as events:
+    # What a report cannot do without comes first.
+    for path in sorted(logs.glob(f"*{REQUESTS_SUFFIX}")):
+        zone = path.name.removesuffix(REQUESTS_SUFFIX)
+        with room.for_("requests", zone):
+            own = TableWriter(run_dir, "events", f"{zone}.locust")  # no pod has a name like this
+            with TableWriter(run_dir, "requests", zone) as requests, own:
+                counts[path.name] = ingest_requests(path, requests, own, clock_of(f"clients/{zone}"), zone)
+    with room.for_("events", "the cluster"), TableWriter(run_dir, "events", "cluster") as events:
         for event in records.events:
             events.append(_event(event, clock))
+    with room.for_("pods", "the cluster"):
+        _write_pods(run_dir, pods)
+    with room.for_("pushes", "the cluster"):
+        _write_pushes(run_dir, clock, records.pushes)
+    with room.for_("links", "the cluster"):
+        _write_links(run_dir, clock, records.links)
+    with room.for_("machines", "the cluster"):
+        _write_machines(run_dir, clock, machines)
     for path in sorted(logs.glob(f"*{OUTLIER_SUFFIX}")):
         pod = path.name.removesuffix(OUTLIER_SUFFIX)
         if path.stat().st_size and pod in nodes:
-            with TableWriter(run_dir, "events", pod) as events:
+            with room.for_("events", pod), TableWriter(run_dir, "events", pod) as events:
                 counts[path.name] = ingest_outlier_log(path, pod, pods, clock_of(nodes[pod]), events)
-    for path in sorted(logs.glob(f"*{REQUESTS_SUFFIX}")):
-        zone = path.name.removesuffix(REQUESTS_SUFFIX)
-        own = TableWriter(run_dir, "events", f"{zone}.locust")  # no pod has a name like this
-        with TableWriter(run_dir, "requests", zone) as requests, own:
-            counts[path.name] = ingest_requests(path, requests, own, clock_of(f"clients/{zone}"), zone)
     led = {
         path.name.removesuffix(CONNECTIONS_SUFFIX): Connections(path) for path in logs.glob(f"*{CONNECTIONS_SUFFIX}")
     }
@@ -74,12 +90,33 @@ def record(
             # The master's machine was lost, and with it who was where.
             unknown[path.name] = line_count(path)
             continue
-        with TableWriter(run_dir, "hops", pod) as hops, TableWriter(run_dir, "attempts", pod) as attempts:
+        with (
+            room.for_("hops and attempts", pod),
+            TableWriter(run_dir, "hops", pod) as hops,
+            TableWriter(run_dir, "attempts", pod) as attempts,
+        ):
             counts[path.name] = ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts, led.get(nodes[pod]))
-    write_missing_tables(run_dir)
+    with room.for_("all tables", "nobody"):
+        write_missing_tables(run_dir)
     unread = [UnreadLines(file, each.unreadable, each.orphans) for file, each in counts.items()]
     unread += [UnreadLines(file, unknown=lines) for file, lines in unknown.items()]
-    return tuple(each for each in unread if each.lines)
+    return Written(tuple(each for each in unread if each.lines), tuple(room.lost))
+
+
+class _Room:
+    """Room on the disk for one file after the other: where it is short, the file is lost, and the others are not."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+
+    @contextlib.contextmanager
+    def for_(self, table: str, writer: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT):
+                raise
+            self.lost.append(f"{table} of {writer}")
 
 
 def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> PodIdentity:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from testbed.control.placement import Hosting, hosting_for
 from testbed.emulation.cluster import ClusterRecords, EmulatedCluster
+from testbed.emulation.disk import DiskFull, RunDisk
 from testbed.emulation.fleet import Fleet, Survey, joined_machines, survey
 from testbed.emulation.injection import Injection
 from testbed.emulation.interrupts import Interrupts
@@ -83,9 +84,12 @@ def run(
     Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
     Without a `hosting` the number of pods a machine decides.
     Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, ActorLost, AddressesExhausted,
-    LoadGeneratorFailed or RunInterrupted where there was nothing to measure.
+    LoadGeneratorFailed, DiskFull or RunInterrupted where there was nothing to measure, and DiskFull also where what was
+    measured cannot be analysed for it.
     """
     started_s = time.monotonic()
+    disk = RunDisk(run_dir, scenario)
+    disk.require_room()
     (run_dir / "scenario.yaml").write_text(scenario.resolved_yaml())
     log_dir = run_dir / "logs"
     log_dir.mkdir()
@@ -99,7 +103,8 @@ def run(
         started_s += time.monotonic() - waiting_since_s
         surveyed = survey(scenario, found, hosting)
         folders = MachineFolders(log_dir, janitor.folder, janitor.run_id)
-        summary = asyncio.run(_Run(scenario, run_dir, observer, interrupts, started_s).carry_out(surveyed, folders))
+        course = _Run(scenario, run_dir, disk, observer, interrupts, started_s)
+        summary = asyncio.run(course.carry_out(surveyed, folders))
         # All is kept by now: an interrupt has nothing left to interrupt.
         ending.enter_context(interrupts.heard_by(lambda: None))
         return summary
@@ -132,10 +137,17 @@ def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
 
 class _Run:
     def __init__(
-        self, scenario: Scenario, run_dir: Path, observer: Observer, interrupts: Interrupts, started_s: float
+        self,
+        scenario: Scenario,
+        run_dir: Path,
+        disk: RunDisk,
+        observer: Observer,
+        interrupts: Interrupts,
+        started_s: float,
     ) -> None:
         self._scenario = scenario
         self._run_dir = run_dir
+        self._disk = disk
         self._observer = observer
         self._interrupts = interrupts
         self._course = _Course()
@@ -159,7 +171,7 @@ class _Run:
             f"({scenario.profile} profile, seed {scenario.seed}; pods {hosts})"
         )
         cluster = EmulatedCluster(scenario, fleet, hosting)
-        await self._unless_interrupted(cluster.bring_up(self._observer.doing))
+        await self._unless_interrupted(self._brought_up(cluster))
         course.ready_s = time.monotonic() - self._started_s
         self._observer.stage(f"ready after {course.ready_s:.1f} s; starting Locust")
         await self._unless_interrupted(cluster.prepare_load())
@@ -167,6 +179,13 @@ class _Run:
         injection = await self._load(fleet, cluster)
         records = await self._brought_home(fleet, cluster)
         return self._kept(fleet, injection, records)
+
+    async def _brought_up(self, cluster: EmulatedCluster) -> None:
+        def show(how_far: str) -> None:
+            self._disk.require_room()
+            self._observer.doing(how_far)
+
+        await cluster.bring_up(show)
 
     async def _load(self, fleet: Fleet, cluster: EmulatedCluster) -> Injection:
         """Send load and carry out the faults until the end, an interrupt, or something that breaks the run."""
@@ -195,6 +214,7 @@ class _Run:
             await asyncio.sleep(POLL_S)
             progress = await cluster.load_progress()
             await cluster.collect()
+            self._disk.require_room()
             t_s = time.monotonic() - course.t0_s
             self._observer.load(t_s, load.duration_s, progress)
             if errors := [each.error for each in progress.values() if each.error is not None]:
@@ -234,7 +254,7 @@ class _Run:
         t0_s = self._course.t0_s
         unread: tuple[UnreadLines, ...] = ()
         with self._surviving("writing the tables"):
-            unread = record(
+            written = record(
                 self._run_dir,
                 fleet.driver.table_clock(t0_s),
                 lambda place: fleet.of(place).table_clock(t0_s),
@@ -242,8 +262,12 @@ class _Run:
                 records,
                 fleet.samples(),
             )
-        self._facts(fleet.facts(t0_s), injection, unread).save(self._run_dir)
-        return summarize(self._run_dir)
+            unread = written.unread
+            if written.lost:
+                self._break(f"{self._disk.name} is full; lost: {', '.join(written.lost)}")
+        with self._disk.blamed("the facts and the summary of the run, which take the report with them"):
+            self._facts(fleet.facts(t0_s), injection, unread).save(self._run_dir)
+            return summarize(self._run_dir)
 
     def _facts(
         self, machine_facts: tuple[MachineFacts, ...], injection: Injection, unread: tuple[UnreadLines, ...]
@@ -272,10 +296,10 @@ class _Run:
         """Whatever goes wrong in the block makes the run invalid, and takes nothing with it that was measured."""
         try:
             yield
-        except (MachineLost, ActorLost) as failure:
+        except (MachineLost, ActorLost, DiskFull) as failure:
             self._break(str(failure))
         except Exception as defect:
-            with (self._run_dir / "logs" / DEFECTS).open("a") as log:
+            with contextlib.suppress(OSError), (self._run_dir / "logs" / DEFECTS).open("a") as log:
                 traceback.print_exception(defect, file=log)
             self._break(f"{doing} failed: {in_short(defect)}")
 

@@ -6,6 +6,7 @@ never leaves half a one. Schemas are `tables`'.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,13 +66,23 @@ class TableWriter:
             self._flush()
 
     def close(self) -> None:
-        """Complete the file and give it its name. Closing twice does nothing."""
+        """Complete the file and give it its name. Closing twice does nothing.
+
+        Raises OSError if the disk has no room for it; then nothing is left of it.
+        """
         if self._closed:
             return
-        self._flush()
-        self._file.close()
-        self._open_path.rename(self.path)
         self._closed = True
+        try:
+            self._flush()
+            self._file.close()
+            self._open_path.rename(self.path)
+        except OSError:
+            self._file.is_open = False
+            with contextlib.suppress(OSError):
+                self._file.file_handle.close()
+            self._open_path.unlink(missing_ok=True)
+            raise
 
     def __enter__(self) -> Self:
         return self
