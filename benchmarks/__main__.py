@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bring_up, link_latency, push, throughput
+from benchmarks import bring_up, density, link_latency, push, throughput
 from benchmarks.row import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "throughput": throughput.measure,
     "bring-up": bring_up.measure,
+    "density": density.measure,
     "link-latency": link_latency.measure,
     "push": push.measure,
 }

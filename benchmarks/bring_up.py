@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +63,8 @@ def _bare_actors_s(count: int) -> float:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        # Else Ray writes one into the home, for all to read.
+        env={**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -1,0 +1,151 @@
+"""As many bare Envoys, built-in workloads and Ray actors as a cluster needs, and nothing that connects them.
+
+Run as a program it prints one line of JSON when all of them are up, and another with what they take at rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import psutil
+import ray
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from testbed.control.objects import BuiltinWorkload, SocketAddress
+from testbed.emulation import envoy
+from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings
+from testbed.emulation.probes import http_status
+from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+
+AT_REST_S = 10.0
+PODS_A_PLACE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class BareParts:
+    """`cpu_percent` of one core, as the mean of `AT_REST_S`; memory above what the machine used before."""
+
+    ready_s: float
+    cpu_percent: float
+    memory_bytes: int
+
+
+def measure(envoys: int, workloads: int, actors: int) -> BareParts:
+    """Start so many of each at once in a process of its own, and end them again."""
+    numbers = [str(number) for number in (envoys, workloads, actors)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bare_parts", *numbers],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+        check=True,
+        timeout=300,
+    )
+    return BareParts(**orjson.loads(done.stdout))
+
+
+class _Bare:
+    def ping(self) -> None: ...
+
+
+def main() -> None:
+    envoys, workloads, actors = map(int, sys.argv[1:])
+    used_bytes = psutil.virtual_memory().used
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-bare-")))
+        block = stack.enter_context(LoopbackBlock.reserve())
+        count = max(envoys, workloads)
+        places = [f"place-{number}" for number in range(count // PODS_A_PLACE + 1)]
+        network = LoopbackNetwork(block.second_octet, places)
+        addresses = [network.allocate_pod(places[number // PODS_A_PLACE], 8080) for number in range(count)]
+        # As the testbed counts its own: from when everything is imported.
+        started_s = time.monotonic()
+        for number in range(envoys):
+            _start(stack, _envoy(folder / f"{number}.json", addresses[number].inbound))
+        for number in range(workloads):
+            app = addresses[number].app
+            settings = WorkloadSettings(app.ip, app.port, addresses[number].outbound, BuiltinWorkload(), seed=number)
+            command = [sys.executable, "-m", "testbed.emulation.workload"]
+            _start(stack, command, {SETTINGS_VARIABLE: settings.to_json()})
+        ray.init(
+            num_cpus=actors,
+            object_store_memory=256 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
+        )
+        stack.callback(ray.shutdown)
+        bare = ray.remote(num_cpus=0)(_Bare)
+        handles = [bare.remote() for _ in range(actors)]
+        ray.get([handle.ping.remote() for handle in handles])
+        for address in addresses[:envoys]:
+            _await_answer(address.inbound)
+        for address in addresses[:workloads]:
+            _await_answer(address.app)
+        ready_s = time.monotonic() - started_s
+        psutil.cpu_percent()
+        time.sleep(AT_REST_S)
+        cpu_percent = psutil.cpu_percent() * (psutil.cpu_count() or 1)
+        memory_bytes = psutil.virtual_memory().used - used_bytes
+        sys.stdout.buffer.write(
+            orjson.dumps({"ready_s": ready_s, "cpu_percent": cpu_percent, "memory_bytes": memory_bytes}) + b"\n"
+        )
+
+
+def _start(stack: contextlib.ExitStack, command: list[str], env: dict[str, str] | None = None) -> None:
+    process = subprocess.Popen(
+        command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+
+
+def _envoy(path: Path, address: SocketAddress) -> list[str]:
+    """A proxy with one listener that answers by itself."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bare",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}],
+                }
+            ]
+        },
+        "http_filters": [
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
+        ],
+    }
+    listener = {
+        "name": "bare",
+        "address": {"socket_address": {"address": address.ip, "port_value": address.port}},
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+    path.write_bytes(orjson.dumps({"static_resources": {"listeners": [listener]}}))
+    return envoy.arguments(path, log_level="error")
+
+
+@retry(retry=retry_if_exception_type(OSError), stop=stop_after_delay(120), wait=wait_fixed(0.05))
+def _await_answer(address: SocketAddress) -> None:
+    asyncio.run(http_status(address, "/healthz", timeout_s=1.0))
+
+
+if __name__ == "__main__":
+    main()
