@@ -133,7 +133,7 @@ def _run(
     from testbed.emulation.vigil import ActorLost, in_short
     from testbed.network.backend import AddressesExhausted
     from testbed.progress import LiveProgress, NoProgress
-    from testbed.results.report import render as render_report
+    from testbed.results.report import show
     from testbed.results.verdict import EXIT_CODES
 
     run_dir = _new_run_dir(out, scenario.name)
@@ -171,7 +171,7 @@ def _run(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        console.print(render_report(summary, run_dir))
+        show(summary, run_dir, console)
     raise typer.Exit(EXIT_CODES[summary["verdict"]])
 
 
@@ -230,7 +230,7 @@ def report(
     """Analyse a result folder again and print its summary."""
     from testbed.results.damage import BadRunFolder
     from testbed.results.folder import check_run_folder
-    from testbed.results.report import render as render_report
+    from testbed.results.report import show
     from testbed.results.summary import summarize
     from testbed.results.verdict import EXIT_CODES
 
@@ -245,7 +245,7 @@ def report(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        _console().print(render_report(summary, run_dir))
+        show(summary, run_dir, _console())
     raise typer.Exit(EXIT_CODES[summary["verdict"]])
 
 
@@ -308,8 +308,8 @@ def _new_run_dir(out: Path, name: str) -> Path:
 
 
 def _console() -> Console:
-    """As wide as the terminal, and wide enough for every table where there is none."""
-    width = None if sys.stdout.isatty() else REPORT_COLUMNS
+    """As wide as the terminal or $COLUMNS says, and wide enough for most tables where there is neither."""
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else REPORT_COLUMNS
     return Console(highlight=False, width=width)
 
 

@@ -1,27 +1,29 @@
-"""A summary for the terminal, or a file: at most 40 lines of 100 columns for runs of ordinary size."""
+"""A summary for a terminal of any width, or a file: at most 40 lines for runs of ordinary size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import floor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from testbed.results.facts import named
+from testbed.results.grid import Grid, side_by_side, wrapped
 from testbed.results.summary import Summary
 
-WIDTH = 100
+_INDENT = "  "
+_HANGING = "    "
 _STYLES = {"passed": "bold green", "failed": "bold red", "invalid": "bold yellow", "interrupted": "bold yellow"}
 _NONE = "-"
 _MATRIX_ZONES = 6
 _MATRICES = 3
+_BETWEEN = "    "
 _FAULTS = 8
-_REASONS = 5
+_REASONS = 6
+_ERRORS = 8
 _NAMED = 3
 _UNDECLARED = {
     "death": "processes ended",
@@ -32,38 +34,42 @@ _UNDECLARED = {
 _QUANTILES = ("p50", "p90", "p99", "p999")
 
 
-def print_report(summary: Summary, run_dir: Path, console: Console | None = None) -> None:
-    """Prints to standard output, with colour only on a terminal, or to the given console."""
-    (console or Console(width=WIDTH, highlight=False)).print(render(summary, run_dir))
+def show(summary: Summary, run_dir: Path, console: Console) -> None:
+    """Print the report as wide as the console is. What does not fit all the same is left to the terminal to wrap."""
+    for line in render(summary, run_dir, console.width):
+        console.print(line, soft_wrap=True)
 
 
-def render(summary: Summary, run_dir: Path) -> RenderableType:
-    """The verdict and why; expectations; faults; latency by phase; where calls went."""
-    parts = [_headline(summary), *_reasons(summary), *_undeclared(summary["undeclared"])]
-    for title, table, notes in (
-        ("Expectations", _expectations(summary["expectations"]), []),
-        ("Faults (times after the change)", _faults(summary), _notes(summary)),
-        ("Requests by phase (latency of ok requests, ms)", _phases(summary), []),
-        ("Calls by zone, from row to column", _matrices(summary), []),
+def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
+    """Lines: the verdict and why; expectations; faults; errors; latency by phase; where calls went."""
+    inner = width - len(_INDENT)
+    yield from _headline(summary, width)
+    for line in (*_reasons(summary), *_undeclared(summary["undeclared"])):
+        yield from wrapped(Text(line, style="yellow"), width, _INDENT, _HANGING)
+    for title, block in (
+        ("Expectations", _expectations(summary["expectations"], inner)),
+        ("Faults (times after the change)", _faults(summary, inner)),
+        ("Requests that were not ok", _errors(summary, inner)),
+        ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
+        ("Calls by zone, from row to column", _matrices(summary, inner)),
     ):
-        if table is not None:
-            parts += [Text(title, style="bold"), Padding(table, (0, 0, 0, 2))]
-            parts += [Padding(Text(note), (0, 0, 0, 2)) for note in notes]
-    return Group(*parts, Text(f"Results in {run_dir}", style="dim"))
+        if block:
+            yield from wrapped(Text(title, style="bold"), width)
+            yield from (Text(_INDENT) + line for line in block)
+    # A path is of use in one piece only.
+    yield Text(f"Results in {run_dir}", style="dim")
 
 
-def _headline(summary: Summary) -> RenderableType:
+def _headline(summary: Summary, width: int) -> Iterator[Text]:
     verdict = summary["verdict"]
     requests = summary["requests"]
     counts = ", ".join(f"{requests[name]} {name}" for name in ("sent", "ok", "failed", "unknown"))
     setting = f"profile {summary['profile']}, seed {summary['seed']}, ready in {_seconds(summary['ready_s'])}"
-    lines = [Text(f"  requests: {counts}")]
+    title = Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary["name"], "bold"), (f"  {setting}", "dim"))
+    yield from wrapped(title, width, hanging=_HANGING)
+    yield from wrapped(Text(f"requests: {counts}"), width, _INDENT, _HANGING)
     if len(summary["machines"]) > 1:
-        lines.append(Text(f"  {_fleet(summary)}"))
-    return Group(
-        Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary["name"], "bold"), (f"  {setting}", "dim")),
-        *lines,
-    )
+        yield from wrapped(Text(_fleet(summary)), width, _INDENT, _HANGING)
 
 
 def _fleet(summary: Summary) -> str:
@@ -76,32 +82,39 @@ def _fleet(summary: Summary) -> str:
     return ", ".join(parts)
 
 
-def _reasons(summary: Summary) -> list[RenderableType]:
+def _reasons(summary: Summary) -> list[str]:
     lines = [f"invalid: {reason}" for reason in summary["invalid_reasons"]]
+    lines += [_missing(load) for load in summary["missing_load"]]
     if summary["nacks"]["count"]:
         first = summary["nacks"]["first"][0]
         what = f"{first['proxy']}, {first['type'].rpartition('.')[2]}: {first['error']}"
         lines.append(f"{summary['nacks']['count']} pushes were rejected (NACK), first by {what}")
     if strange := summary["hops"]["requests_of_strangers"]:
         lines.append(f"{strange} requests came in that no client of this run sent; no figure counts them")
-    if summary["verdict"] in ("failed", "invalid"):
-        lines += [f"{row['count']} {row['outcome']}: {row['error']}" for row in summary["errors"][:2]]
-    shown = lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
-    return [Text(f"  {line}", style="yellow", overflow="ellipsis", no_wrap=True) for line in shown]
+    return lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
 
 
-def _undeclared(found: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+def _missing(load: Mapping[str, Any]) -> str:
+    what = [f"{load['rate_per_s']:g}/s"] if load["rate_per_s"] else []
+    what += [f"{load['users']} users"] if load["users"] else []
+    return (
+        f"load of {load['zone']} is missing from {_seconds(load['from_s'])} on ({' and '.join(what)}): "
+        f"its clients were on machine {load['machine']}, which went off; no figure has what they would have sent"
+    )
+
+
+def _undeclared(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each kind of thing that went down and no fault explains, with the first few of them."""
-    lines: list[RenderableType] = []
+    lines = []
     for what, title in _UNDECLARED.items():
         objects: dict[str, list[Mapping[str, Any]]] = {}
         for one in found:
             if one["what"] == what:
                 objects.setdefault(one["object"], []).append(one)
         if objects:
-            named = [_where_and_when(name, times) for name, times in list(objects.items())[:_NAMED]]
-            more = f", and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
-            lines.append(Text(f"  {title}, by no fault: {'; '.join(named)}{more}", style="yellow"))
+            first = [_where_and_when(name, times) for name, times in list(objects.items())[:_NAMED]]
+            more = f"; and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
+            lines.append(f"{title}, by no fault: {'; '.join(first)}{more}")
     return lines
 
 
@@ -112,31 +125,54 @@ def _where_and_when(name: str, times: Sequence[Mapping[str, Any]]) -> str:
     return f"{name} at {_seconds(first['t_s'])}{again}{why}"
 
 
-def _expectations(results: Sequence[Mapping[str, Any]]) -> Table | None:
-    if not results:
-        return None
-    table = _grid()
+def _expectations(results: Sequence[Mapping[str, Any]], width: int) -> list[Text]:
+    """Bound and figure beside each other where all fit, else below each other."""
+    marks = {True: Text("held", style="green"), False: Text("MISSED", style="red"), None: Text("not judged", "yellow")}
+    mark_width = max((len(marks[result["held"]]) for result in results), default=0)
+    text_width = max((len(result["text"]) for result in results), default=0)
+    shown_width = max((len(result["shown"]) for result in results), default=0)
+    beside = mark_width + text_width + shown_width + 4 <= width
+    lines = []
     for result in results:
-        held = result["held"]
-        mark = Text("held", style="green") if held else Text("MISSED", style="red")
-        table.add_row(mark, result["text"], Text(result["shown"], style="" if held else "red"))
-    return table
+        mark, missed = marks[result["held"]], result["held"] is False
+        shown = Text(result["shown"], style="red" if missed else "")
+        start = mark + Text(" " * (mark_width - len(mark) + 2))
+        if beside:
+            lines.append(start + Text(f"{result['text']:<{text_width}}  ") + shown)
+        else:
+            hanging = " " * len(start)
+            lines += wrapped(start + Text(result["text"]), width, hanging=hanging)
+            lines += wrapped(shown, width, hanging, hanging)
+    return lines
 
 
-def _faults(summary: Summary) -> Table | None:
+def _faults(summary: Summary, width: int) -> list[Text]:
     faults, noisy = summary["faults"], summary["recovery_baseline"]["steady_not_ok_share"] > 0
     if not faults:
-        return None
-    usual = ("as steady",) if noisy else ()
-    steps = ("recovered", "detect", "decide", "push", "ACKed")
-    table = _grid("fault", "at", "1st error", "failed", "unknown", *usual, *steps, left=1)
+        return []
+    suffered = ("at", "1st error", "failed", "unknown", *(("as steady",) if noisy else ()), "recovered")
+    steps = ("detect", "decide", "push", "ACKed")
+    rows: list[list[str | Text]] = []
     for fault in faults[:_FAULTS]:
-        table.add_row(fault["name"], _seconds(fault["applied_s"]), *_aftermath(fault, fault["applied_s"], noisy))
+        rows.append([fault["name"], _seconds(fault["applied_s"]), *_aftermath(fault, fault["applied_s"], noisy)])
         if fault["heal"] is not None:
-            table.add_row("  healed", _seconds(fault["healed_s"]), *_aftermath(fault["heal"], fault["healed_s"], noisy))
-    if len(faults) > _FAULTS:
-        table.add_row(f"and {len(faults) - _FAULTS} more")
-    return table
+            heal = _aftermath(fault["heal"], fault["healed_s"], noisy)
+            rows.append(["  healed", _seconds(fault["healed_s"]), *heal])
+    lines = Grid(("fault", *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
+    notes = [f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else []
+    return lines + [line for note in (*notes, *_notes(summary)) for line in wrapped(Text(note), width, "", _INDENT)]
+
+
+def _errors(summary: Summary, width: int) -> list[Text]:
+    errors = summary["errors"]
+    figures = max((len(str(error["count"])) for error in errors), default=0)
+    lines = []
+    for error in errors[:_ERRORS]:
+        start = f"{error['count']:>{figures}} {error['outcome']}: "
+        lines += wrapped(Text(start + (error["error"] or "no reason given")), width, "", " " * (figures + 1))
+    if more := errors[_ERRORS:]:
+        lines += wrapped(Text(f"and {len(more)} more, of {sum(error['count'] for error in more)} requests"), width)
+    return lines
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -175,12 +211,9 @@ def _aftermath(change: Mapping[str, Any], at_s: float, noisy: bool) -> list[str 
     ]
 
 
-def _phases(summary: Summary) -> Table:
-    table = _grid("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone", left=1)
-    for phase in summary["phases"]:
-        if phase["name"] == "warmup":
-            continue
-        table.add_row(
+def _phases(summary: Summary) -> Grid:
+    rows = [
+        [
             phase["name"],
             _seconds(phase["start_s"]),
             str(phase["sent"]),
@@ -188,44 +221,35 @@ def _phases(summary: Summary) -> Table:
             _share(phase["success_rate"]),
             *(_NONE if (ms := phase["latency_ms"][name]) is None else f"{ms:.1f}" for name in _QUANTILES),
             _share(summary["same_zone_share_by_phase"][phase["name"]]),
-        )
-    return table
+        ]
+        for phase in summary["phases"]
+        if phase["name"] != "warmup"
+    ]
+    return Grid(("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone"), rows, (4, len(_QUANTILES) + 1))
 
 
-def _matrices(summary: Summary) -> Table | None:
+def _matrices(summary: Summary, width: int) -> list[Text]:
     """Matrices of the first phases after the warm-up side by side, as many as fit."""
     matrices = {
         name: matrix
         for name, matrix in summary["call_matrix_by_phase"].items()
         if name not in ("warmup", "all") and matrix
     }
-    if not matrices:
-        return None
     zones = sorted({zone for matrix in matrices.values() for row in matrix for zone in (row, *matrix[row])})
     shown = zones[:_MATRIX_ZONES]
-    row_width = max(map(len, shown))
-    width = row_width + sum(2 + max(len(zone), 6) for zone in shown)
-    fitting = max(1, min(_MATRICES, (WIDTH - 2) // (width + 4)))
-    grid = Table.grid(padding=(0, 4, 0, 0))
-    tables = []
-    for name, matrix in list(matrices.items())[:fitting]:
+    blocks: list[list[Text]] = []
+    for name, matrix in list(matrices.items())[:_MATRICES]:
         title = name if len(shown) == len(zones) else f"{name} ({len(zones) - len(shown)} more zones not shown)"
-        table = _grid(title, *shown, left=1)
-        for source in shown:
-            calls = matrix.get(source, {})
-            cells = [Text(str(calls.get(to, 0)), style="" if source == to else "cyan") for to in shown]
-            table.add_row(source, *cells)
-        tables.append(table)
-    grid.add_row(*tables)
-    return grid
+        rows = [[source, *(_calls(matrix, source, to) for to in shown)] for source in shown]
+        block = Grid((title, *shown), rows).lines(width)
+        if blocks and max(map(len, side_by_side([*blocks, block], _BETWEEN))) > width:
+            break
+        blocks.append(block)
+    return side_by_side(blocks, _BETWEEN)
 
 
-def _grid(*headers: str, left: int = 3) -> Table:
-    """A table without lines; its first `left` columns are left aligned."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headers), header_style="dim", pad_edge=False)
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="left" if index < left else "right", no_wrap=True)
-    return table
+def _calls(matrix: Mapping[str, Mapping[str, int]], source: str, to: str) -> Text:
+    return Text(str(matrix.get(source, {}).get(to, 0)), style="" if source == to else "cyan")
 
 
 def _seconds(value_s: float | None) -> str:

@@ -4,7 +4,7 @@ How the emulation uses this package:
 
 1. while the run goes on, `TableWriter` for `events`, `pushes`, `links`, `machines` and `pods`;
 2. after it, `ingest_requests`, `ingest_access_log` and `ingest_outlier_log` for the raw records;
-3. then `RunFacts(...).save(run_dir)` and `summarize(run_dir)`, whose result `report.render` shows.
+3. then `RunFacts(...).save(run_dir)` and `summarize(run_dir)`, whose result `report.show` prints.
 
 The third step can be done again at any time from the folder alone.
 """
@@ -67,7 +67,8 @@ def summarize(run_dir: Path) -> Summary:
     unread = unexplained_lines(facts, events, pods)
     links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
     reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained, unread)
-    results = [check(expectation, measured) for expectation in facts.expectations]
+    judged = not reasons and not facts.interrupted
+    results = [check(expectation, measured, judged) for expectation in facts.expectations]
     ok, failed = int(requests.ok.sum()), int(requests.failed.sum())
     summary: Summary = {
         "name": facts.name,
@@ -106,6 +107,7 @@ def summarize(run_dir: Path) -> Summary:
         "unread_lines": {"all": facts.unread, "unexplained": unread},
         "nacks": _nacks(pushes),
         "machines": [_machine(machine) for machine in facts.machines],
+        "missing_load": _missing_load(facts),
         "clock_error_ms": max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
     }
     content = orjson.dumps(summary, option=orjson.OPT_INDENT_2)
@@ -179,6 +181,23 @@ def _machine(machine: MachineFacts) -> dict[str, Any]:
     }
 
 
+def _missing_load(facts: RunFacts) -> list[dict[str, Any]]:
+    """The clients that went with their machine: their rate until then, or how many they were in a closed load."""
+    return [
+        {
+            "zone": zone,
+            "machine": machine.name,
+            "from_s": machine.lost_s,
+            "rate_per_s": sum(source.rate_per_s or 0.0 for source in facts.sources if source.zone == zone),
+            "users": sum(source.users or 0 for source in facts.sources if source.zone == zone),
+        }
+        for machine in facts.machines
+        if machine.lost_s is not None and machine.lost_s < facts.end_s
+        for zone in sorted({source.zone for source in facts.sources})
+        if f"clients/{zone}" in machine.places
+    ]
+
+
 def _locality(measured: Measured) -> dict[str, Any]:
     """Shares and matrices by phase; those without a phase in their name are of the steady phase, or of all."""
     localities = measured.localities
@@ -200,7 +219,7 @@ def _errors(requests: pa.Table) -> list[dict[str, Any]]:
     kinds = pa.table({name: not_ok[name].cast(pa.string()) for name in ("outcome", "error")})
     counted = kinds.group_by(["outcome", "error"]).aggregate([([], "count_all")]).to_pylist()
     order = sorted(counted, key=lambda row: (-row["count_all"], row["outcome"], row["error"] or ""))
-    return [{"outcome": row["outcome"], "error": row["error"], "count": row["count_all"]} for row in order[:20]]
+    return [{"outcome": row["outcome"], "error": row["error"], "count": row["count_all"]} for row in order]
 
 
 def _nacks(pushes: pa.Table) -> dict[str, Any]:

@@ -20,19 +20,20 @@ EXIT_CODES: dict[Verdict, int] = {"passed": 0, "failed": 1, "invalid": 3, "inter
 class ExpectationResult:
     """`measured` is in the metric's unit (seconds, share of 1, per second); None, and not held, where there is none.
 
-    `shown` is `measured` for people, or why there is no value. `bound` is what was expected, for people.
+    `held` is None where it was not judged, because the run was interrupted or is invalid. `shown` is `measured` for
+    people, or why there is no value. `bound` is what was expected, for people.
     """
 
     metric: str
     measured: float | None
     bound: str
-    held: bool
+    held: bool | None
     text: str
     shown: str
 
 
-def check(expectation: Expectation, measured: Measured) -> ExpectationResult:
-    """Bounds are inclusive. What cannot be computed does not hold."""
+def check(expectation: Expectation, measured: Measured, judged: bool) -> ExpectationResult:
+    """Bounds are inclusive. What cannot be computed does not hold, unless nothing is to be `judged`."""
     value = _value(expectation, measured)
     low, high = expectation.at_least, expectation.at_most
     bounds = [
@@ -40,13 +41,14 @@ def check(expectation: Expectation, measured: Measured) -> ExpectationResult:
         for word, bound in (("at least", low), ("at most", high))
         if bound is not None
     ]
+    bound, text = " and ".join(bounds), expectation.text
     if isinstance(value, str):
-        return ExpectationResult(expectation.metric, None, " and ".join(bounds), False, expectation.text, value)
+        return ExpectationResult(expectation.metric, None, bound, False if judged else None, text, value)
     held = (low is None or value >= low) and (high is None or value <= high)
     shown = str(METRICS[expectation.metric].format(round(value, 5)))
     if shared := _shared_with(expectation, measured):
         shown += f" (shared with {', '.join(shared)})"
-    return ExpectationResult(expectation.metric, value, " and ".join(bounds), held, expectation.text, shown)
+    return ExpectationResult(expectation.metric, value, bound, held if judged else None, text, shown)
 
 
 def decide(results: Sequence[ExpectationResult], invalid_reasons: Sequence[str], interrupted: bool) -> Verdict:
