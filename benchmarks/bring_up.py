@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -58,17 +59,24 @@ def measure() -> Iterator[Row]:
 
 
 def _bare_actors_s(count: int) -> float:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _BARE_ACTORS, str(count)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        # Else Ray writes one into the home, for all to read.
-        env={**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    taken_s = next(float(line.split()[-1]) for line in process.stdout if line.startswith(b"ready after"))
-    process.stdin.close()
-    process.wait(timeout=30)
+    with tempfile.TemporaryDirectory(prefix="bare-") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BARE_ACTORS, str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # As a run's Ray: for its own user only, and gone afterwards.
+            env={
+                **os.environ,
+                "RAY_TMPDIR": folder,
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            },
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        taken_s = next(float(line.split()[-1]) for line in process.stdout if line.startswith(b"ready after"))
+        process.stdin.close()
+        process.wait(timeout=30)
     return taken_s

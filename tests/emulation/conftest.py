@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,14 @@ def finish_run(process: subprocess.Popen[bytes], out: Path) -> FinishedRun:
         next(iter(sorted(out.iterdir())), None) if out.exists() else None,
         orjson.loads(stdout) if stdout else {},
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user has in the home, such as a token of Ray's that is open to others, changes nothing that is said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")
