@@ -51,7 +51,8 @@ def delete(store: Store, event: Delete) -> list[Command]:
     kind = event.kind.__name__
     found = store.find(event.kind, event.name, event.namespace)
     if found is None:
-        raise Refused(f"{kind} {event.name!r}: not found in namespace {event.namespace}")
+        where = "" if event.kind is Node else f" in namespace {event.namespace}"
+        raise Refused(f"{kind} {event.name!r}: not found{where}")
     if isinstance(found, Pod):
         return terminate(store, found) if found.phase != "Terminating" else []
     store.delete(event.kind, event.name, event.namespace)

@@ -53,12 +53,14 @@ def _steps(deployment: Deployment, pods: Sequence[Pod]) -> tuple[int, list[Pod]]
     pinned to its node leaves before its successor comes, as a DaemonSet's does.
     """
     wanted, pinned = deployment.replicas, deployment.template.node is not None
+    old = [pod for pod in pods if pod.template != deployment.template]
+    if not old:
+        return max(0, wanted - len(pods)), _victims(pods, len(pods) - wanted)
     surge = 0 if pinned else ceil(wanted * MAX_SURGE)
     unavailable = 1 if pinned else floor(wanted * MAX_UNAVAILABLE)
     if not surge and not unavailable:
         unavailable = 1  # ResolveFenceposts; for no replicas at all
     new = [pod for pod in pods if pod.template == deployment.template]
-    old = [pod for pod in pods if pod.template != deployment.template]
     missing = max(0, min(wanted - len(new), wanted + surge - len(pods)))
     surplus = _victims(new, len(new) - wanted)
     unready_new = sum(not pod.ready for pod in new if pod not in surplus) + missing

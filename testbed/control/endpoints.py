@@ -5,8 +5,10 @@ Owns who may receive calls. How callers spread over them is `xds`'.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from testbed.control.messages import Command, RecordEvent
-from testbed.control.objects import Endpoint, EndpointSlice, Node, Pod, Service, selects
+from testbed.control.objects import Endpoint, EndpointSlice, Labels, Node, Pod, Service, selects
 from testbed.control.store import Change, Store
 
 
@@ -15,14 +17,19 @@ def reconcile(store: Store, now: float) -> list[Command]:
 
     Terminating pods are out at once, and so are pods of a node whose lease expired: long before they are evicted.
     """
-    serving = [(pod, endpoint) for pod in store.list(Pod) if (endpoint := _endpoint(store, pod)) is not None]
+    serving: dict[tuple[str, Labels], list[Endpoint]] = {}
+    nodes = {node.name: node for node in store.list(Node)}
+    for pod in store.list(Pod):
+        if (endpoint := _endpoint(pod, nodes)) is not None:
+            serving.setdefault((pod.namespace, pod.template.labels), []).append(endpoint)
     services = {service.host: service for service in store.list(Service) if service.selector}
     changes: list[Change[EndpointSlice] | None] = []
     for service in services.values():
         found = [
             endpoint
-            for pod, endpoint in serving
-            if pod.namespace == service.namespace and selects(service.selector, pod.template.labels)
+            for (namespace, labels), endpoints in serving.items()
+            if namespace == service.namespace and selects(service.selector, labels)
+            for endpoint in endpoints
         ]
         ordered = tuple(sorted(found, key=lambda endpoint: endpoint.pod))
         changes.append(store.put(EndpointSlice(service.name, ordered, service.namespace)))
@@ -34,12 +41,12 @@ def reconcile(store: Store, now: float) -> list[Command]:
     return [command for change in changes if change is not None for command in _told(change)]
 
 
-def _endpoint(store: Store, pod: Pod) -> Endpoint | None:
+def _endpoint(pod: Pod, nodes: Mapping[str, Node]) -> Endpoint | None:
     """Where the pod takes calls; None while it does not."""
     if pod.node is None or pod.address is None or not pod.ready or pod.phase != "Running":
         return None
-    node = store.find(Node, pod.node)
-    if node is None or node.ready != "True":
+    node = nodes[pod.node]
+    if node.ready != "True":
         return None
     at = pod.address.app if pod.template.mesh_mode == "none" else pod.address.inbound
     return Endpoint(pod.name, node.name, node.locality, at)

@@ -73,7 +73,7 @@ class PodStopped:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConnected:
-    """A proxy opened its configuration stream and knows nothing yet. It has the name of its pod; see `kube_proxy`."""
+    """A subscriber opened its configuration stream and knows nothing yet. A proxy has the name of its pod."""
 
     proxy: str
 
@@ -125,12 +125,12 @@ class StopPod:
 
 @dataclass(frozen=True, slots=True)
 class PushConfig:
-    """All resources of one type for one proxy (state of the world), as the JSON form of their protobuf messages.
+    """All resources of one type for one proxy or other subscriber (state of the world), for the place where it is.
 
-    Every resource is a dict with `@type`; `version` grows by one a push and type.
+    Every resource is the JSON form of a protobuf message, with `@type`; `version` grows by one a push and type.
     """
 
-    node: str
+    place: str
     proxy: str
     type_url: str
     version: str

@@ -216,8 +216,9 @@ def _collect_orphans(store: Store) -> list[Command]:
     """Pods of nodes that were deleted are gone at once (PodGC, without its quarantine of 40 s); should the machine be
     there all the same, its kubelet is told to stop them."""
     commands: list[Command] = []
+    nodes = {node.name for node in store.list(Node)}
     for pod in store.list(Pod):
-        if pod.node is not None and store.find(Node, pod.node) is None:
+        if pod.node is not None and pod.node not in nodes:
             store.delete(Pod, pod.name)
             commands += [
                 RecordEvent("Pod", pod.name, "DeletionByPodGC", {"node": pod.node}),

@@ -47,11 +47,12 @@ class ControlPlane:
     `now` is in seconds, from any origin, and never goes back. The same calls give the same commands.
     """
 
-    def __init__(self, timings: Timings, mesh_mode: MeshMode) -> None:
-        """Nothing is declared yet: `Apply` does that, then and later."""
+    def __init__(self, timings: Timings, mesh_mode: MeshMode, clients: Sequence[str] = ()) -> None:
+        """Nothing is declared yet: `Apply` does that, then and later. `clients` are told where gateways are."""
+        self._clients = tuple(clients)
         self._store = Store()
         self._node_health = NodeHealth(timings)
-        self._discovery = Discovery(timings, mesh_mode)
+        self._discovery = Discovery(timings, mesh_mode, clients)
         self._deleted_nodes: set[str] = set()
         self._all_registered = False
         self._deadline_s: float | None = None
@@ -128,7 +129,11 @@ class ControlPlane:
                 lines.append(f"deployment {deployment.name}: {len(own)} of {deployment.replicas} pods created")
             elif of_before:
                 lines.append(f"deployment {deployment.name}: {of_before} pods still of its former template")
-        return lines + [f"pod {pod.name}: {problem}" for pod in pods if (problem := self._problem(pod))]
+        lines += [f"pod {pod.name}: {problem}" for pod in pods if (problem := self._problem(pod))]
+        clients = ((name, self._discovery.not_in_sync(name)) for name in self._clients)
+        lines += [f"{name}: list of gateways {problem}" for name, problem in clients if problem]
+        push_due = self._discovery.next_deadline() is not None
+        return lines or (["what changed last is pushed as soon as things are quiet"] if push_due else [])
 
     def _problem(self, pod: Pod) -> str | None:
         if pod.node is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from testbed.control.objects import Declared
 from testbed.control.objects import Pod as PodObject
 from testbed.control.placement import Hosting
 from testbed.emulation.fleet import Fleet
@@ -88,12 +89,14 @@ class EmulatedCluster:
         self._fleet = fleet
         topology, timings, control_plane = scenario.topology, scenario.cluster.timings, scenario.control_plane_place
         self._failures: list[str] = []
+        zones = dict.fromkeys(source.zone for source in scenario.load.sources)
         self._master = fleet.start(
             Master,
             control_plane,
             scenario.cluster,
             topology,
             control_plane,
+            [f"clients/{zone}" for zone in zones],
             title="the master",
             broken=self._failures.append,
         )
@@ -122,15 +125,17 @@ class EmulatedCluster:
                 f"clients/{zone}",
                 zone,
                 topology,
+                control_plane,
                 timings,
                 fleet.network,
+                self._master.actor,
                 scenario.load,
                 fleet.of(f"clients/{zone}").folders,
                 scenario.seed,
                 title=f"the load generator of zone {zone}",
                 broken=self._failures.append,
             )
-            for zone in dict.fromkeys(source.zone for source in scenario.load.sources)
+            for zone in zones
         }
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
@@ -144,17 +149,33 @@ class EmulatedCluster:
         return "; ".join(dict.fromkeys(self._failures)) or None
 
     async def bring_up(self, show: Callable[[str], None]) -> None:
-        """Boot everything and wait until every pod is ready; `show` is told again and again how far that is.
+        """Boot everything and wait until all is as declared; `show` is told again and again how far that is.
 
         Raises BringUpFailed after the scenario's deadline, and at once when something is lost.
         """
+        await self._as_declared(self._boot(), show)
+
+    async def apply(self, objects: Sequence[Declared]) -> None:
+        """Create or change objects, and wait until all is as declared.
+
+        Raises Refused, then nothing has changed; else as `bring_up` does.
+        """
+        await self._as_declared(self._master.ask("apply", objects))
+
+    async def delete(self, kind: type[Declared], name: str) -> None:
+        """The same with an object that is there no longer."""
+        await self._as_declared(self._master.ask("delete", kind, name))
+
+    async def _as_declared(
+        self, change: Coroutine[Any, Any, None], show: Callable[[str], None] = lambda _: None
+    ) -> None:
         deadline_s = time.monotonic() + self._scenario.ready_timeout_s
-        booting = asyncio.create_task(self._boot())
+        changing = asyncio.create_task(change)
         readiness: Readiness | None = None
         try:
             while True:
-                if booting.done():
-                    booting.result()
+                if changing.done():
+                    changing.result()
                     readiness = await self._master.ask("readiness")
                     if readiness.ready >= readiness.total and not readiness.waiting_for:
                         return
@@ -167,12 +188,12 @@ class EmulatedCluster:
                     raise BringUpFailed(await self._why_not_ready(readiness))
                 await asyncio.sleep(READINESS_POLL_S)
         finally:
-            booting.cancel()
+            changing.cancel()
 
     async def _boot(self) -> None:
-        agents = {node: agent.actor for node, agent in self._agents.items()}
-        clients = [generator.actor for generator in self._load_generators.values()]
-        await self._master.ask("connect", agents, clients, self._clock_offsets_s())
+        told = self._agents | {f"clients/{zone}": generator for zone, generator in self._load_generators.items()}
+        actors = {place: resident.actor for place, resident in told.items()}
+        await self._master.ask("connect", actors, self._clock_offsets_s(told))
         await self._all("boot", [*self._agents.values(), *self._load_generators.values()])
 
     @property
@@ -188,11 +209,11 @@ class EmulatedCluster:
         waiting = f"; waiting for {readiness.waiting_for[0]}" if readiness.waiting_for else ""
         return f"{started} of {total} pods started, {ready} ready{waiting}"
 
-    def _clock_offsets_s(self) -> dict[str, float]:
-        """The clock of each node's machine minus the master's."""
+    def _clock_offsets_s(self, residents: Mapping[str, Resident]) -> dict[str, float]:
+        """The clock of each one's machine minus the master's."""
         now_s = time.monotonic()
         master_s = self._master.machine.clock.to_remote(now_s)
-        return {node: agent.machine.clock.to_remote(now_s) - master_s for node, agent in self._agents.items()}
+        return {place: each.machine.clock.to_remote(now_s) - master_s for place, each in residents.items()}
 
     async def carry_out(self, actions: Iterable[Action], due_s: float) -> Effect:
         """Do what a fault asks at `due_s` (monotonic): kinds of action in the given order, victims of one kind at once.
@@ -246,7 +267,7 @@ class EmulatedCluster:
         for push in pushes:
             push.sent_s = self._master.machine.clock.to_local(push.sent_s)
             if push.acked_s is not None:
-                push.acked_s = self._fleet.of(push.node).clock.to_local(push.acked_s)
+                push.acked_s = self._fleet.of(push.place).clock.to_local(push.acked_s)
         events = [replace(event, t_s=machine.clock.to_local(event.t_s)) for machine, event in self._events]
         return ClusterRecords(
             events=sorted(events, key=lambda event: event.t_s),

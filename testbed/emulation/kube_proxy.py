@@ -42,22 +42,30 @@ class ServiceRule:
 
 
 class KubeProxy:
-    """Serves `services`; `addresses` says where. With services, it keeps a file of connections in `log_dir`."""
+    """Serves `services`, and those that it is told of later; `addresses` says where.
+
+    With services, it keeps a file of connections in `log_dir`.
+    """
 
     def __init__(self, node: str, services: Sequence[str], network: NetworkBackend, seed: int, log_dir: Path) -> None:
         self.name = kube_proxy_name(node)
         self._log_path = log_dir / f"{node}{CONNECTIONS_SUFFIX}"
         self._log: IO[bytes] | None = None
-        self.addresses = {service: network.service_address(node, index) for index, service in enumerate(services)}
-        self.rules = {service: ServiceRule(Random(f"{seed}/{self.name}/{service}")) for service in services}
+        self._node, self._network, self._seed = node, network, seed
+        self._relay: LinkRelay | None = None
+        self.addresses: dict[str, SocketAddress] = {}
+        self.rules: dict[str, ServiceRule] = {}
+        for service in services:
+            self._add(service)
 
     def listen(self, relay: LinkRelay) -> None:
         """Raises OSError when an address is taken."""
         if self.addresses:
             # Without a buffer: what is asked for later is who was behind a connection that nobody answered.
             self._log = self._log_path.open("ab", buffering=0)
-        for service, address in self.addresses.items():
-            relay.open_service(address, partial(self.connect, service))
+        self._relay = relay
+        for service in self.addresses:
+            self._open(service)
 
     def connect(self, service: str, caller: SocketAddress) -> tuple[str, SocketAddress] | None:
         """Choose for a connection that has just come from `caller`, and write it down."""
@@ -79,7 +87,23 @@ class KubeProxy:
             self._log = None
 
     def take(self, resources: Iterable[bytes]) -> None:
-        """New endpoints of all services, for the connections to come; open ones stay where they are."""
-        for resource in resources:
-            service, endpoints = read_endpoints(orjson.loads(resource))
-            self.rules[service].endpoints = endpoints
+        """All services with their endpoints, for the connections to come; open ones stay where they are.
+
+        A service that is there no longer has no endpoints, and has its address again if it comes back. Raises OSError
+        when the address of a new one is taken.
+        """
+        told = dict(read_endpoints(orjson.loads(resource)) for resource in resources)
+        for service in told:
+            if service not in self.rules:
+                self._add(service)
+                self._open(service)
+        for service, rule in self.rules.items():
+            rule.endpoints = told.get(service, ())
+
+    def _add(self, service: str) -> None:
+        self.addresses[service] = self._network.service_address(self._node, len(self.addresses))
+        self.rules[service] = ServiceRule(Random(f"{self._seed}/{self.name}/{service}"))
+
+    def _open(self, service: str) -> None:
+        if self._relay is not None:
+            self._relay.open_service(self.addresses[service], partial(self.connect, service))

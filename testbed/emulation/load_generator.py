@@ -20,12 +20,15 @@ from loadgen.command import command
 from loadgen.settings import ENVIRONMENT_VARIABLE
 from testbed.control.entry import EntryTable
 from testbed.control.listeners import READY_PATH
+from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.objects import SocketAddress, Timings
 from testbed.control.topology import Topology
-from testbed.emulation.actors import until
+from testbed.control.views.kube_proxy import read_endpoints
+from testbed.emulation.actors import Actor, tell, until
+from testbed.emulation.control_channel import ControlChannel
 from testbed.emulation.probes import http_status
 from testbed.emulation.process import ChildProcess, last_lines
-from testbed.emulation.reports import MachineFolders, Recorded
+from testbed.emulation.reports import EncodedPush, MachineFolders, NodeCommand, Recorded, Reported
 from testbed.emulation.vigil import Attended
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.backend import NetworkBackend
@@ -62,8 +65,10 @@ class LoadGenerator(Attended):
         self,
         zone: str,
         topology: Topology,
+        control_plane: str,
         timings: Timings,
         network: NetworkBackend,
+        master: Actor,
         load: LoadSpec,
         folders: MachineFolders,
         seed: int,
@@ -72,6 +77,8 @@ class LoadGenerator(Attended):
         self._zone = zone
         self._place = f"clients/{zone}"
         self._topology = topology
+        self._control_plane = control_plane
+        self._master = master
         self._timings = timings
         self._network = network
         self._load = load
@@ -82,7 +89,9 @@ class LoadGenerator(Attended):
         self._settings_file = folders.logs / f"{zone}.load.json"
         self._log = folders.logs / f"{zone}.locust.log"
         self._zones = list(dict.fromkeys(node.locality.zone for node in topology.nodes))
+        self._links = LinkTable(topology)
         self._relay = LinkRelay(self._place, LinkTable(topology), seed=seed)
+        self._to_master: ControlChannel[Reported] | None = None
         self._entry = EntryTable(
             topology, zone, tuple((each, f"gateway-{each}") for each in self._zones), timings, time.monotonic()
         )
@@ -97,25 +106,54 @@ class LoadGenerator(Attended):
 
     async def boot(self) -> None:
         self._relay.start()
+        self._to_master = ControlChannel(self._links, self._place, self._control_plane, self._deliver)
+        self._report(ProxyConnected(self._place))
 
-    async def gateways_changed(self, gateways: dict[str, tuple[str, SocketAddress]]) -> None:
-        """Where each zone's gateway is now: zone -> node and address."""
+    async def take_commands(self, commands: list[NodeCommand]) -> None:
+        """Where gateways are, as the control plane tells whoever keeps an entry table."""
+        for told in commands:
+            match told:
+                case EncodedPush(self._place, type_url, version, resources):
+                    self._lead(resources)
+                    self._report(ConfigAcked(self._place, type_url, version))
+                case _:
+                    raise AssertionError(f"{self._place} was sent {told}")
+
+    def _lead(self, resources: Iterable[bytes]) -> None:
+        """The gateway of each zone is there from now on. One that nobody speaks of any more stays where it was."""
+        slices = (read_endpoints(orjson.loads(resource)) for resource in resources)
+        gateways = {
+            self._topology.place(node).locality.zone: (node, target) for _, found in slices for node, target in found
+        }
         for zone, (node, target) in gateways.items():
             if self._targets.get(zone) != (node, target):
                 listener = self._entry_listener(zone)
                 if zone in self._targets:
                     self._relay.close_forward(listener)
-                tunnel = self._network.tunnel(self._place, node)
-                self._relay.open_forward(node, listener, target, tunnel)
+                self._relay.open_forward(node, listener, target, self._network.tunnel(self._place, node))
                 self._targets[zone] = (node, target)
+
+    def _report(self, event: Event) -> None:
+        assert self._to_master is not None, "boot() comes first"
+        self._to_master.send(Reported(event, time.monotonic()))
+
+    async def _deliver(self, reports: list[Reported]) -> None:
+        await tell(self._master, "report", self._place, time.monotonic(), reports)
 
     async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
         await until(due_s)
-        return self._relay.impose(action.fault, action.pairs, action.effect)
+        self._links.impose(action.fault, action.pairs, action.effect)
+        return self._links_changed(self._relay.impose(action.fault, action.pairs, action.effect))
 
     async def lift(self, action: LiftFromLinks, due_s: float) -> float:
         await until(due_s)
-        return self._relay.lift(action.fault)
+        self._links.lift(action.fault)
+        return self._links_changed(self._relay.lift(action.fault))
+
+    def _links_changed(self, in_effect_s: float) -> float:
+        if self._to_master is not None:
+            self._to_master.links_changed()
+        return in_effect_s
 
     async def prepare(self, locustfile: Path | None) -> str | None:
         """Start Locust and wait until it could send; returns why it cannot, if so.
@@ -165,6 +203,8 @@ class LoadGenerator(Attended):
     async def shut_down(self) -> None:
         if self._checks is not None:
             self._checks.cancel()
+        if self._to_master is not None:
+            await self._to_master.close()
         if self._process is not None:
             await self._process.terminate(grace_s=1.0)
             with contextlib.suppress(BrokenPipeError):

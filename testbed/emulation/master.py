@@ -32,7 +32,6 @@ from testbed.control.objects import (
     Deployment,
     Node,
     Pod,
-    SocketAddress,
 )
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Topology
@@ -52,43 +51,39 @@ MAIL_S = 0.05
 
 
 class Master(Attended):
-    def __init__(self, cluster: ClusterSpec, topology: Topology, place: str) -> None:
+    def __init__(self, cluster: ClusterSpec, topology: Topology, place: str, clients: Sequence[str]) -> None:
+        """`clients` are the places from which load comes."""
         super().__init__()
-        self._plane = ControlPlane(cluster.timings, cluster.mesh_mode)
+        self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
         self._declared = cluster.objects
         self._place = place
-        self._topology = topology
+        self._nodes = frozenset(node.name for node in topology.nodes)
         self._links = LinkTable(topology)
         self._channels: dict[str, ControlChannel[NodeCommand]] = {}
         self._clock_offsets_s: dict[str, float] = {}
         self._now_s = 0.0
         """What the control plane was last told is the time, by this machine's monotonic clock."""
-        self._load_generators: list[Actor] = []
-        self._gateways: dict[str, tuple[str, SocketAddress]] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._events: list[Recorded] = []
         self._pushes: dict[tuple[str, str, str], Push] = {}
 
-    async def connect(
-        self, agents: dict[str, Actor], load_generators: list[Actor], clock_offsets_s: dict[str, float]
-    ) -> None:
-        """Open the control path to every node, and to those who look up where the gateways are.
+    async def connect(self, subscribers: dict[str, Actor], clock_offsets_s: dict[str, float]) -> None:
+        """Open the control path to every place at which somebody is told something: nodes, and clients of zones.
 
-        `clock_offsets_s` is the monotonic clock of each node's machine minus this one's.
+        `clock_offsets_s` is the monotonic clock of each place's machine minus this one's.
         """
-        self._load_generators = load_generators
         self._clock_offsets_s = clock_offsets_s
-        for node, agent in agents.items():
-            self._channels[node] = ControlChannel(
-                self._links, self._place, node, partial(_deliver, agent), supersede=latest_only
+        for place, actor in subscribers.items():
+            self._channels[place] = ControlChannel(
+                self._links, self._place, place, partial(_deliver, actor), supersede=latest_only
             )
         await self.apply(self._declared)
 
     async def apply(self, objects: Sequence[Declared]) -> None:
         """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed."""
         for each in objects:
-            if isinstance(each, Node) and each.name not in self._channels:
+            if isinstance(each, Node) and each.name not in self._nodes:
                 raise Refused(f"Node {each.name!r}: the topology has no such place")
         self._carry_out(self._plane.apply(objects, self._advanced_s()))
         self._look_ahead()
@@ -105,11 +100,11 @@ class Master(Attended):
             self._now_s = now_s
         return self._now_s
 
-    async def report(self, node: str, delivered_s: float, reports: list[Reported]) -> None:
-        """Take what a node has to say, in its order. The emulated link delivered it at `delivered_s` of the node's
-        clock."""
+    async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
+        """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
+        clock there."""
         with self._failing_loudly():
-            self._take_in(reports, delivered_s - self._clock_offsets_s[node])
+            self._take_in(reports, delivered_s - self._clock_offsets_s[place])
 
     def _take_in(self, reports: list[Reported], arrived_s: float) -> None:
         # A control plane that is too busy to read its mail at once must not hold that against the nodes: a lease counts
@@ -182,27 +177,14 @@ class Master(Attended):
                     self._channels[command.node].send(command)
                 case RecordEvent(kind, name, reason, details):
                     self._events.append(Recorded(now_s, "master", kind, name, reason, details))
-        self._announce_gateways()
 
     def _push(self, command: PushConfig, now_s: float) -> None:
         encode = orjson.dumps if command.type_url == ENDPOINT_SLICE else shared_to_any
         resources = tuple(encode(resource) for resource in command.resources)
         self._pushes[command.proxy, command.type_url, command.version] = Push(
-            command.proxy, command.node, command.type_url, command.version, now_s
+            command.proxy, command.place, command.type_url, command.version, now_s
         )
-        self._channels[command.node].send(EncodedPush(command.proxy, command.type_url, command.version, resources))
-
-    def _announce_gateways(self) -> None:
-        """Tell the clients' side where each zone's gateway is: what a load balancer's target registration does."""
-        gateways = {
-            self._topology.place(pod.node).locality.zone: (pod.node, pod.address.app)
-            for pod in self._plane.pods()
-            if pod.template.role == "gateway" and pod.node is not None and pod.address is not None
-        }
-        if gateways != self._gateways:
-            self._gateways = gateways
-            for load_generator in self._load_generators:
-                load_generator.gateways_changed.remote(gateways)
+        self._channels[command.place].send(EncodedPush(command.proxy, command.type_url, command.version, resources))
 
     def _look_ahead(self) -> None:
         """Wake up at the control plane's next deadline."""
@@ -237,5 +219,5 @@ class Master(Attended):
             raise
 
 
-async def _deliver(agent: Actor, commands: list[NodeCommand]) -> None:
-    await tell(agent, "take_commands", commands)
+async def _deliver(actor: Actor, commands: list[NodeCommand]) -> None:
+    await tell(actor, "take_commands", commands)

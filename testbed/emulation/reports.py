@@ -43,7 +43,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPush:
-    """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for a kube-proxy."""
+    """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for who is no Envoy."""
 
     proxy: str
     type_url: str
@@ -53,10 +53,10 @@ class EncodedPush:
 
 @dataclass(slots=True)
 class Push:
-    """A row of the `pushes` table; `sent_s` by the master's clock, `acked_s` by that of the proxy's node."""
+    """A row of the `pushes` table; `sent_s` by the master's clock, `acked_s` by that of the proxy's place."""
 
     proxy: str
-    node: str
+    place: str
     type_url: str
     version: str
     sent_s: float

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from testbed.control.views.entry import EntryTables
 from testbed.results.columns import codes, floats
 
 DETECTED_FAULT = frozenset({"NodeNotReady", "ContainersNotReady", "Unhealthy", "BackOff", "Ejected"})
@@ -18,6 +19,8 @@ DETECTED_HEAL = frozenset({"NodeReady", "Started", "Unejected"})
 DECIDED = frozenset({"EndpointsChanged"})
 WAVE_GAP_S = 0.5
 """Pushes further apart than this belong to different decisions: istiod collects changes for 0.1 s before it pushes."""
+
+CLIENTS = EntryTables.prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,9 @@ def control_path(
     """How the control plane followed a change at `start_s`, all before `end_s`; times are seconds after `start_s`.
 
     detected: the first event with one of the reasons `signs`; decided: the first EndpointsChanged; pushed: the first
-    push sent since; propagated: the last ACK of that wave, which goes on while pushes are less than 0.5 s apart.
-    `unacked` counts pushes of the wave that nobody acknowledged (dead or rejecting proxies).
+    push sent since; propagated: the last ACK of that wave, which goes on while pushes are less than 0.5 s apart. What
+    clients are told of gateways is no answer to endpoints and is left out. `unacked` counts pushes of the wave that
+    nobody acknowledged (dead or rejecting proxies).
     """
     times_s = floats(events["t_s"])
     found, reasons = codes(events["reason"])
@@ -52,7 +56,9 @@ def control_path(
     if decided_s is None:
         return ControlPath(detected_s)
     sent_s, acked_s = floats(pushes["sent_s"]), floats(pushes["acked_s"])
-    wave = np.flatnonzero((sent_s >= start_s + decided_s) & (sent_s < end_s))
+    told, names = codes(pushes["proxy"])
+    to_clients = np.isin(told, [index for index, name in enumerate(names) if name and name.startswith(CLIENTS)])
+    wave = np.flatnonzero((sent_s >= start_s + decided_s) & (sent_s < end_s) & ~to_clients)
     if not len(wave):
         return ControlPath(detected_s, decided_s)
     wave = wave[np.argsort(sent_s[wave], kind="stable")]

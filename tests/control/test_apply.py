@@ -47,8 +47,9 @@ from testbed.control.objects import (
 )
 from testbed.control.plane import ControlPlane
 from testbed.control.topology import Locality
+from testbed.control.views.entry import GATEWAYS
 from testbed.control.views.envoy import Proxies
-from testbed.control.views.kube_proxy import ENDPOINT_SLICE
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from tests.control.world import CLUSTER, ORDERS, ZONES, World, address, check_invariants
 
 WEB = CLUSTER.deployments[1]
@@ -309,6 +310,34 @@ def test_objects_of_two_namespaces_do_not_meet() -> None:
     there = world.plane.store.get(EndpointSlice, "orders", "shop").endpoints
     assert [each.pod for each in there] == ["orders-4", "orders-5"]
     assert {"outbound|80||orders", "outbound|80||orders.shop"} <= set(clusters(world))
+
+
+def test_clients_are_told_of_gateways_as_they_come_and_go_and_for_as_long_as_they_are_cut_off_of_none() -> None:
+    clients = ("clients/east-a", "clients/east-b")
+    world = World(CLUSTER, clients)
+    assert "clients/east-b: list of gateways not connected" in world.plane.not_ready()
+    world.run(5.0)
+    assert world.plane.all_ready(), world.plane.not_ready()
+
+    def gateways(client: str) -> list[str]:
+        (told_last,) = told(world, client)[ENDPOINT_SLICE]
+        assert read_endpoints(told_last)[0] == GATEWAYS
+        return [each["pod"] for each in told_last["endpoints"]]
+
+    assert {client: gateways(client) for client in clients} == {client: [GATEWAY_POD] for client in clients}
+    template = replace(CLUSTER.deployments[0].template, zones=("east-b",))
+    world.apply(Deployment("gateway-east-b", 1, template))
+    settled(world)
+    both = [GATEWAY_POD, "gateway-east-b-1"]
+    assert {client: gateways(client) for client in clients} == dict.fromkeys(clients, both)
+    world.cut_off = ("clients/east-b",)
+    world.delete(Deployment, "gateway-east-b")
+    world.run(world.now + 5)
+    version = "list of gateways not in sync: EndpointSlice version 4 pushed, 3 acknowledged"
+    assert world.plane.not_ready() == [f"clients/east-b: {version}"]
+    world.heal()
+    settled(world)
+    assert gateways("clients/east-b") == [GATEWAY_POD]
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -95,6 +95,15 @@ def test_a_cluster_comes_up_and_says_so() -> None:
     assert [len(each.endpoints) for each in world.plane.endpoint_slices()] == [3, 3]
 
 
+def test_a_cluster_is_not_up_while_a_push_is_due() -> None:
+    world = World()
+    world.run(0.62)
+    assert all(pod.ready for pod in world.plane.pods())
+    assert world.plane.not_ready() == ["what changed last is pushed as soon as things are quiet"]
+    world.run(0.75)
+    assert world.plane.all_ready()
+
+
 def test_placement_does_not_depend_on_the_order_of_registration() -> None:
     placements = []
     for nodes in (NODES, NODES[::-1]):

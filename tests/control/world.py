@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -74,8 +75,8 @@ CLUSTER = ClusterSpec(
 )
 
 
-def started(cluster: ClusterSpec = CLUSTER) -> ControlPlane:
-    plane = ControlPlane(cluster.timings, cluster.mesh_mode)
+def started(cluster: ClusterSpec = CLUSTER, clients: Sequence[str] = ()) -> ControlPlane:
+    plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
     plane.apply(cluster.objects, 0.0)
     return plane
 
@@ -91,8 +92,8 @@ class World:
     A cut-off node runs on; what it and the control plane say to each other arrives when it is back.
     """
 
-    def __init__(self, cluster: ClusterSpec = CLUSTER) -> None:
-        self.plane = started(cluster)
+    def __init__(self, cluster: ClusterSpec = CLUSTER, clients: Sequence[str] = ()) -> None:
+        self.plane = started(cluster, clients)
         self.timings = cluster.timings
         self.now = 0.0
         self.commands: list[tuple[float, Command]] = []
@@ -104,6 +105,8 @@ class World:
         self._count = 0
         for node in cluster.nodes:
             self.boot(node.name)
+        for name in clients:
+            self.connect(name, name)
 
     def run(self, until_s: float) -> None:
         while True:
@@ -159,7 +162,8 @@ class World:
         for command in commands:
             self.commands.append((self.now, command))
             if not isinstance(command, RecordEvent):
-                self._later(0.001, command.node, command)
+                place = command.place if isinstance(command, PushConfig) else command.node
+                self._later(0.001, place, command)
         return commands
 
     def _obey(self, command: StartPod | StopPod | PushConfig) -> None:
@@ -171,8 +175,8 @@ class World:
                     self._later(0.6, node, PodReadinessChanged(node, pod.name, True))
             case StopPod(node, pod_name):
                 self._later(0.1, node, PodStopped(node, pod_name))
-            case PushConfig(node, proxy, type_url, version):
-                self._later(0.002, node, ConfigAcked(proxy, type_url, version))
+            case PushConfig(place, proxy, type_url, version):
+                self._later(0.002, place, ConfigAcked(proxy, type_url, version))
 
 
 def check_invariants(plane: ControlPlane, bound: dict[str, str]) -> None:

@@ -45,9 +45,9 @@ def test_there_is_no_choice_without_endpoints_and_new_ones_replace_the_old(tmp_p
     proxy.take([_told("web"), _told("orders", 1)])
     assert proxy.rules["web"].endpoints == ENDPOINTS
     assert proxy.rules["orders"].choose() == ENDPOINTS[0]
-    proxy.take([_told("orders", 0)])
+    proxy.take([_told("web", 2), _told("orders", 0)])
     assert proxy.rules["orders"].choose() is None
-    assert proxy.rules["web"].choose() is not None
+    assert proxy.rules["web"].endpoints == ENDPOINTS[:2]
 
 
 class _Services:
@@ -75,6 +75,22 @@ def test_every_connection_is_written_down_with_where_it_was_led(tmp_path: Path) 
         ("orders", str(caller), None),
     ]
     assert all(before_s - 0.01 <= float(line[CONNECTED]) <= time.time() for line in lines)
+
+
+def test_a_service_that_comes_later_gets_an_address_and_one_that_is_gone_has_no_endpoints(tmp_path: Path) -> None:
+    relay, caller = _Services(), SocketAddress("127.1.0.9", 40001)
+    proxy = KubeProxy("a", ["web"], LoopbackNetwork(1, ["a", "b"]), 7, tmp_path)
+    proxy.listen(cast(LinkRelay, relay))
+    proxy.take([_told("web", 1), _told("stock", 1)])
+    assert list(relay.opened) == [proxy.addresses["web"], proxy.addresses["stock"]]
+    stock = relay.opened[proxy.addresses["stock"]]
+    assert stock(caller) == ENDPOINTS[0]
+    proxy.take([_told("web", 1)])
+    assert stock(caller) is None
+    proxy.take([_told("web", 1), _told("stock", 1)])
+    assert stock(caller) == ENDPOINTS[0]
+    assert len(relay.opened) == 2
+    proxy.close()
 
 
 def test_a_node_in_a_mesh_keeps_no_file_of_connections(tmp_path: Path) -> None:

@@ -1,17 +1,105 @@
-"""The supervisor of a Locust process that never gets to sending."""
+"""The clients of a zone, called in this process: what they learn of gateways, and a Locust that gets to no sending."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
+import orjson
 import pytest
 
+from testbed.control.messages import ConfigAcked, Event, ProxyConnected
+from testbed.control.objects import Endpoint, SocketAddress
+from testbed.control.views.entry import GATEWAYS
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
+from testbed.emulation.actors import handle_of
 from testbed.emulation.load_generator import LoadGenerator
-from testbed.emulation.reports import MachineFolders
-from testbed.network.loopback import LoopbackNetwork
+from testbed.emulation.reports import EncodedPush, MachineFolders, Reported
+from testbed.faults.actions import ImposeOnLinks, LiftFromLinks, LinkEffect
+from testbed.network.loopback import LoopbackBlock, LoopbackNetwork, candidates
 from testbed.scenario import load_scenario
+from tests.emulation.loopback import eventually
 
-SMALL = Path(__file__).parent / "scenarios" / "small.yaml"
+SCENARIO = Path(__file__).parent / "scenarios" / "outage.yaml"
+SMALL = SCENARIO.with_name("small.yaml")
+CLIENTS = "clients/east-a"
+
+
+class Listening:
+    """A master that writes down what clients report."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+
+    async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
+        assert place == CLIENTS
+        self.heard += [report.event for report in reports]
+
+
+async def answer_of(address: SocketAddress) -> bytes:
+    reader, writer = await asyncio.open_connection(address.ip, address.port)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def _gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    address = writer.get_extra_info("sockname")[0]
+    writer.write(address.encode())
+    writer.close()
+
+
+async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_they_are_cut_off(tmp_path: Path) -> None:
+    scenario = load_scenario(SCENARIO, [])
+    topology, place = scenario.topology, scenario.control_plane_place
+    block = next(block for octet in candidates() if (block := LoopbackBlock.take(octet)) is not None)
+    network = LoopbackNetwork(block.second_octet, [each.name for each in topology.places])
+    master = Listening()
+    clients = LoadGenerator(
+        "east-a",
+        topology,
+        place,
+        scenario.cluster.timings,
+        network,
+        handle_of(master),
+        scenario.load,
+        MachineFolders(tmp_path, tmp_path, "test"),
+        0,
+    )
+    locality = topology.place("east-b-1").locality
+    gateways = [network.allocate_pod("east-b-1", 8080).app for _ in range(2)]
+
+    async def told(version: str, *addresses: SocketAddress) -> None:
+        found = (Endpoint("gateway-east-b-1", "east-b-1", locality, address) for address in addresses)
+        resource = orjson.dumps(told_endpoints(GATEWAYS, found))
+        await clients.take_commands([EncodedPush(CLIENTS, ENDPOINT_SLICE, version, (resource,))])
+
+    servers = [await asyncio.start_server(_gateway, address.ip, address.port) for address in gateways]
+    entry = network.client_entry(CLIENTS, 1)
+    await clients.boot()
+    try:
+        await eventually(lambda: master.heard == [ProxyConnected(CLIENTS)])
+        await told("1", gateways[0])
+        assert await answer_of(entry) == gateways[0].ip.encode()
+        await told("2", gateways[1])
+        assert await answer_of(entry) == gateways[1].ip.encode()
+        await told("3")
+        assert await answer_of(entry) == gateways[1].ip.encode(), "nobody says where it is now"
+        acked = [ConfigAcked(CLIENTS, ENDPOINT_SLICE, version) for version in ("1", "2", "3", "4")]
+        await eventually(lambda: master.heard[1:] == acked[:3])
+        await clients.impose(ImposeOnLinks("cut", ((place, CLIENTS),), LinkEffect(cut=True)), time.monotonic())
+        await told("4", *reversed(gateways))
+        assert await answer_of(entry) == gateways[0].ip.encode(), "the newest pod of a zone is its gateway"
+        await asyncio.sleep(0.1)
+        assert master.heard[1:] == acked[:3]
+        await clients.lift(LiftFromLinks("cut"), time.monotonic())
+        await eventually(lambda: master.heard[1:] == acked)
+    finally:
+        await clients.shut_down()
+        for server in servers:
+            server.close()
+        block.release()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +116,17 @@ async def test_why_there_is_no_load_is_one_line_for_the_user(tmp_path: Path, tex
     scenario = load_scenario(SMALL, [users])
     network = LoopbackNetwork(250, [place.name for place in scenario.topology.places])
     folders = MachineFolders(tmp_path, tmp_path, "test")
-    generator = LoadGenerator("east-a", scenario.topology, scenario.cluster.timings, network, scenario.load, folders, 1)
+    generator = LoadGenerator(
+        "east-a",
+        scenario.topology,
+        scenario.control_plane_place,
+        scenario.cluster.timings,
+        network,
+        handle_of(Listening()),
+        scenario.load,
+        folders,
+        1,
+    )
     await generator.boot()
     try:
         answer = await generator.prepare(locustfile)

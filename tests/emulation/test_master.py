@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from testbed.control.messages import Event, LeaseRenewed, NodeRegistered
-from testbed.control.objects import ClusterSpec, Node, Timings
+import orjson
+import pytest
+
+from testbed.control.api_server import Refused
+from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, NodeRegistered, PodStarted, ProxyConnected
+from testbed.control.objects import (
+    ClusterSpec,
+    Deployment,
+    Node,
+    PodAddress,
+    PodTemplate,
+    Service,
+    SocketAddress,
+    Timings,
+)
 from testbed.control.topology import Locality, Place, Topology
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from testbed.emulation.actors import handle_of
 from testbed.emulation.master import Master
-from testbed.emulation.reports import NodeCommand, Reported
+from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Reported
+from testbed.faults.actions import ImposeOnLinks, LiftFromLinks, LinkEffect
 
 LOCALITY = Locality("east", "east-a")
 NODES = ("east-a-1", "east-a-2")
@@ -32,8 +49,8 @@ class Deaf:
 
 
 async def connected_master() -> Master:
-    master = Master(CLUSTER, TOPOLOGY, "control-plane")
-    await master.connect({name: handle_of(Deaf()) for name in NODES}, [], AHEAD_S)
+    master = Master(CLUSTER, TOPOLOGY, "control-plane", [])
+    await master.connect({name: handle_of(Deaf()) for name in NODES}, AHEAD_S)
     for name in NODES:
         await report(master, NodeRegistered(name), time.monotonic())
     return master
@@ -70,3 +87,87 @@ async def test_a_node_that_is_silent_is_given_up_all_the_same() -> None:
         await asyncio.sleep(0.05)
         lost += await lost_nodes(master)
     assert lost == ["east-a-1"]
+
+
+CLIENTS = "clients/east-a"
+WITH_CLIENTS = Topology((*TOPOLOGY.places, Place(CLIENTS, LOCALITY, "clients")))
+GATEWAY = Deployment("gateway", 1, PodTemplate("gateway", None, role="gateway"))
+ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
+
+
+class Listening:
+    """Clients that write down what reaches them."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, list[str]]] = []
+
+    async def take_commands(self, commands: list[NodeCommand]) -> None:
+        for command in commands:
+            assert isinstance(command, EncodedPush)
+            (resource,) = map(orjson.loads, command.resources)
+            self.told.append((command.version, [str(address) for _, address in read_endpoints(resource)[1]]))
+
+
+async def until_true(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.01)
+
+
+async def test_new_addresses_of_gateways_reach_clients_over_the_control_path_and_not_while_it_is_cut() -> None:
+    clients = Listening()
+    cluster = replace(CLUSTER, objects=(*CLUSTER.objects, GATEWAY))
+    master = Master(cluster, WITH_CLIENTS, "control-plane", [CLIENTS])
+    actors = {name: handle_of(Deaf()) for name in NODES} | {CLIENTS: handle_of(clients)}
+    ahead_s = AHEAD_S | {CLIENTS: 500.0}
+    await master.connect(actors, ahead_s)
+
+    async def say(place: str, event: Event) -> None:
+        at_s = time.monotonic() + ahead_s[place]
+        await master.report(place, at_s, [Reported(event, at_s)])
+
+    await say(CLIENTS, ProxyConnected(CLIENTS))
+    await until_true(lambda: clients.told == [("1", [])])
+    for name in NODES:
+        await say(name, NodeRegistered(name))
+    await say("east-a-1", PodStarted("east-a-1", "gateway-1", ADDRESS))
+    await until_true(lambda: clients.told[1:] == [("2", ["127.20.1.3:8080"])])
+    cut = ImposeOnLinks("cut", ((CLIENTS, "control-plane"),), LinkEffect(cut=True))
+    await master.impose(cut, time.monotonic())
+    moved = replace(ADDRESS, app=SocketAddress("127.20.1.4", 8080))
+    await say("east-a-1", PodStarted("east-a-1", "gateway-1", moved))
+    pushed = await pushes_to(master, CLIENTS, 3)
+    assert [push.acked_s for push in pushed] == [None] * 3
+    assert len(clients.told) == 2
+    await master.lift(LiftFromLinks("cut"), time.monotonic())
+    await until_true(lambda: clients.told[2:] == [("3", ["127.20.1.4:8080"])])
+    await say(CLIENTS, ConfigAcked(CLIENTS, ENDPOINT_SLICE, "3"))
+    assert (await pushes_to(master, CLIENTS, 3))[-1].acked_s is not None
+
+
+async def pushes_to(master: Master, place: str, count: int) -> list[Push]:
+    """Those to one place, once there are so many."""
+    deadline_s = time.monotonic() + 5
+    while len(found := [push for push in await master.pushes() if push.place == place]) < count:
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_what_is_applied_and_deleted_later_is_carried_out_and_what_cannot_be_is_refused() -> None:
+    master = await connected_master()
+    with pytest.raises(Refused, match="Node 'elsewhere': the topology has no such place"):
+        await master.apply([Service("web"), Node("elsewhere", LOCALITY)])
+    await master.apply([GATEWAY])
+    assert (await master.readiness()).total == 1
+    await master.delete(Deployment, "gateway")
+    assert (await master.readiness()).total == 0
+    events, _ = await master.records()
+    assert [(e.kind, e.object) for e in events if e.reason == "Created"] == [
+        ("Node", "east-a-1"),
+        ("Node", "east-a-2"),
+        ("Deployment", "gateway"),
+    ]
+    with pytest.raises(Refused, match="not found"):
+        await master.delete(Deployment, "gateway")

@@ -281,9 +281,13 @@ def test_a_short_fault_does_not_share_the_moment_of_its_own_heal() -> None:
 def test_the_control_path_ends_with_the_last_ack_of_the_first_wave() -> None:
     events = [(4.0, "Connected"), (5.4, "NodeNotReady"), (5.41, "EndpointsChanged"), (5.9, "EndpointsChanged")]
     pushes = [(4.9, 4.95), (5.5, 5.52), (5.51, 5.6), (5.52, None), (9.0, 9.1)]
+    to_clients = [(5.45, 5.5), (5.9, None), (6.3, 6.4)]
+    sent = [("web-1", *push) for push in pushes] + [("clients/east-a", *push) for push in to_clients]
     got = control_path(
         pa.Table.from_pylist([{"t_s": t, "reason": reason} for t, reason in events], schema=SCHEMAS["events"]),
-        pa.Table.from_pylist([{"sent_s": sent, "acked_s": acked} for sent, acked in pushes], schema=SCHEMAS["pushes"]),
+        pa.Table.from_pylist(
+            [dict(zip(("proxy", "sent_s", "acked_s"), push, strict=True)) for push in sent], schema=SCHEMAS["pushes"]
+        ),
         5.0,
         20.0,
     )

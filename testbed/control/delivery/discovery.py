@@ -6,13 +6,14 @@ a debounce of its own, as each is a program of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from testbed.control.delivery.subscribers import Subscribers, View
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, RecordEvent
 from testbed.control.objects import MeshMode, Timings
 from testbed.control.store import Store
+from testbed.control.views.entry import EntryTables
 from testbed.control.views.envoy import Proxies
 from testbed.control.views.kube_proxy import KubeProxies
 
@@ -21,14 +22,17 @@ KINDS: Final[Mapping[MeshMode, tuple[type[View], ...]]] = {
     "node": (Proxies,),
     "none": (Proxies, KubeProxies),
 }
-"""A mesh mode is who is told: which pods have proxies is written in their templates."""
+"""A mesh mode is who in the cluster is told: which pods have proxies is written in their templates."""
 
 
 class Discovery:
     """Hands every event to the kind of subscriber that it is about."""
 
-    def __init__(self, timings: Timings, mesh_mode: MeshMode) -> None:
-        self._kinds = tuple(Subscribers(view(), timings) for view in KINDS[mesh_mode])
+    def __init__(self, timings: Timings, mesh_mode: MeshMode, clients: Sequence[str] = ()) -> None:
+        """`clients` are those of zones (`clients/<zone>`), which are told in every mode where gateways are."""
+        views: list[View] = [view() for view in KINDS[mesh_mode]]
+        views += [EntryTables(clients)] if clients else []
+        self._kinds = tuple(Subscribers(view, timings) for view in views)
 
     def connect(self, store: Store, event: ProxyConnected) -> list[Command]:
         kind = self._kind(event.proxy)

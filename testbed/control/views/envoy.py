@@ -43,10 +43,12 @@ class Proxies:
             if pod.node is not None and pod.template.mesh_mode == "node":
                 on_node.setdefault(pod.node, []).append(pod)
         for pod in pods:
-            if pod.template.has_proxy and pod.node is not None:
-                served = served_pods(pod, on_node.get(pod.node, ()))
-                own = tuple((each.name, each.address) for each in served)
-                yield Subscriber(pod.name, pod.node, own if pod.address is not None else None)
+            if pod.node is None or not pod.template.has_proxy:
+                continue
+            own: Hashable | None = pod.address
+            if own is not None and pod.template.role == "node-proxy":
+                own = tuple((each.name, each.address) for each in served_pods(pod, on_node.get(pod.node, ())))
+            yield Subscriber(pod.name, pod.node, own)
 
     def revision(self, store: Store) -> Hashable:
         """Leases and readiness alone change nothing that a proxy is told."""

@@ -1,0 +1,45 @@
+"""What clients know of gateways: where each of them listens, ready or not.
+
+What registers the targets of a load balancer or of DNS would tell it. Which of them are healthy is found out by checks
+from outside, in `control.entry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from testbed.control.delivery.subscribers import Resources, Subscriber
+from testbed.control.objects import Endpoint, Node, Pod
+from testbed.control.store import Store
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
+
+GATEWAYS = "gateway"
+"""The name of the one slice that clients are told. It is read with `kube_proxy.read_endpoints`."""
+
+
+class EntryTables:
+    """The clients of some zones, each at its place `clients/<zone>`, whose name it has as well."""
+
+    prefix = "clients/"
+
+    def __init__(self, clients: Iterable[str]) -> None:
+        self._clients = tuple(clients)
+
+    def subscribers(self, store: Store) -> Iterable[Subscriber]:
+        return (Subscriber(name, name) for name in self._clients)
+
+    def revision(self, store: Store) -> Hashable:
+        return _gateways(store)
+
+    def resources(self, store: Store, subscriber: Subscriber) -> Resources:
+        return {ENDPOINT_SLICE: (told_endpoints(GATEWAYS, _gateways(store)),)}
+
+
+def _gateways(store: Store) -> tuple[Endpoint, ...]:
+    """In the order of their creation. Also those that are not ready (publishNotReadyAddresses)."""
+    return tuple(
+        Endpoint(pod.name, node.name, node.locality, pod.address.app)
+        for pod in store.list(Pod)
+        if pod.template.role == "gateway" and pod.address is not None and pod.node is not None
+        for node in [store.get(Node, pod.node)]
+    )
