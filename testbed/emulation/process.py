@@ -144,7 +144,7 @@ def adopt_orphans(adopt: bool = True) -> None:
         raise OSError("this kernel has no PR_SET_CHILD_SUBREAPER")
 
 
-def kill_descendants(deadline_s: float = 5.0) -> None:
+def kill_descendants(deadline_s: float = 30.0) -> None:
     """Kill all descendants of this process, which has adopted orphans, until none is left."""
 
     @retry(
