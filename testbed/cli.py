@@ -165,8 +165,10 @@ def _run(
     except Exception as defect:
         # Exit code 1 says that an expectation does not hold: about that nothing is known.
         log = run_dir / "logs" / DEFECTS
-        with contextlib.suppress(OSError), log.open("a") as file:
-            traceback.print_exception(defect, file=file)
+        with contextlib.suppress(OSError):
+            log.parent.mkdir(exist_ok=True)
+            with log.open("a") as file:
+                traceback.print_exception(defect, file=file)
         _fail(f"testbed itself failed, please report it: {in_short(defect)}\nTraceback: {log}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from testbed.cli import EXIT_BAD_INPUT, app
+from testbed.cli import EXIT_BAD_INPUT, EXIT_INVALID, app
 
 FILES = Path(__file__).parent / "scenario" / "malformed"
 DOUBTFUL = Path(__file__).parent / "scenario" / "doubtful"
 SMALL = Path(__file__).parent / "emulation" / "scenarios" / "small.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A run takes them for its process, which is that of the tests here."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -28,6 +42,35 @@ def test_a_gateway_without_a_node_is_bad_input_before_anything_starts(
     assert "no-node.yaml:11:11: spec.topology.regions.east.zones.east-b: its gateway finds no node" in result.stderr
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_at_which_no_ray_answers_is_bad_input_and_leaves_no_run_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from testbed.cli import main; main()", "run", str(SMALL)]
+    done = subprocess.run(
+        [*command, "--address", "127.0.0.1:1", "--out", str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == EXIT_BAD_INPUT
+    assert "Ray at 127.0.0.1:1 cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_expected_is_no_failed_expectation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("web-9")
+
+    monkeypatch.setattr("testbed.emulation.run.run", fail)
+    result = invoke("run", SMALL, "--out", tmp_path, "--quiet")
+    assert result.exit_code == EXIT_INVALID
+    assert "testbed itself failed, please report it: KeyError: 'web-9'" in result.stderr
+    assert "Traceback (most" not in result.stderr
+    (log,) = tmp_path.glob("*/logs/testbed.log")
+    assert "Traceback (most" in log.read_text()
+
+
+def test_the_version_is_told() -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout) == (0, f"testbed {importlib.metadata.version('testbed')}\n")
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

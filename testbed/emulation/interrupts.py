@@ -29,7 +29,12 @@ class Interrupts:
         try:
             yield
         finally:
-            self._listener = before
+            if self._listener is listener:
+                self._listener = before
+
+    def nothing_left(self) -> None:
+        """All is done and kept: from now on the first signal does nothing."""
+        self._listener = lambda: None
 
     def interrupt(self) -> None:
         """What either signal does."""
