@@ -55,7 +55,7 @@ class _Event:
 
 
 def undeclared(events: pa.Table, facts: RunFacts, impacts: Sequence[FaultImpact]) -> tuple[Undeclared, ...]:
-    """All of it since the load began, in order of time.
+    """All of it since the load began, in order of time; when the load has ended, nodes are switched off one by one.
 
     - A process that a fault killed is declared. One that its kubelet ended is a restart, and explained by any fault
       in force; so is the end of a user's own command. No fault explains the end of a program of the testbed's own that
@@ -76,7 +76,7 @@ def undeclared(events: pa.Table, facts: RunFacts, impacts: Sequence[FaultImpact]
         found
         for event in seen
         if event.t_s >= 0 and (found := _judged(event)) is not None
-        if found.invalidates or not by_a_fault(event.t_s)
+        if found.invalidates or (event.t_s <= facts.end_s and not by_a_fault(event.t_s))
     )
 
 

@@ -105,6 +105,11 @@ def test_what_happens_before_the_load_begins_is_the_bring_ups() -> None:
     assert _found([_exit(-2.0, "web-1", "command", None, 1), (-1.0, "Pod/web-1", "NotReady", {})]) == []
 
 
+def test_nodes_that_are_switched_off_when_the_load_has_ended_are_not_named() -> None:
+    rows: list[Row] = [(39.5, "Node/east-a-1", "NodeNotReady", {}), (40.5, "Node/east-a-2", "NodeNotReady", {})]
+    assert [name for _, _, name, _ in _found(rows)] == ["east-a-1"]
+
+
 def test_a_heal_explains_what_goes_down_until_all_that_it_brings_back_is_back() -> None:
     """A pod of a rebooted node is down without an event of its own, and comes back 8 s later."""
     rows: list[Row] = [
