@@ -27,7 +27,7 @@ _OWN = {"envoy": "Envoy", "workload": "built-in workload"}
 """Programs that are the testbed's: they never end by themselves."""
 
 _REASONS = (
-    *("ProcessExited", "Started", "SuccessfulCreate", "Killing"),
+    *("ProcessExited", "Started", "SuccessfulCreate", "Killing", "DeletionByPodGC"),
     *("NodeNotReady", "NodeReady", "NotReady", "Ready", "Ejected", "Unejected"),
 )
 
@@ -174,7 +174,7 @@ def _follow(event: _Event, down: set[tuple[str, ...]], pods: dict[str, set[str]]
         case "Pod", "Started":
             pods.setdefault(str(event.details.get("node")), set()).add(event.object)
             _forget_ejections_by(event.object, down)
-        case "Pod", "Killing":
+        case "Pod", "Killing" | "DeletionByPodGC":
             pods.get(str(event.details.get("node")), set()).discard(event.object)
             down.discard(("Pod", event.object))
             _forget_ejections_by(event.object, down)
