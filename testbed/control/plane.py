@@ -31,6 +31,7 @@ from testbed.control.node_health import NodeHealth
 from testbed.control.objects import Declared, Deployment, EndpointSlice, MeshMode, Node, Pod, Timings
 from testbed.control.store import Store
 from testbed.control.views.kube_proxy import kube_proxy_name
+from testbed.control.waiting import Waiting
 
 MAX_ROUNDS = 10
 """Controllers settle in two or three rounds, whatever the size of the cluster; more is a pair that undo each other."""
@@ -111,41 +112,48 @@ class ControlPlane:
     def all_ready(self) -> bool:
         return not self.not_ready()
 
-    def not_ready(self) -> list[str]:
-        """One line for everything that is not as declared, with the reason; empty when the cluster is up."""
-        lines: list[str] = []
+    def not_ready(self) -> list[Waiting]:
+        """Everything that is not as declared, with the reason; empty when the cluster is up."""
+        waiting: list[Waiting] = []
         for node in self.nodes():
             if node.lease_renewed_s is None:
-                lines.append(f"node {node.name}: not registered")
+                waiting.append(Waiting("node", node.name, "not registered"))
             elif node.ready != "True":
-                lines.append(f"node {node.name}: {node.ready}, its lease expired")
+                waiting.append(Waiting("node", node.name, f"{node.ready}, its lease expired"))
             elif problem := self._discovery.not_in_sync(kube_proxy_name(node.name)):
-                lines.append(f"node {node.name}: kube-proxy {problem}")
+                waiting.append(Waiting("node", node.name, f"kube-proxy {problem}"))
         pods = [pod for pod in self.pods() if pod.phase != "Terminating"]
         for deployment in self._store.list(Deployment):
             own = [p for p in pods if (p.namespace, p.deployment) == (deployment.namespace, deployment.name)]
             of_before = sum(pod.template != deployment.template for pod in own)
             if len(own) != deployment.replicas:
-                lines.append(f"deployment {deployment.name}: {len(own)} of {deployment.replicas} pods created")
+                created = f"{len(own)} of {deployment.replicas} pods created"
+                waiting.append(Waiting("deployment", deployment.name, created))
             elif of_before:
-                lines.append(f"deployment {deployment.name}: {of_before} pods still of its former template")
-        lines += [f"pod {pod.name}: {problem}" for pod in pods if (problem := self._problem(pod))]
+                before = f"{of_before} pods still of its former template"
+                waiting.append(Waiting("deployment", deployment.name, before))
+        waiting += [Waiting("pod", pod.name, why, pod.node or "") for pod in pods if (why := self._problem(pod))]
         clients = ((name, self._discovery.not_in_sync(name)) for name in self._clients)
-        lines += [f"{name}: list of gateways {problem}" for name, problem in clients if problem]
-        push_due = self._discovery.next_deadline() is not None
-        return lines or (["what changed last is pushed as soon as things are quiet"] if push_due else [])
+        waiting += [
+            Waiting("zone", name.removeprefix("clients/"), f"its clients' list of gateways {problem}")
+            for name, problem in clients
+            if problem
+        ]
+        if not waiting and self._discovery.next_deadline() is not None:
+            return [Waiting("push", "of what changed last", "due as soon as things are quiet")]
+        return waiting
 
     def _problem(self, pod: Pod) -> str | None:
         if pod.node is None:
             return f"unschedulable: {pod.reason}"
         if pod.phase == "Pending":
-            return f"waiting for node {pod.node} to start it: {pod.reason}"
+            return f"waiting for node {{node}} to start it: {pod.reason}"
         out_of_sync = self._discovery.not_in_sync(pod.name) if pod.template.has_proxy else None
         if not pod.ready:
             node = self._store.get(Node, pod.node)
             told = "no readiness reported yet" if node.ready == "True" else f"its node is {node.ready}"
             reason = pod.reason or told
-            return f"started on {pod.node}, not ready: {reason}" + (f"; proxy {out_of_sync}" if out_of_sync else "")
+            return f"started on {{node}}, not ready: {reason}" + (f"; proxy {out_of_sync}" if out_of_sync else "")
         return f"proxy {out_of_sync}" if out_of_sync else None
 
     def _take_in(self, event: Event, now: float) -> list[Command]:

@@ -12,6 +12,7 @@ from typing import Any
 from testbed.control.objects import Declared
 from testbed.control.objects import Pod as PodObject
 from testbed.control.placement import Hosting
+from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.fleet import Fleet
 from testbed.emulation.load_generator import (
     DRAIN_MARGIN_S,
@@ -151,7 +152,8 @@ class EmulatedCluster:
     async def bring_up(self, show: Callable[[str], None]) -> None:
         """Boot everything and wait until all is as declared; `show` is told again and again how far that is.
 
-        Raises BringUpFailed after the scenario's deadline, and at once when something is lost.
+        Raises BringUpFailed when nothing has come further for as long as the scenario says, and at once when something
+        is lost.
         """
         await self._as_declared(self._boot(), show)
 
@@ -169,7 +171,7 @@ class EmulatedCluster:
     async def _as_declared(
         self, change: Coroutine[Any, Any, None], show: Callable[[str], None] = lambda _: None
     ) -> None:
-        deadline_s = time.monotonic() + self._scenario.ready_timeout_s
+        best, since_s = 0, time.monotonic()
         changing = asyncio.create_task(change)
         readiness: Readiness | None = None
         try:
@@ -180,11 +182,13 @@ class EmulatedCluster:
                     if readiness.ready >= readiness.total and not readiness.waiting_for:
                         return
                 show(self._how_far(readiness))
+                if (steps := self._steps(readiness)) > best:
+                    best, since_s = steps, time.monotonic()
                 if self._fleet.lost:
                     raise BringUpFailed(f"machine {self._fleet.lost[0].name} was lost while the cluster came up")
                 if self.failure is not None:
                     raise BringUpFailed(self.failure)
-                if time.monotonic() > deadline_s:
+                if time.monotonic() > since_s + self._scenario.ready_timeout_s:
                     raise BringUpFailed(await self._why_not_ready(readiness))
                 await asyncio.sleep(READINESS_POLL_S)
         finally:
@@ -199,6 +203,11 @@ class EmulatedCluster:
     @property
     def _residents(self) -> list[Resident]:
         return [self._master, *self._agents.values(), *self._load_generators.values()]
+
+    def _steps(self, readiness: Readiness | None) -> int:
+        """A number that is larger the further the cluster has come."""
+        answering = sum(resident.has_answered for resident in self._residents)
+        return answering + (0 if readiness is None else readiness.started + readiness.ready)
 
     def _how_far(self, readiness: Readiness | None) -> str:
         if readiness is None:
@@ -365,18 +374,20 @@ class EmulatedCluster:
 
     async def _why_not_ready(self, readiness: Readiness | None) -> str:
         """What is missing, and the last words of the processes that ended."""
-        within = f"after {self._scenario.ready_timeout_s:g} s (spec.controlPlane.readyTimeout)"
+        within = f"and nothing changed for {self._scenario.ready_timeout_s:g} s (spec.controlPlane.readyTimeout)"
         if readiness is None:
             missing = [resident.title for resident in self._residents if not resident.has_answered]
-            return "\n  ".join([f"the cluster was not up {within}. Still waiting for:", *missing])
+            return "\n  ".join([f"the cluster is not up, {within}. Still waiting for:", *missing])
         records = await self.records()
-        last_lines = {
-            event.object: event.details["last_lines"] for event in records.events if event.reason == "ProcessExited"
-        }
+        last_lines = [
+            Waiting("last lines of pod", event.object, event.details["last_lines"])
+            for event in {event.object: event for event in records.events if event.reason == "ProcessExited"}.values()
+            if event.details["last_lines"]
+        ]
         lines = [
-            f"{readiness.ready} of {readiness.total} pods were ready {within}. Still waiting for:",
-            *readiness.waiting_for,
-            *(f"last lines of {pod}: {words}" for pod, words in last_lines.items() if words),
+            f"{readiness.ready} of {readiness.total} pods are ready, {within}. Still waiting for:",
+            *grouped(readiness.waiting_for),
+            *grouped(last_lines),
         ]
         return "\n  ".join(lines)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+from testbed.control.waiting import Waiting
 from testbed.emulation.container import inherited
 from testbed.emulation.janitor import RUN_VARIABLE
 
@@ -83,7 +84,7 @@ class Readiness:
     started: int
     ready: int
     total: int
-    waiting_for: tuple[str, ...]
+    waiting_for: tuple[Waiting, ...]
 
 
 NodeCommand = StartPod | StopPod | EncodedPush

@@ -150,7 +150,7 @@ class ControlPlaneModel(Model):
     """Default timings: Kubernetes' own, or `fast`, all of them divided by 20."""
     zone: str | None = None
     """The zone it lies in and fails with. Default: the first region, outside all zones."""
-    ready_timeout: PositiveDuration = 60.0
+    ready_timeout: PositiveDuration = 30.0
     """How long the cluster may take until all pods are ready and all proxies configured."""
     timings: TimingsModel = TimingsModel()
     """Timings that differ from the profile."""

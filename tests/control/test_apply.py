@@ -133,7 +133,7 @@ def test_a_rollout_whose_new_pods_do_not_become_ready_stops_and_can_be_taken_bac
     world.apply(replace(WEB, replicas=3, template=replace(WEB.template, port=9090)))
     world.run(world.now + 20)
     assert endpoints(world, "web") == ["web-1", "web-2", "web-3"]
-    assert "deployment web: 4 of 3 pods created" in world.plane.not_ready()
+    assert "deployment web: 4 of 3 pods created" in [*map(str, world.plane.not_ready())]
     world.mute = ()
     world.apply(WEB)
     settled(world)
@@ -259,7 +259,7 @@ def test_an_ingress_is_what_gateways_route_without_a_mesh() -> None:
 def test_a_node_that_is_applied_later_takes_pods_once_it_has_registered() -> None:
     world = up()
     world.apply(Node("east-d-1", Locality("east", "east-d")))
-    assert "node east-d-1: not registered" in world.plane.not_ready()
+    assert "node east-d-1: not registered" in [*map(str, world.plane.not_ready())]
     world.boot("east-d-1")
     settled(world)
     world.apply(replace(WEB, replicas=4))
@@ -287,7 +287,7 @@ def test_the_pods_of_a_deleted_node_are_replaced_elsewhere_and_its_kubelet_is_to
     zone = next(zone for zone in ZONES if node.startswith(zone))
     world.apply(Node(node, Locality("east", zone)))
     world.run(world.now + 5)
-    assert f"node {node}: not registered" in world.plane.not_ready(), "a lease is not enough"
+    assert f"node {node}: not registered" in [*map(str, world.plane.not_ready())], "a lease is not enough"
     world.boot(node)
     settled(world)
 
@@ -315,7 +315,7 @@ def test_objects_of_two_namespaces_do_not_meet() -> None:
 def test_clients_are_told_of_gateways_as_they_come_and_go_and_for_as_long_as_they_are_cut_off_of_none() -> None:
     clients = ("clients/east-a", "clients/east-b")
     world = World(CLUSTER, clients)
-    assert "clients/east-b: list of gateways not connected" in world.plane.not_ready()
+    assert "zone east-b: its clients' list of gateways not connected" in [*map(str, world.plane.not_ready())]
     world.run(5.0)
     assert world.plane.all_ready(), world.plane.not_ready()
 
@@ -333,8 +333,8 @@ def test_clients_are_told_of_gateways_as_they_come_and_go_and_for_as_long_as_the
     world.cut_off = ("clients/east-b",)
     world.delete(Deployment, "gateway-east-b")
     world.run(world.now + 5)
-    version = "list of gateways not in sync: EndpointSlice version 4 pushed, 3 acknowledged"
-    assert world.plane.not_ready() == [f"clients/east-b: {version}"]
+    version = "its clients' list of gateways not in sync: EndpointSlice version 4 pushed, 3 acknowledged"
+    assert [*map(str, world.plane.not_ready())] == [f"zone east-b: {version}"]
     world.heal()
     settled(world)
     assert gateways("clients/east-b") == [GATEWAY_POD]
@@ -412,7 +412,7 @@ def outcome(world: World) -> dict[str, Any]:
         "clusters": {each["name"]: each for each in resources[CLUSTER_TYPE]},
         "assignments": {each["cluster_name"] for each in resources[ENDPOINT_TYPE]},
         "routes": resources[ROUTE_TYPE],
-        "not ready": world.plane.not_ready(),
+        "not ready": [*map(str, world.plane.not_ready())],
     }
 
 

@@ -56,7 +56,7 @@ def outage() -> str:
         told_before = len(world.commands)
         world.run(until_s)
         lines.extend(f"{at_s:8.3f} {told(command)}" for at_s, command in world.commands[told_before:])
-        lines.extend(f"not ready: {line}" for line in world.plane.not_ready())
+        lines.extend(f"not ready: {line}" for line in map(str, world.plane.not_ready()))
 
     act("bring-up", 10.0)
     world.cut_off = ("east-a-1", "east-a-2")
@@ -83,13 +83,15 @@ def test_the_outage_is_the_same_under_any_hash_seed(seed: str) -> None:
 
 def test_a_cluster_comes_up_and_says_so() -> None:
     world = World()
-    assert world.plane.not_ready()[0] == "node east-a-1: not registered"
-    assert "deployment web: 0 of 3 pods created" in world.plane.not_ready()
+    assert str(world.plane.not_ready()[0]) == "node east-a-1: not registered"
+    assert "deployment web: 0 of 3 pods created" in [*map(str, world.plane.not_ready())]
     world.run(0.2)
     waiting = "pod web-1: waiting for node east-a-2 to start it: ContainerCreating"
-    assert waiting in world.plane.not_ready()
+    assert waiting in [*map(str, world.plane.not_ready())]
     world.run(0.55)
-    assert any(line.startswith("pod web-1: started on east-a-2, not ready") for line in world.plane.not_ready())
+    assert any(
+        line.startswith("pod web-1: started on east-a-2, not ready") for line in map(str, world.plane.not_ready())
+    )
     world.run(5.0)
     assert world.plane.all_ready(), world.plane.not_ready()
     assert [len(each.endpoints) for each in world.plane.endpoint_slices()] == [3, 3]
@@ -99,7 +101,7 @@ def test_a_cluster_is_not_up_while_a_push_is_due() -> None:
     world = World()
     world.run(0.62)
     assert all(pod.ready for pod in world.plane.pods())
-    assert world.plane.not_ready() == ["what changed last is pushed as soon as things are quiet"]
+    assert [*map(str, world.plane.not_ready())] == ["push of what changed last: due as soon as things are quiet"]
     world.run(0.75)
     assert world.plane.all_ready()
 
@@ -145,7 +147,7 @@ def test_why_a_pod_is_not_ready_becomes_an_event_and_is_shown(told_reason: str, 
         "NotReady",
         "EndpointsChanged",
     ]
-    assert world.plane.not_ready() == [f"pod web-1: started on {node}, not ready: {told_reason}"]
+    assert [*map(str, world.plane.not_ready())] == [f"pod web-1: started on {node}, not ready: {told_reason}"]
 
 
 def test_a_pod_that_is_still_coming_up_is_no_event() -> None:
@@ -155,7 +157,7 @@ def test_a_pod_that_is_still_coming_up_is_no_event() -> None:
     assert node is not None
     told_reason = "ContainersNotReady: not probed yet"
     assert world.plane.handle(PodReadinessChanged(node, "web-1", False, told_reason), 0.55) == []
-    assert any(told_reason in line for line in world.plane.not_ready())
+    assert any(told_reason in line for line in map(str, world.plane.not_ready()))
 
 
 def test_a_rejected_configuration_keeps_the_cluster_from_being_ready() -> None:
@@ -165,7 +167,7 @@ def test_a_rejected_configuration_keeps_the_cluster_from_being_ready() -> None:
     (command,) = world.plane.handle(rejected, 5.0)
     assert isinstance(command, RecordEvent)
     assert (command.kind, command.reason) == ("Proxy", "ConfigRejected")
-    assert world.plane.not_ready() == ["pod web-1: proxy rejected Cluster: no such field"]
+    assert [*map(str, world.plane.not_ready())] == ["pod web-1: proxy rejected Cluster: no such field"]
 
 
 def test_a_lease_renewal_makes_no_work() -> None:
