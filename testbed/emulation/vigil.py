@@ -88,7 +88,7 @@ class Watched:
         try:
             await asyncio.wait({call, self._lost}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             if not call.done() and not self._lost.done():
-                self.lose(ActorLost(f"{self.title} does not answer (asked to {method} for {within_s:g} s)"))
+                self.lose(ActorLost(f"{self.title} does not answer (for {within_s:g} s by now)"))
             if not call.done():
                 raise _again(self._lost.result())
             answer = call.result()

@@ -81,7 +81,7 @@ async def test_an_actor_that_is_stuck_is_named_and_whoever_waits_for_it_is_told(
 
 
 async def test_a_question_without_an_answer_ends_at_its_own_time_though_the_actor_lives(world: World) -> None:
-    with pytest.raises(ActorLost, match=r"does not answer \(asked to hang for 0.1 s\)"):
+    with pytest.raises(ActorLost, match=r"does not answer \(for 0.1 s by now\)"):
         await world.watched.ask("hang", within_s=0.1)
 
 
