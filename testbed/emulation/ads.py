@@ -129,7 +129,6 @@ class AdsServer:
                 self._rejected(request.type_url, subscription.sent_version, request.error_detail.message)
             else:
                 self._acked(request.type_url, subscription.sent_version)
-                self._owe_dependents(stream, request.type_url)
         names = tuple(sorted(request.resource_names))
         if names != subscription.names:
             # New names (a cluster that warms up, a new route configuration) are owed a response of the same version.
@@ -138,7 +137,8 @@ class AdsServer:
         stream.changed.set()
 
     def _owe_dependents(self, stream: _Stream, type_url: str) -> None:
-        # A changed cluster or listener warms until its endpoints or routes are sent again, even unchanged ones.
+        # A changed cluster or listener warms until its endpoints or routes are sent again, even unchanged ones, and
+        # Envoy does not acknowledge clusters before all of them are warm (ClusterManagerImpl::updateClusterCounts).
         dependent = stream.subscriptions.get(self._dependents.get(type_url, ""))
         if dependent is not None:
             dependent.owed = True
@@ -154,6 +154,7 @@ class AdsServer:
         subscription.owed = False
         subscription.sent_version = version
         subscription.sent_nonce = str(self._nonce)
+        self._owe_dependents(stream, type_url)
         return discovery_pb2.DiscoveryResponse(
             version_info=version,
             type_url=type_url,

@@ -387,17 +387,18 @@ CHANGED: tuple[Declared, ...] = (
 )
 
 
+@pytest.fixture(scope="module")
+def resting() -> World:
+    """All of it is applied, and has come up."""
+    return up(replace(CLUSTER, objects=EVERYTHING))
+
+
 @given(st.sampled_from(EVERYTHING), st.integers(0, 3))
 @settings(deadline=None)
-def test_an_object_that_is_applied_again_as_it_is_does_nothing(again: Declared, seconds: int) -> None:
-    world = RESTING
-    assert world.plane.handle(Apply(again), world.now + seconds / 10) == []
-    assert world.plane.store.version == RESTING_VERSION
-
-
-RESTING = World(replace(CLUSTER, objects=EVERYTHING))
-RESTING.run(5.0)
-RESTING_VERSION = RESTING.plane.store.version
+def test_an_object_that_is_applied_again_as_it_is_does_nothing(resting: World, again: Declared, tenths: int) -> None:
+    version = resting.plane.store.version
+    assert resting.plane.handle(Apply(again), resting.now + tenths / 100) == []
+    assert resting.plane.store.version == version
 
 
 def outcome(world: World) -> dict[str, Any]:
@@ -418,7 +419,9 @@ def outcome(world: World) -> dict[str, Any]:
 
 @given(order=st.permutations(EVERYTHING), waits=st.lists(st.sampled_from([0.0, 0.3]), min_size=3, max_size=3))
 @settings(max_examples=25, deadline=None)
-def test_what_follows_does_not_depend_on_the_order_of_application(order: list[Declared], waits: list[float]) -> None:
+def test_what_follows_does_not_depend_on_the_order_of_application(
+    resting: World, order: list[Declared], waits: list[float]
+) -> None:
     world = World(replace(CLUSTER, objects=()))
     third = len(order) // 3 + 1
     for part, wait_s in enumerate(waits):
@@ -427,7 +430,7 @@ def test_what_follows_does_not_depend_on_the_order_of_application(order: list[De
     for node in CLUSTER.nodes:
         world.boot(node.name)
     world.run(world.now + 10)
-    assert outcome(world) == outcome(RESTING)
+    assert outcome(world) == outcome(resting)
 
 
 NODES = tuple(node.name for node in CLUSTER.nodes)

@@ -207,7 +207,9 @@ def test_new_names_are_answered_with_the_same_version_again(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("changed", "warming"), [(CLUSTER_TYPE, ENDPOINT_TYPE), (LISTENER_TYPE, ROUTE_TYPE)])
-def test_an_accepted_change_is_followed_by_what_it_needs_to_warm(run: Run, changed: str, warming: str) -> None:
+def test_a_change_is_followed_by_what_it_needs_to_warm_before_it_is_acknowledged(
+    run: Run, changed: str, warming: str
+) -> None:
     async def test(control: Control) -> None:
         for type_url in (changed, warming):
             control.publish(type_url, "1")
@@ -217,9 +219,11 @@ def test_an_accepted_change_is_followed_by_what_it_needs_to_warm(run: Run, chang
                 await proxy.ack(await proxy.told(), "a")
             await eventually(lambda: len(control.acks) == 2)
             control.publish(changed, "2")
-            await proxy.ack(await proxy.told(), "a")
-            again = await proxy.told()
-            assert (again.type_url, again.version_info) == (warming, "1")
+            told = [await proxy.told(), await proxy.told()]
+            assert [(each.type_url, each.version_info) for each in told] == [(changed, "2"), (warming, "1")]
+            for each in told:
+                await proxy.ack(each, "a")
+            await eventually(lambda: control.acks[2:] == [(changed, "2"), (warming, "1")])
 
     run(test)
 

@@ -1,0 +1,103 @@
+"""A cluster whose objects change while it serves: real proxies, pods and clients, all actors in one process.
+
+A program of its own, because gRPC must be told before it starts that its process forks. Arguments: the scenario, a
+folder for what is written. Prints what came of it as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from testbed.control.api_server import Refused
+from testbed.control.objects import DestinationRule, HttpRoute, Node, TrafficPolicy, VirtualService
+from testbed.control.placement import Machine
+from testbed.control.topology import Locality
+from testbed.emulation import fleet as fleet_module
+from testbed.emulation.actors import in_process
+from testbed.emulation.cluster import EmulatedCluster
+from testbed.emulation.container import ACCESS_SUFFIX
+from testbed.emulation.fleet import Fleet, survey
+from testbed.emulation.ray_session import RayMachine
+from testbed.emulation.reports import MachineFolders
+from testbed.results.facts import LocustCount
+from testbed.scenario import Scenario, load_scenario
+
+HERE = RayMachine(Machine("here", "127.0.0.1", None, 16 << 30, 2.0), "here", is_driver=True, is_head=True)
+RULE = DestinationRule("web", "web", TrafficPolicy(load_balancer="ROUND_ROBIN"))
+ROUTES = VirtualService("testbed-gateway", ("*",), (HttpRoute("web", timeout_s=2.0),), gateways=("testbed-gateway",))
+
+
+async def changed_under_load(scenario: Scenario, logs: Path) -> dict[str, Any]:
+    surveyed = survey(scenario, [HERE], "node")
+    async with Fleet.assembled(scenario, surveyed, MachineFolders(logs, logs, "testbed-change-under-load")) as fleet:
+        cluster = EmulatedCluster(scenario, fleet, surveyed.hosting)
+        try:
+            await cluster.bring_up(lambda _: None)
+            await cluster.prepare_load()
+            t0_s = time.monotonic() + 0.5
+            await cluster.start_load(t0_s)
+            await asyncio.sleep(1.0)
+            refusal = await change(scenario, cluster)
+            changed_s = time.monotonic() - t0_s
+            done = await load_is_done(cluster, t0_s + scenario.load.duration_s + 10)
+            await asyncio.sleep(0.3)  # Envoy writes its access log out every 200 ms
+        finally:
+            await cluster.shut_down()
+        records = await cluster.records()
+    return {
+        "refusal": refusal,
+        "changed_s": changed_s,
+        "requests": done.requests,
+        "failures": done.failures,
+        "calls": {
+            pod.name: (logs / f"{pod.name}{ACCESS_SUFFIX}").read_bytes().count(b"\n")
+            for pod, _ in records.pods
+            if pod.template.service == "web"
+        },
+        "pushes": [
+            {"proxy": push.proxy, "type": push.type_url.rpartition(".")[2], "acked": push.acked_s, "error": push.error}
+            for push in records.pushes
+        ],
+    }
+
+
+async def change(scenario: Scenario, cluster: EmulatedCluster) -> str:
+    """More pods, other policies, and one of them taken back. Returns why what cannot be was refused."""
+    (web,) = (each for each in scenario.cluster.deployments if each.name == "web")
+    refusal = ""
+    try:
+        await cluster.apply([replace(web, replicas=0), Node("elsewhere", Locality("east", "east-a"))])
+    except Refused as refused:
+        refusal = str(refused)
+    await cluster.apply([replace(web, replicas=3)])
+    await cluster.apply([RULE, ROUTES])
+    await cluster.delete(DestinationRule, "web")
+    return refusal
+
+
+async def load_is_done(cluster: EmulatedCluster, deadline_s: float) -> LocustCount:
+    """Locust's own count, once all is sent."""
+    while True:
+        (progress,) = (await cluster.load_progress()).values()
+        assert progress.error is None, progress.error
+        if progress.done is not None:
+            return progress.done
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.1)
+
+
+def start(kind: type, *arguments: object, node_id: str) -> Any:
+    return in_process(kind, *arguments)
+
+
+if __name__ == "__main__":
+    fleet_module.start_actor = start
+    came_of_it = asyncio.run(changed_under_load(load_scenario(Path(sys.argv[1]), sys.argv[3:]), Path(sys.argv[2])))
+    sys.stdout.buffer.write(orjson.dumps(came_of_it))
