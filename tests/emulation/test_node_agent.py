@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -128,6 +130,28 @@ async def test_a_pod_that_is_killed_once_has_one_restart(tmp_path: Path) -> None
         await agent.kill_pod("web-1", time.monotonic())
         await eventually(lambda: len(master.of(PodStarted, "web-1")) == 2)
         assert master.of(PodStarted, "web-1")[-1].restarts == 1
+
+
+async def test_the_end_of_a_process_is_recorded_with_who_ended_it(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    noted = CommandWorkload(("/bin/sh", "-c", f"echo $$$$ > {pid_file}; exec sleep 600"))
+    dying = Probe("exec", period_s=0.1, failure_threshold=1, command=("/bin/false",))
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("killed-1"), pod("nobody-1", PodTemplate("web", noted, mesh_mode="none")))
+        await start(agent, master, pod("unhealthy-1", PodTemplate("web", SLEEP, mesh_mode="none", liveness=dying)))
+        await eventually(lambda: bool(pid_file.exists() and pid_file.read_text()))
+        await agent.kill_pod("killed-1", time.monotonic())
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        for name in ("killed-1", "nobody-1", "unhealthy-1"):
+            await eventually(lambda name=name: len(master.of(PodStarted, name)) >= 2)
+        events, _ = await agent.records()
+        exits = {event.object: event.details for event in reversed(events) if event.reason == "ProcessExited"}
+        assert {pod: details["by"] for pod, details in exits.items()} == {
+            "killed-1": "fault",
+            "nobody-1": None,
+            "unhealthy-1": "kubelet",
+        }
+        assert (exits["nobody-1"]["program"], exits["nobody-1"]["code"]) == ("command", -signal.SIGKILL)
 
 
 async def test_sixteen_hung_pods_of_a_node_do_not_disturb_the_probes_of_another(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_a_real_program_takes_part_is_probed_and_is_restarted_when_killed(
     killed_s = fault["applied_s"]
     assert [t_s for t_s in calls if t_s < killed_s]
     assert [t_s for t_s, pod, reason in events if pod == "files-1" and reason == "ProcessExited" and t_s >= killed_s]
+    assert not [found for found in run.summary["undeclared"] if found["what"] == "death"]
     restarted = [t_s for t_s, pod, reason in events if pod == "files-1" and reason == "Started" and t_s > killed_s]
     assert restarted
     assert [t_s for t_s in calls if t_s > restarted[0]]
