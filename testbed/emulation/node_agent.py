@@ -334,11 +334,13 @@ class NodeAgent(Attended):
             self._step(held, ProcessExited(process, 127))
 
     async def _stop(self, held: _HeldPod, process: Process) -> None:
+        # One that runs reports its own end, after which it may have been started again.
+        reports_itself = process in held.running
         if process in held.actors:
             held.ended_by.setdefault(process, "kubelet")
             with contextlib.suppress(ActorLost):
                 await held.actors[process].ask("stop")
-        if process not in held.running:
+        if not reports_itself:
             self._step(held, ProcessExited(process, 0))
 
     async def _probe(self, held: _HeldPod, kind: ProbeKind) -> None:

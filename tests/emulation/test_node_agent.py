@@ -132,6 +132,15 @@ async def test_a_pod_that_is_killed_once_has_one_restart(tmp_path: Path) -> None
         assert master.of(PodStarted, "web-1")[-1].restarts == 1
 
 
+async def test_a_pod_that_its_liveness_probe_ends_is_restarted_at_once_and_once(tmp_path: Path) -> None:
+    dying = Probe("exec", period_s=2.0, failure_threshold=1, command=("/bin/false",))
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1", PodTemplate("web", SLEEP, mesh_mode="none", liveness=dying)))
+        await eventually(lambda: len(master.of(PodStarted, "web-1")) == 2)
+        assert master.of(PodStarted, "web-1")[-1].restarts == 1
+        assert not [change for change in master.of(PodReadinessChanged, "web-1") if "BackOff" in change.reason]
+
+
 async def test_the_end_of_a_process_is_recorded_with_who_ended_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     noted = CommandWorkload(("/bin/sh", "-c", f"echo $$$$ > {pid_file}; exec sleep 600"))
