@@ -22,11 +22,12 @@ import psutil
 import ray
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from testbed.control.objects import BuiltinWorkload, SocketAddress
-from testbed.emulation import envoy
-from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings
-from testbed.emulation.probes import http_status
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.emulation.processes import envoy
+from testbed.emulation.processes.probes import http_status
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.workloads import BuiltinWorkload
+from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings
 
 AT_REST_S = 10.0
 PODS_A_PLACE = 200
@@ -76,7 +77,7 @@ def main() -> None:
         for number in range(workloads):
             app = addresses[number].app
             settings = WorkloadSettings(app.ip, app.port, addresses[number].outbound, BuiltinWorkload(), seed=number)
-            command = [sys.executable, "-m", "testbed.emulation.workload"]
+            command = [sys.executable, "-m", "testbed.workloads.builtin"]
             _start(stack, command, {SETTINGS_VARIABLE: settings.to_json()})
         ray.init(
             num_cpus=actors,

@@ -12,7 +12,7 @@ from benchmarks import bare_parts
 from benchmarks.bare_parts import BareParts
 from benchmarks.row import Row
 from benchmarks.testbed_run import temporary_folder, testbed_run
-from testbed.results.writer import read_table
+from testbed.results.tables.writer import read_table
 
 CLUSTERS = ((3, 1, 8), (5, 2, 45), (5, 4, 110))
 """Zones, nodes a zone, and pods with one gateway a zone among them."""

@@ -17,11 +17,12 @@ from typing import Any
 import orjson
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from testbed.control.objects import BuiltinWorkload, SocketAddress
-from testbed.emulation import envoy
-from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings
-from testbed.emulation.probes import http_status
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.emulation.processes import envoy
+from testbed.emulation.processes.probes import http_status
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.workloads import BuiltinWorkload
+from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings
 
 _TYPES = "type.googleapis.com/"
 _MANAGER = _TYPES + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -44,7 +45,7 @@ def hand_wired_chain(directory: Path) -> Iterator[SocketAddress]:
             stack.enter_context(_process(command, {}))
         for address, workload in ((web.app, BuiltinWorkload(stages=(("orders",),))), (orders.app, BuiltinWorkload())):
             settings = WorkloadSettings(address.ip, address.port, web.outbound, workload, seed=1)
-            command = [sys.executable, "-m", "testbed.emulation.workload"]
+            command = [sys.executable, "-m", "testbed.workloads.builtin"]
             stack.enter_context(_process(command, {SETTINGS_VARIABLE: settings.to_json()}))
         _await_answer(gateway.app)
         yield gateway.app

@@ -18,12 +18,12 @@ from multiprocessing import get_context
 from statistics import median
 
 from benchmarks.row import Row
-from testbed.control.objects import SocketAddress
-from testbed.control.topology import LinkQuality, Locality, Place, Topology
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.network.links import LinkTable
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
-from testbed.network.relay import LinkRelay
-from testbed.network.scheduling import ask_to_be_punctual
+from testbed.network.wire.relay import LinkRelay
+from testbed.network.wire.scheduling import ask_to_be_punctual
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.places import LinkQuality, Locality, Place, Topology
 
 PINGS = 400
 WARM_UP_PINGS = 100

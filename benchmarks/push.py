@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.bring_up import SCENARIO
 from benchmarks.row import Row
 from benchmarks.testbed_run import testbed_run
-from testbed.results.writer import read_table
+from testbed.results.tables.writer import read_table
 
 WAVE_GAP_S = 0.05
 

@@ -16,7 +16,7 @@ from benchmarks.row import Row
 from benchmarks.testbed_run import temporary_folder, testbed_run
 from loadgen.command import command
 from loadgen.settings import ENVIRONMENT_VARIABLE
-from testbed.control.objects import SocketAddress
+from testbed.objects.addresses import SocketAddress
 
 SCENARIO = Path(__file__).parent / "chain.yaml"
 PAIRS = 3

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from testbed.emulation.process import adopt_orphans
+from testbed.emulation.processes.process import adopt_orphans
 
 SCENARIO = Path(__file__).parent / "emulation" / "scenarios" / "small.yaml"
 COMMAND = [sys.executable, "-c", "from testbed.cli import main; main()"]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from testbed.cli import EXIT_BAD_INPUT, EXIT_INVALID, app
+from testbed.cli import app
+from testbed.cli.terminal import EXIT_BAD_INPUT, EXIT_INVALID
 
 FILES = Path(__file__).parent / "scenario" / "malformed"
 DOUBTFUL = Path(__file__).parent / "scenario" / "doubtful"
@@ -59,7 +60,7 @@ def test_what_nobody_expected_is_no_failed_expectation(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise KeyError("web-9")
 
-    monkeypatch.setattr("testbed.emulation.run.run", fail)
+    monkeypatch.setattr("testbed.emulation.driver.run.run", fail)
     result = invoke("run", SMALL, "--out", tmp_path, "--quiet")
     assert result.exit_code == EXIT_INVALID
     assert "testbed itself failed, please report it: KeyError: 'web-9'" in result.stderr

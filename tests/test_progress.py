@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from testbed.emulation.load_generator import LoadProgress
-from testbed.progress import LiveProgress
+from testbed.cli.progress import LiveProgress
+from testbed.emulation.actors.load_generator import LoadProgress
 
 SILENT_S = 0.1
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from testbed.control.deployments import terminate
+from testbed.control.kubernetes.deployments import terminate
 from testbed.control.messages import Apply, Command, Delete, RecordEvent
-from testbed.control.objects import DEFAULT_NAMESPACE, Declared, Deployment, Node, Pod, Service, VirtualService
 from testbed.control.store import Store
-from testbed.control.topology import DNS_LABEL
+from testbed.objects.cluster import Declared
+from testbed.objects.core import Node, Pod, Service
+from testbed.objects.mesh import VirtualService
+from testbed.objects.metadata import DEFAULT_NAMESPACE
+from testbed.objects.places import DNS_LABEL
+from testbed.objects.workloads import Deployment
 
 _NAME = re.compile(DNS_LABEL)
 

@@ -11,8 +11,10 @@ from typing import Any
 from testbed.control.delivery.discovery import KINDS
 from testbed.control.manifests import manifests
 from testbed.control.messages import Command, Event, NodeRegistered, PodReadinessChanged, PodStarted, StartPod
-from testbed.control.objects import ClusterSpec, Pod, PodAddress, SocketAddress
 from testbed.control.plane import ControlPlane
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cluster import ClusterSpec
+from testbed.objects.core import Pod
 
 AllocatePod = Callable[[str, int], PodAddress]
 """Node and application port -> addresses of one more pod there."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.control.objects import Timings
-from testbed.control.topology import Topology
+from testbed.objects.places import Topology
+from testbed.objects.timings import Timings
 
 RISE = 2
 """Successes in a row that make a gateway healthy again: HAProxy's default `rise 2`. (Route 53 takes its failure

@@ -10,33 +10,22 @@ from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any, Final
 
-from testbed.control.locality import HOSTNAME, REGION, SUBZONE, ZONE
-from testbed.control.objects import (
-    BuiltinWorkload,
-    CommandWorkload,
+from testbed.control.mesh.locality import HOSTNAME, REGION, SUBZONE, ZONE
+from testbed.control.store import Store
+from testbed.objects.cluster import Declared
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import (
     ConnectionPool,
-    Declared,
-    Deployment,
     DestinationRule,
-    Endpoint,
-    EndpointSlice,
     Gateway,
     HttpRoute,
     Ingress,
-    Labels,
     LocalityLoadBalancing,
-    Node,
     OutlierDetection,
-    Pod,
-    PodTemplate,
-    Probe,
-    Service,
     VirtualService,
-    WorkTime,
-    host_of,
-    selects,
 )
-from testbed.control.store import Store
+from testbed.objects.metadata import Labels, host_of, selects
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Deployment, PodTemplate, Probe, WorkTime
 
 Manifest = dict[str, Any]
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.control.objects import DEFAULT_NAMESPACE, Declared, Pod, PodAddress, SocketAddress
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cluster import Declared
+from testbed.objects.core import Pod
+from testbed.objects.metadata import DEFAULT_NAMESPACE
 
 # --- events: what a user asks of the control plane ---------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from itertools import cycle
 from math import ceil
 from typing import Literal
 
-from testbed.control.objects import ClusterSpec
-from testbed.control.topology import Place, Topology
+from testbed.objects.cluster import ClusterSpec
+from testbed.objects.places import Place, Topology
 
 ZONE_LABEL = "testbed.zone"
 """The label of a Ray node that says which zone of a scenario its machine carries."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from testbed.control import api_server, deployments, endpoints, scheduler
+from testbed.control import api_server
 from testbed.control.delivery.discovery import Discovery
+from testbed.control.kubernetes import deployments, endpoints, scheduler
+from testbed.control.kubernetes.node_health import NodeHealth
 from testbed.control.messages import (
     Apply,
     Command,
@@ -27,11 +29,13 @@ from testbed.control.messages import (
     RecordEvent,
     StopPod,
 )
-from testbed.control.node_health import NodeHealth
-from testbed.control.objects import Declared, Deployment, EndpointSlice, MeshMode, Node, Pod, Timings
 from testbed.control.store import Store
 from testbed.control.views.kube_proxy import kube_proxy_name
 from testbed.control.waiting import Waiting
+from testbed.objects.cluster import Declared
+from testbed.objects.core import EndpointSlice, Node, Pod
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import Deployment, MeshMode
 
 MAX_ROUNDS = 10
 """Controllers settle in two or three rounds, whatever the size of the cluster; more is a pair that undo each other."""

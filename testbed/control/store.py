@@ -9,19 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from testbed.control.objects import (
-    DEFAULT_NAMESPACE,
-    Declared,
-    Deployment,
-    DestinationRule,
-    EndpointSlice,
-    Gateway,
-    Ingress,
-    Node,
-    Pod,
-    Service,
-    VirtualService,
-)
+from testbed.objects.cluster import Declared
+from testbed.objects.core import EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import DestinationRule, Gateway, Ingress, VirtualService
+from testbed.objects.metadata import DEFAULT_NAMESPACE
+from testbed.objects.workloads import Deployment
 
 T = TypeVar("T", bound=Declared | Pod | EndpointSlice)
 

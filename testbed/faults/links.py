@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.control.topology import Topology
 from testbed.faults.actions import Action, ImposeOnLinks, LiftFromLinks, LinkEffect
+from testbed.objects.places import Topology
 
 EVERYTHING_ELSE = "*"
 

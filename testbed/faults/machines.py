@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.control.topology import Topology
 from testbed.faults.actions import Action, PowerOffMachine
+from testbed.objects.places import Topology
 
 
 @dataclass(frozen=True, slots=True)

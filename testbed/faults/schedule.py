@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from testbed.control.topology import Topology
 from testbed.faults.actions import Action
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.zones import ZoneCrash
+from testbed.objects.places import Topology
 
 Fault = LinkFault | MachinePowerOff | NodeCrash | PodKill | ZoneCrash
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.control.topology import Topology
 from testbed.faults.actions import Action, BootNode, CrashNode, LiftFromLinks
 from testbed.faults.links import silence
+from testbed.objects.places import Topology
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
-from testbed.control.topology import LinkQuality
 from testbed.network.links import LinkSample
+from testbed.objects.places import LinkQuality
 
 _RTO_MIN_S = 0.2
 """Linux TCP_RTO_MIN: what a lost segment costs at least, on top of the round trip."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from testbed.control.topology import LinkQuality, Topology
 from testbed.faults.actions import LinkEffect
+from testbed.objects.places import LinkQuality, Topology
 
 
 @dataclass(frozen=True, slots=True)

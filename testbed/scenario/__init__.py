@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.scenario.problems import Problem, ScenarioError
+from testbed.documents.problems import Problem, ScenarioError
 from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
 
 __all__ = [

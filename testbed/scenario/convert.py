@@ -7,27 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed.control.objects import (
-    BuiltinWorkload,
-    ClusterSpec,
-    CommandWorkload,
-    Declared,
-    Deployment,
-    DestinationRule,
-    Gateway,
-    Ingress,
-    IngressPath,
-    Labels,
-    MeshMode,
-    Node,
-    PodTemplate,
-    Probe,
-    Service,
-    Timings,
-    VirtualService,
-    WorkTime,
-)
-from testbed.control.topology import LinkQuality, Locality, Place, Topology, ZoneLink
 from testbed.faults.actions import LinkEffect
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
@@ -35,7 +14,22 @@ from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.schedule import Fault, ScheduledFault
 from testbed.faults.zones import ZoneCrash
-from testbed.scenario.cluster_models import (
+from testbed.objects.cluster import ClusterSpec, Declared
+from testbed.objects.core import Node, Service
+from testbed.objects.mesh import DestinationRule, Gateway, Ingress, IngressPath, VirtualService
+from testbed.objects.metadata import Labels
+from testbed.objects.places import LinkQuality, Locality, Place, Topology, ZoneLink
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import (
+    BuiltinWorkload,
+    CommandWorkload,
+    Deployment,
+    MeshMode,
+    PodTemplate,
+    Probe,
+    WorkTime,
+)
+from testbed.scenario.models.cluster import (
     LinkModel,
     ProbeModel,
     ServiceModel,
@@ -43,10 +37,10 @@ from testbed.scenario.cluster_models import (
     TopologyModel,
     WorkloadModel,
 )
-from testbed.scenario.metrics import METRICS
-from testbed.scenario.models import CutModel, ExpectationModel, FaultModel, ScenarioModel
+from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel
+from testbed.scenario.models.metrics import METRICS
+from testbed.scenario.models.traffic import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
-from testbed.scenario.traffic_models import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
 
 CONTROL_PLANE = "control-plane"

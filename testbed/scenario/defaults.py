@@ -6,8 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed.control.objects import Probe, Timings
-from testbed.scenario.cluster_models import (
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import Probe
+from testbed.scenario.models.cluster import (
     LinkModel,
     LinksModel,
     NodeModel,
@@ -18,9 +19,9 @@ from testbed.scenario.cluster_models import (
     WorkModel,
     ZoneModel,
 )
-from testbed.scenario.fields import Model
-from testbed.scenario.models import FaultModel, ScenarioModel
-from testbed.scenario.traffic_models import LoadModel, RequestModel, SourceModel
+from testbed.scenario.models.experiment import FaultModel, ScenarioModel
+from testbed.scenario.models.fields import Model
+from testbed.scenario.models.traffic import LoadModel, RequestModel, SourceModel
 
 SPEED_UP = 20
 """How much faster the `fast` profile is than Kubernetes."""

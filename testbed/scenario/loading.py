@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from testbed.control.dry_run import scheduled_pods
-from testbed.scenario.checks import check
+from testbed.documents.overrides import override, override_seed
+from testbed.documents.problems import ScenarioError, in_order
+from testbed.documents.source import read_source
+from testbed.scenario.checks.every import check
+from testbed.scenario.checks.findings import Findings
+from testbed.scenario.checks.programs import check_programs
+from testbed.scenario.checks.scheduling import check_scheduling
 from testbed.scenario.convert import convert
 from testbed.scenario.defaults import complete
-from testbed.scenario.findings import Findings
-from testbed.scenario.overrides import override, override_seed
-from testbed.scenario.problems import ScenarioError, in_order
-from testbed.scenario.programs import check_programs
-from testbed.scenario.scheduling_checks import check_scheduling
-from testbed.scenario.source import read_source
 from testbed.scenario.validation import validate
 from testbed.scenario.values import Scenario
-from testbed.scenario.warnings import warn
+from testbed.scenario.warnings.every import warn
 
 
 def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from testbed.control.objects import (
+from testbed.objects.mesh import (
     ConnectionPool,
     HttpRoute,
     LocalityDistribution,
@@ -13,7 +13,7 @@ from testbed.control.objects import (
     Retries,
     TrafficPolicy,
 )
-from testbed.scenario.traffic_models import (
+from testbed.scenario.models.traffic import (
     ConnectionPoolModel,
     LocalityLbModel,
     MeshModel,

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from testbed.scenario.models import ScenarioModel
+from testbed.scenario.models.experiment import ScenarioModel
 
 
 class _Generator(GenerateJsonSchema):

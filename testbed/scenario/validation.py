@@ -15,9 +15,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from testbed.scenario.models import ScenarioModel
-from testbed.scenario.problems import Path
-from testbed.scenario.source import Source
+from testbed.documents.problems import Path
+from testbed.documents.source import Source
+from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.wording import choice, in_words
 
 

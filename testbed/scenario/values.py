@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from testbed.control.objects import ClusterSpec
-from testbed.control.topology import Topology
+from testbed.documents.problems import Problem
 from testbed.faults.schedule import ScheduledFault
-from testbed.scenario.problems import Problem
+from testbed.objects.cluster import ClusterSpec
+from testbed.objects.places import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,6 @@ class Scenario:
 
     def resolved_yaml(self) -> str:
         """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""
-        from testbed.scenario.source import yaml_text
+        from testbed.documents.source import yaml_text
 
         return yaml_text(self._resolved)

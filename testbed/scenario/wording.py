@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from testbed.scenario.quantities import shown
+from testbed.documents.quantities import shown
 
 LISTED_MAX = 20
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from testbed.control.access_log import ATTEMPT, KIND, CallKind, attempt_log, call_log, called_service
+from testbed.control.views.envoy.access_log import ATTEMPT, KIND, CallKind, attempt_log, call_log, called_service
 
 
 def test_the_formats_of_a_gateway_call_and_of_a_failed_try(golden: Callable[[str, str], None]) -> None:

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.control.api_server import Refused
-from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.messages import (
     Apply,
     Delete,
@@ -27,29 +26,25 @@ from testbed.control.messages import (
     StartPod,
     StopPod,
 )
-from testbed.control.objects import (
-    ClusterSpec,
-    Declared,
-    Deployment,
+from testbed.control.plane import ControlPlane
+from testbed.control.views.entry import GATEWAYS
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.views.envoy.proxies import Proxies
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
+from testbed.objects.cluster import ClusterSpec, Declared
+from testbed.objects.core import EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import (
     DestinationRule,
-    EndpointSlice,
     Gateway,
     HttpRoute,
     Ingress,
     IngressPath,
-    Node,
-    Pod,
-    PodTemplate,
     Retries,
-    Service,
     TrafficPolicy,
     VirtualService,
 )
-from testbed.control.plane import ControlPlane
-from testbed.control.topology import Locality
-from testbed.control.views.entry import GATEWAYS
-from testbed.control.views.envoy import Proxies
-from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
+from testbed.objects.places import Locality
+from testbed.objects.workloads import Deployment, PodTemplate
 from tests.control.world import CLUSTER, ORDERS, ZONES, World, address, check_invariants
 
 WEB = CLUSTER.deployments[1]

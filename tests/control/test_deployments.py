@@ -1,9 +1,10 @@
 from dataclasses import replace
 
-from testbed.control import deployments
+from testbed.control.kubernetes import deployments
 from testbed.control.messages import RecordEvent, StopPod
-from testbed.control.objects import Deployment, Pod, PodTemplate
 from testbed.control.store import Store
+from testbed.objects.core import Pod
+from testbed.objects.workloads import Deployment, PodTemplate
 
 WEB = Deployment("web", 3, PodTemplate("web", None))
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from testbed.control.dry_run import DryRun, UnknownProxy
-from testbed.control.objects import MeshMode
-from testbed.network.loopback import LoopbackNetwork
+from testbed.network.addresses.loopback import LoopbackNetwork
+from testbed.objects.workloads import MeshMode
 from testbed.scenario import load_scenario
 
 SCENARIO = Path(__file__).parents[1] / "emulation" / "scenarios" / "modes.yaml"

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
-from testbed.control import endpoints
+from testbed.control.kubernetes import endpoints
 from testbed.control.messages import RecordEvent
-from testbed.control.objects import Endpoint, EndpointSlice, Node, Pod, PodAddress, PodTemplate, Service, SocketAddress
 from testbed.control.store import Store
-from testbed.control.topology import Locality
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.places import Locality
+from testbed.objects.workloads import PodTemplate
 
 EAST_A = Locality("east", "east-a")
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))

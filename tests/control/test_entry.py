@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.control.entry import RISE, EntryTable
-from testbed.control.objects import Timings
-from testbed.control.topology import LinkQuality, Locality, Place, Topology, ZoneLink
+from testbed.objects.places import LinkQuality, Locality, Place, Topology, ZoneLink
+from testbed.objects.timings import Timings
 
 ZONES = (("west-a", "west"), ("east-c", "east"), ("east-b", "east"), ("east-a", "east"))
 TOPOLOGY = Topology(

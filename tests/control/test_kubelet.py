@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.control.kubelet import (
+from testbed.control.kubelet.pod_lifecycle import (
     TRANSITIONS,
     KillProcesses,
     KubeletCommand,
@@ -26,16 +26,10 @@ from testbed.control.kubelet import (
     StopRequested,
 )
 from testbed.control.messages import PodReadinessChanged, PodStarted, PodStopped
-from testbed.control.objects import (
-    BuiltinWorkload,
-    MeshMode,
-    Pod,
-    PodAddress,
-    PodTemplate,
-    Probe,
-    SocketAddress,
-    Timings,
-)
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Pod
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import BuiltinWorkload, MeshMode, PodTemplate, Probe
 
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
 TEMPLATE = PodTemplate("web", BuiltinWorkload())

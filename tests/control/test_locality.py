@@ -6,18 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.locality import HOSTNAME, REGION, SUBZONE, ZONE, LocalityRule, locality_rule, prioritised
-from testbed.control.objects import (
-    Endpoint,
-    LocalityDistribution,
-    LocalityLoadBalancing,
-    Node,
-    OutlierDetection,
-    Service,
-    SocketAddress,
-    TrafficPolicy,
-)
-from testbed.control.topology import Locality
+from testbed.control.mesh.locality import HOSTNAME, REGION, SUBZONE, ZONE, LocalityRule, locality_rule, prioritised
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.core import Endpoint, Node, Service
+from testbed.objects.mesh import LocalityDistribution, LocalityLoadBalancing, OutlierDetection, TrafficPolicy
+from testbed.objects.places import Locality
 
 
 def caller(region: str = "east", zone: str = "east-a", subzone: str = "", name: str = "caller") -> Node:

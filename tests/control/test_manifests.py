@@ -9,36 +9,26 @@ from typing import Any
 import yaml
 
 from testbed.control.manifests import manifests
-from testbed.control.objects import (
-    BuiltinWorkload,
-    CommandWorkload,
+from testbed.control.store import Store
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cluster import Declared
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import (
     ConnectionPool,
-    Declared,
-    Deployment,
     DestinationRule,
-    Endpoint,
-    EndpointSlice,
     Gateway,
     HttpRoute,
     Ingress,
     IngressPath,
     LocalityDistribution,
     LocalityLoadBalancing,
-    Node,
     OutlierDetection,
-    Pod,
-    PodAddress,
-    PodTemplate,
-    Probe,
     Retries,
-    Service,
-    SocketAddress,
     TrafficPolicy,
     VirtualService,
-    WorkTime,
 )
-from testbed.control.store import Store
-from testbed.control.topology import Locality
+from testbed.objects.places import Locality
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Deployment, PodTemplate, Probe, WorkTime
 
 NODES = (
     Node(

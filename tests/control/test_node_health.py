@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import pytest
 
+from testbed.control.kubernetes.node_health import NodeHealth, zone_state
 from testbed.control.messages import Command, LeaseRenewed, NodeRegistered, RecordEvent, StartPod, StopPod
-from testbed.control.node_health import NodeHealth, zone_state
-from testbed.control.objects import Node, Pod, PodTemplate, Timings
 from testbed.control.store import Store
-from testbed.control.topology import Locality
+from testbed.objects.core import Node, Pod
+from testbed.objects.places import Locality
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import PodTemplate
 
 TIMINGS = Timings()
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.objects import BuiltinWorkload, ClusterSpec, Deployment, Node, PodTemplate
 from testbed.control.placement import (
     ACTOR_BYTES,
     GATEWAY_POD_BYTES,
@@ -23,7 +22,10 @@ from testbed.control.placement import (
     hosting_for,
     place,
 )
-from testbed.control.topology import Locality, Place, Topology
+from testbed.objects.cluster import ClusterSpec
+from testbed.objects.core import Node
+from testbed.objects.places import Locality, Place, Topology
+from testbed.objects.workloads import BuiltinWorkload, Deployment, PodTemplate
 
 PLENTY = 10**12
 

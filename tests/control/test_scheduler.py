@@ -5,11 +5,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control import scheduler
+from testbed.control.kubernetes import scheduler
 from testbed.control.messages import RecordEvent, StartPod
-from testbed.control.objects import Deployment, Node, Pod, PodTemplate
 from testbed.control.store import Store
-from testbed.control.topology import Locality
+from testbed.objects.core import Node, Pod
+from testbed.objects.places import Locality
+from testbed.objects.workloads import Deployment, PodTemplate
 
 ZONES = ("east-a", "east-b", "east-c")
 WEB = Deployment("web", 3, PodTemplate("web", None))

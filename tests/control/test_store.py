@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.control.objects import EndpointSlice, Pod, PodTemplate, Service
 from testbed.control.store import Change, Store
+from testbed.objects.core import EndpointSlice, Pod, Service
+from testbed.objects.workloads import PodTemplate
 
 WEB = Service("web")
 ORDERS = Service("orders")

@@ -12,36 +12,30 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.mesh.traffic import mesh_traffic
-from testbed.control.objects import (
-    BuiltinWorkload,
+from testbed.control.store import Store
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.views.envoy.proxies import Proxies
+from testbed.control.views.envoy.xds import PUSH_ORDER, ConfigGenerator
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cluster import Declared
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import (
     ConnectionPool,
-    Declared,
     DestinationRule,
-    Endpoint,
-    EndpointSlice,
     Gateway,
     HttpRoute,
     Ingress,
     IngressPath,
     LocalityDistribution,
     LocalityLoadBalancing,
-    Node,
     OutlierDetection,
-    Pod,
-    PodAddress,
-    PodTemplate,
     Retries,
-    Service,
-    SocketAddress,
     TrafficPolicy,
     VirtualService,
 )
-from testbed.control.store import Store
-from testbed.control.topology import Locality
-from testbed.control.views.envoy import Proxies
-from testbed.control.xds import PUSH_ORDER, ConfigGenerator
+from testbed.objects.places import Locality
+from testbed.objects.workloads import BuiltinWorkload, PodTemplate
 
 Golden = Callable[[str, str], None]
 

@@ -23,25 +23,15 @@ from testbed.control.messages import (
     StartPod,
     StopPod,
 )
-from testbed.control.objects import (
-    BuiltinWorkload,
-    ClusterSpec,
-    Declared,
-    Deployment,
-    Gateway,
-    HttpRoute,
-    Node,
-    Pod,
-    PodAddress,
-    PodTemplate,
-    Service,
-    SocketAddress,
-    Timings,
-    VirtualService,
-    selects,
-)
 from testbed.control.plane import ControlPlane
-from testbed.control.topology import Locality
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cluster import ClusterSpec, Declared
+from testbed.objects.core import Node, Pod, Service
+from testbed.objects.mesh import Gateway, HttpRoute, VirtualService
+from testbed.objects.metadata import selects
+from testbed.objects.places import Locality
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import BuiltinWorkload, Deployment, PodTemplate
 
 ZONES = ("east-a", "east-b", "east-c")
 WEB = PodTemplate("web", BuiltinWorkload(stages=(("orders",),)))

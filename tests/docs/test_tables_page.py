@@ -12,8 +12,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from testbed.results.summary import summarize
-from testbed.results.tables import SCHEMAS
+from testbed.results.show.summary import summarize
+from testbed.results.tables.schemas import SCHEMAS
 from tests.results.conftest import write_run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()

@@ -16,17 +16,18 @@ from typing import Any
 import orjson
 
 from testbed.control.api_server import Refused
-from testbed.control.objects import DestinationRule, HttpRoute, Node, TrafficPolicy, VirtualService
 from testbed.control.placement import Machine
-from testbed.control.topology import Locality
-from testbed.emulation import fleet as fleet_module
-from testbed.emulation.actors import in_process
-from testbed.emulation.cluster import EmulatedCluster
-from testbed.emulation.container import ACCESS_SUFFIX
-from testbed.emulation.fleet import Fleet, survey
-from testbed.emulation.ray_session import RayMachine
-from testbed.emulation.reports import MachineFolders
-from testbed.results.facts import LocustCount
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.actors.seam import in_process
+from testbed.emulation.driver import fleet as fleet_module
+from testbed.emulation.driver.cluster import EmulatedCluster
+from testbed.emulation.driver.fleet import Fleet, survey
+from testbed.emulation.driver.ray_session import RayMachine
+from testbed.emulation.processes.container import ACCESS_SUFFIX
+from testbed.objects.core import Node
+from testbed.objects.mesh import DestinationRule, HttpRoute, TrafficPolicy, VirtualService
+from testbed.objects.places import Locality
+from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario, load_scenario
 
 HERE = RayMachine(Machine("here", "127.0.0.1", None, 16 << 30, 2.0), "here", is_driver=True, is_head=True)

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from testbed.results.writer import read_table
+from testbed.results.tables.writer import read_table
 
 README = Path(__file__).parents[2] / "README.md"
 SCENARIOS = Path(__file__).parent / "scenarios"

@@ -9,7 +9,7 @@ from time import monotonic
 
 import psutil
 
-from testbed.control.objects import SocketAddress
+from testbed.objects.addresses import SocketAddress
 
 DEADLINE_S = 5.0
 LOOPBACK = "127.0.0.1"

@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from testbed.emulation.actors import handle_of, in_process
+from testbed.emulation.actors.seam import handle_of, in_process
 
 
 class Counter:

@@ -13,9 +13,9 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
-from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
-from testbed.control.xds import PUSH_ORDER
-from testbed.emulation.ads import METHOD, SERVICE, AdsServer
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.views.envoy.xds import PUSH_ORDER
+from testbed.emulation.processes.ads import METHOD, SERVICE, AdsServer
 from tests.emulation.loopback import DEADLINE_S, eventually
 
 

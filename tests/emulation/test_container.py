@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.objects import (
-    BuiltinWorkload,
-    CommandWorkload,
-    MeshMode,
-    Pod,
-    PodAddress,
-    PodTemplate,
-    SocketAddress,
-    WorkTime,
-)
-from testbed.emulation.container import SETTINGS_VARIABLE, WorkloadSettings, command_line, expand, service_address
+from testbed.emulation.processes.container import command_line, expand
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Pod
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, MeshMode, PodTemplate, WorkTime
+from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings, service_address
 
 IP = "127.20.1.3"
 LOGS = Path("/logs")
@@ -118,7 +112,7 @@ def test_the_mesh_is_the_http_proxy_for_all_but_the_pod_itself(
 def test_a_builtin_workload_gets_its_settings_in_one_variable() -> None:
     workload = BuiltinWorkload(WorkTime("uniform", 0.01, 0.002, seed=3), (("a", "b"), ("c",)), 100, 0.1)
     arguments, env = command_line(pod(workload), ADDRESS, 7, {}, LOGS)
-    assert arguments == [sys.executable, "-m", "testbed.emulation.workload"]
+    assert arguments == [sys.executable, "-m", "testbed.workloads.builtin"]
     assert WorkloadSettings.from_json(env[SETTINGS_VARIABLE]) == WorkloadSettings(
         IP, 8080, ADDRESS.outbound, workload, 7
     )

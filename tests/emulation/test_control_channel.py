@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from testbed.control.topology import LinkQuality, Locality, Place, Topology
-from testbed.emulation.control_channel import ControlChannel
+from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.faults.actions import LinkEffect
 from testbed.network.links import LinkTable
+from testbed.objects.places import LinkQuality, Locality, Place, Topology
 from tests.emulation.loopback import DEADLINE_S, eventually
 
 CUT = LinkEffect(cut=True)

@@ -15,35 +15,30 @@ import orjson
 import pytest
 from google.protobuf import any_pb2
 
-from testbed.control import access_log
-from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
-from testbed.control.objects import (
+from testbed.control.store import Store
+from testbed.control.views.envoy import access_log
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.views.envoy.proxies import Proxies
+from testbed.emulation.processes import envoy, protobuf
+from testbed.network.wire.listener import Listener
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import (
     ConnectionPool,
     DestinationRule,
-    Endpoint,
-    EndpointSlice,
     Gateway,
     HttpRoute,
-    Node,
     OutlierDetection,
-    Pod,
-    PodAddress,
-    PodTemplate,
     Retries,
-    Service,
-    SocketAddress,
     TrafficPolicy,
     VirtualService,
 )
-from testbed.control.store import Store
-from testbed.control.topology import Locality
-from testbed.control.views.envoy import Proxies
-from testbed.emulation import envoy, protobuf
-from testbed.network.listener import Listener
-from testbed.results.ingest_calls import ingest_access_log
-from testbed.results.pods import PodIdentity, Pods
-from testbed.results.tables import Clock
-from testbed.results.writer import TableWriter, read_table
+from testbed.objects.places import Locality
+from testbed.objects.workloads import PodTemplate
+from testbed.results.tables.ingest_calls import ingest_access_log
+from testbed.results.tables.pods import PodIdentity, Pods
+from testbed.results.tables.schemas import Clock
+from testbed.results.tables.writer import TableWriter, read_table
 
 DEADLINE_S = 30.0
 GOLDEN = Path(__file__).parent.parent / "control" / "golden"

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from testbed.control.objects import SocketAddress
 from testbed.control.placement import Machine as MachineDescription
-from testbed.emulation import fleet as fleet_module
-from testbed.emulation import member as member_module
-from testbed.emulation.actors import in_process
-from testbed.emulation.fleet import Fleet, FleetUnfit, survey
-from testbed.emulation.machine import PIECE_BYTES_MAX, Machine, Versions
-from testbed.emulation.member import MachineLost, Resident
-from testbed.emulation.power_off import PowerOffFailed
-from testbed.emulation.ray_session import RayMachine
-from testbed.emulation.reports import MachineFolders
-from testbed.emulation.vigil import ActorLost, Attended
+from testbed.emulation.actors.machine import PIECE_BYTES_MAX, Machine, Versions
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.actors.seam import in_process
+from testbed.emulation.actors.vigil import ActorLost, Attended
+from testbed.emulation.driver import fleet as fleet_module
+from testbed.emulation.driver import member as member_module
+from testbed.emulation.driver.fleet import Fleet, FleetUnfit, survey
+from testbed.emulation.driver.member import MachineLost, Resident
+from testbed.emulation.driver.power_off import PowerOffFailed
+from testbed.emulation.driver.ray_session import RayMachine
 from testbed.faults.actions import PowerOffMachine
-from testbed.network.loopback import LoopbackBlock
+from testbed.network.addresses.loopback import LoopbackBlock
+from testbed.objects.addresses import SocketAddress
 from testbed.scenario import Scenario, load_scenario
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "zone-outage.yaml"

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.emulation.process import adopt_orphans
+from testbed.emulation.processes.process import adopt_orphans
 from tests.emulation.conftest import start_run, until
 from tests.emulation.stranger import ray_methods, try_calls
 

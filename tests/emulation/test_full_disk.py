@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from testbed.emulation.cluster import ClusterRecords
-from testbed.emulation.disk import DiskFull, RunDisk, expected_bytes
-from testbed.emulation.recording import record
-from testbed.emulation.reports import Recorded
-from testbed.results.tables import Clock
-from testbed.results.writer import read_table
+from testbed.emulation.actors.reports import Recorded
+from testbed.emulation.driver.cluster import ClusterRecords
+from testbed.emulation.driver.disk import DiskFull, RunDisk, expected_bytes
+from testbed.emulation.driver.recording import record
+from testbed.results.tables.schemas import Clock
+from testbed.results.tables.writer import read_table
 from testbed.scenario import Scenario, load_scenario
 from tests.emulation.conftest import SCENARIOS, finish_run, start_run
 

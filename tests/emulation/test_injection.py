@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from testbed.control.topology import Locality, Place, Topology
-from testbed.emulation.cluster import Effect
-from testbed.emulation.injection import FAULT_LEAD_S, Injection
-from testbed.emulation.power_off import PowerOffFailed
+from testbed.emulation.driver.cluster import Effect
+from testbed.emulation.driver.injection import FAULT_LEAD_S, Injection
+from testbed.emulation.driver.power_off import PowerOffFailed
 from testbed.faults.actions import Action, CrashNode, KillPod, LinkEffect
 from testbed.faults.links import LinkFault
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.schedule import ScheduledFault
+from testbed.objects.places import Locality, Place, Topology
 
 TOPOLOGY = Topology(
     (

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-SETUP = "import os, signal, sys; from testbed.emulation.interrupts import Interrupts; i = Interrupts(); i.install(); "
+IMPORTS = "import os, signal, sys; from testbed.emulation.driver.interrupts import Interrupts; "
+SETUP = IMPORTS + "i = Interrupts(); i.install(); "
 RAISE = "os.kill(os.getpid(), signal.{}); "
 SIGNALS = ("SIGINT", "SIGTERM")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.emulation.janitor import RUN_VARIABLE, Janitor
+from testbed.emulation.processes.janitor import RUN_VARIABLE, Janitor
 from tests.emulation.conftest import until
 
 ENDS_WITHIN_S = 10.0
@@ -30,7 +30,7 @@ os.execve("/bin/sleep", ["sleep", "600"], {})
 COMMAND = """
 import os, sys
 from pathlib import Path
-from testbed.emulation.janitor import Janitor
+from testbed.emulation.processes.janitor import Janitor
 janitor = Janitor()
 janitor.run(sys.argv[2:], {}, Path(sys.argv[1]), 60.0)
 print("done", flush=True)

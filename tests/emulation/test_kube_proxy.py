@@ -11,11 +11,11 @@ from typing import cast
 
 import orjson
 
-from testbed.control.objects import SocketAddress
 from testbed.control.views.kube_proxy import CALLER, CONNECTED, ENDPOINT, SERVICE
-from testbed.emulation.kube_proxy import CONNECTIONS_SUFFIX, KubeProxy, ServiceRule
-from testbed.network.loopback import LoopbackNetwork
-from testbed.network.relay import Choice, LinkRelay
+from testbed.emulation.processes.kube_proxy import CONNECTIONS_SUFFIX, KubeProxy, ServiceRule
+from testbed.network.addresses.loopback import LoopbackNetwork
+from testbed.network.wire.relay import Choice, LinkRelay
+from testbed.objects.addresses import SocketAddress
 
 ENDPOINTS = tuple((f"east-{zone}-1", SocketAddress(f"127.1.{host}.2", 8080)) for host, zone in enumerate("abc"))
 

@@ -10,14 +10,15 @@ import orjson
 import pytest
 
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
-from testbed.control.objects import Endpoint, SocketAddress
 from testbed.control.views.entry import GATEWAYS
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
-from testbed.emulation.actors import handle_of
-from testbed.emulation.load_generator import LoadGenerator
-from testbed.emulation.reports import EncodedPush, MachineFolders, Reported
+from testbed.emulation.actors.load_generator import LoadGenerator
+from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
+from testbed.emulation.actors.seam import handle_of
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks, LinkEffect
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork, candidates
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, candidates
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.core import Endpoint
 from testbed.scenario import load_scenario
 from tests.emulation.loopback import eventually
 

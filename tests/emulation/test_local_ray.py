@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.emulation.local_ray import open_token
+from testbed.emulation.driver.local_ray import open_token
 
 
 @pytest.fixture

@@ -13,22 +13,17 @@ import pytest
 
 from testbed.control.api_server import Refused
 from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, NodeRegistered, PodStarted, ProxyConnected
-from testbed.control.objects import (
-    ClusterSpec,
-    Deployment,
-    Node,
-    PodAddress,
-    PodTemplate,
-    Service,
-    SocketAddress,
-    Timings,
-)
-from testbed.control.topology import Locality, Place, Topology
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
-from testbed.emulation.actors import handle_of
-from testbed.emulation.master import Master
-from testbed.emulation.reports import EncodedPush, NodeCommand, Push, Reported
+from testbed.emulation.actors.master import Master
+from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Reported
+from testbed.emulation.actors.seam import handle_of
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks, LinkEffect
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cluster import ClusterSpec
+from testbed.objects.core import Node, Service
+from testbed.objects.places import Locality, Place, Topology
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import Deployment, PodTemplate
 
 LOCALITY = Locality("east", "east-a")
 NODES = ("east-a-1", "east-a-2")

@@ -14,14 +14,16 @@ from typing import TypeVar
 import pytest
 
 from testbed.control.messages import Event, PodReadinessChanged, PodStarted, PodStopped, StartPod, StopPod
-from testbed.control.objects import CommandWorkload, Pod, PodTemplate, Probe, Timings
-from testbed.control.topology import Locality, Place, Topology
-from testbed.emulation import node_agent
-from testbed.emulation.actors import handle_of
-from testbed.emulation.janitor import RUN_VARIABLE
-from testbed.emulation.node_agent import NodeAgent
-from testbed.emulation.reports import MachineFolders, Reported
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.emulation.actors import node_agent
+from testbed.emulation.actors.node_agent import NodeAgent
+from testbed.emulation.actors.reports import MachineFolders, Reported
+from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.processes.janitor import RUN_VARIABLE
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.objects.core import Pod
+from testbed.objects.places import Locality, Place, Topology
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import CommandWorkload, PodTemplate, Probe
 from tests.emulation.loopback import DEADLINE_S, eventually
 
 NODE = "east-a-1"

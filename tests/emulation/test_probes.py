@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.control.objects import Probe, SocketAddress
-from testbed.emulation.probes import run_probe
+from testbed.emulation.processes.probes import run_probe
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.workloads import Probe
 from tests.emulation.loopback import DEADLINE_S, LOOPBACK, Talk, listening
 
 SHORT_S = 0.1

@@ -14,14 +14,14 @@ from uuid import uuid4
 
 import pytest
 
-from testbed.emulation.process import ChildProcess, kill_marked, last_lines
+from testbed.emulation.processes.process import ChildProcess, kill_marked, last_lines
 from tests.emulation.loopback import DEADLINE_S, eventually
 
 ENV = {"PATH": os.environ["PATH"]}
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from testbed.emulation.process import ChildProcess
+from testbed.emulation.processes.process import ChildProcess
 
 async def main():
     child = ChildProcess(["sleep", "60"], env={}, output=Path(sys.argv[1]))

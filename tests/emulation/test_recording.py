@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.control.topology import Topology
-from testbed.emulation.cluster import ClusterRecords
-from testbed.emulation.recording import record
-from testbed.results.facts import UnreadLines
-from testbed.results.tables import Clock
-from testbed.results.writer import read_table
+from testbed.emulation.driver.cluster import ClusterRecords
+from testbed.emulation.driver.recording import record
+from testbed.objects.places import Topology
+from testbed.results.tables.facts import UnreadLines
+from testbed.results.tables.schemas import Clock
+from testbed.results.tables.writer import read_table
 
 SENT = '{"e":"s","id":"1","m":"GET","u":"/","n":"/","p":null,"i":1.0,"s":1.0,"z":"a","b":0}'
 FINISHED = '{"e":"f","id":"%s","f":1.1,"c":200,"o":"ok","m":null,"b":0,"r":0}'

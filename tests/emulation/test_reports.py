@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.control.messages import LeaseRenewed, NodeRegistered, PodReadinessChanged, StartPod, StopPod
-from testbed.control.objects import Pod, PodTemplate
-from testbed.emulation.reports import EncodedPush, NodeCommand, Reported, latest_lease_only, latest_only
+from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Reported, latest_lease_only, latest_only
+from testbed.objects.core import Pod
+from testbed.objects.workloads import PodTemplate
 
 PODS = ("cart-0", "cart-1")
 

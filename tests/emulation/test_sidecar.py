@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.control.envoy_api import CLUSTER_TYPE
-from testbed.emulation.actors import handle_of
-from testbed.emulation.reports import MachineFolders
-from testbed.emulation.sidecar import Sidecar
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.actors.sidecar import Sidecar
 from tests.emulation.loopback import eventually
 
 STARTED_WITHIN_S = 20.0

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from testbed.emulation import vigil
-from testbed.emulation.actors import in_process
-from testbed.emulation.vigil import ActorLost, Attended, Watched, in_short
+from testbed.emulation.actors import vigil
+from testbed.emulation.actors.seam import in_process
+from testbed.emulation.actors.vigil import ActorLost, Attended, Watched, in_short
 
 SOON_S = 5.0
 

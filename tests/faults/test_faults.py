@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.topology import Locality, Place, Topology
 from testbed.faults.actions import (
     Action,
     BootNode,
@@ -23,6 +22,7 @@ from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.schedule import Fault, ScheduledFault, steps
 from testbed.faults.zones import ZoneCrash
+from testbed.objects.places import Locality, Place, Topology
 
 A, B = Locality("east", "a"), Locality("east", "b")
 CLIENTS = (Place("clients/a", A, "clients"), Place("clients/b", B, "clients"))

@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.lab.lifecycle import check_host, make_lab, remove_lab
-from testbed.lab.plan import LabError, LabPlan
-from testbed.results.writer import read_table
+from testbed.machines.lab.lifecycle import check_host, make_lab, remove_lab
+from testbed.machines.lab.plan import LabError, LabPlan
+from testbed.results.tables.writer import read_table
 
 PLAN = LabPlan(5, ("east-a", "east-b", "east-c"), "testbed-test78", "198.18.78.0/24")
 STRANGER = "m5"

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.lab.lifecycle import ask, make_lab, remove_lab
-from testbed.lab.plan import LabError, LabPlan
-from testbed.lab.state import load_state
+from testbed.machines.lab.lifecycle import ask, make_lab, remove_lab
+from testbed.machines.lab.plan import LabError, LabPlan
+from testbed.machines.lab.state import load_state
 from tests.multimachine.conftest import unavailable
 
 PLAN = LabPlan(3, ("east-a", "east-b"), "testbed-test77", "198.18.77.0/24")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.keys import make_key
+from testbed.machines.lab.keys import make_key
 from tests.multimachine.conftest import COMMAND, ROOT, STRANGER, Cluster
 
 WITHIN_S = 40.0

@@ -11,14 +11,14 @@ from time import monotonic
 
 import pytest
 
-from testbed.control.objects import SocketAddress
-from testbed.control.topology import LinkQuality, Locality, Place, Topology
 from testbed.faults.actions import LinkEffect
-from testbed.network.ingress import Ingress
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.network.links import LinkTable
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
-from testbed.network.relay import LinkRelay
-from testbed.network.tunnel import Tunnel
+from testbed.network.wire.ingress import Ingress
+from testbed.network.wire.relay import LinkRelay
+from testbed.network.wire.tunnel import Tunnel
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.places import LinkQuality, Locality, Place, Topology
 
 DEADLINE_S = 10.0
 FORWARD = (("a", "b"),)

@@ -9,11 +9,11 @@ from time import monotonic, time
 
 import pytest
 
-from testbed.control.objects import SocketAddress
-from testbed.network.clock_probe import ClockProbe
-from testbed.network.ingress import Ingress
-from testbed.network.loopback import LoopbackBlock
-from testbed.network.tunnel import Tunnel
+from testbed.network.addresses.loopback import LoopbackBlock
+from testbed.network.wire.clock_probe import ClockProbe
+from testbed.network.wire.ingress import Ingress
+from testbed.network.wire.tunnel import Tunnel
+from testbed.objects.addresses import SocketAddress
 from tests.network.conftest import TOKEN, machine_ip, wait_until
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.control.topology import LinkQuality
 from testbed.network.directed_link import Link, Queue, Transit
+from testbed.objects.places import LinkQuality
 
 ONE_MS = LinkQuality(delay_s=0.001)
 FAR_S = 1e6

@@ -13,9 +13,9 @@ from time import monotonic_ns, time_ns
 
 import pytest
 
-from testbed.control.objects import SocketAddress
-from testbed.network.ingress import CLOCK, PONG, Ingress
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.network.wire.ingress import CLOCK, PONG, Ingress
+from testbed.objects.addresses import SocketAddress
 from tests.network.conftest import DEADLINE_S, OPENED, TOKEN, is_silent, machine_ip, read_exactly, reset, wait_until
 
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 import pyarrow as pa
 import pytest
 
-from testbed.control.topology import LinkQuality
 from testbed.network.links import LinkSample
-from testbed.results.calls import Completeness
-from testbed.results.columns import Requests
-from testbed.results.facts import RunFacts
-from testbed.results.tables import SCHEMAS
-from testbed.results.validity import invalid_reasons
+from testbed.objects.places import LinkQuality
+from testbed.results.judge.validity import invalid_reasons
+from testbed.results.measure.calls import Completeness
+from testbed.results.tables.columns import Requests
+from testbed.results.tables.facts import RunFacts
+from testbed.results.tables.schemas import SCHEMAS
 from tests.network.conftest import BOTH, Start, World, read_exactly, round_trips_s, wait_until
 
 FACTS = RunFacts(

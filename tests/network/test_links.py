@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.topology import LinkQuality, Locality, Place, Topology
 from testbed.faults.actions import LinkEffect
 from testbed.network.links import LinkTable
+from testbed.objects.places import LinkQuality, Locality, Place, Topology
 
 NAMES = ("a", "b", "c")
 PAIRS = tuple((source, destination) for source in NAMES for destination in NAMES if source != destination)

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pytest
 
-from testbed.control.objects import SocketAddress
-from testbed.network.backend import AddressesExhausted, NetworkBackend
-from testbed.network.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.network.addresses.backend import AddressesExhausted, NetworkBackend
+from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.objects.addresses import SocketAddress
 
 PLACES = ("node-a", "node-b", "clients-a")
 

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from testbed.control.topology import LinkQuality
-from testbed.network.peer import PeerOwners
+from testbed.network.wire.peer import PeerOwners
+from testbed.objects.places import LinkQuality
 from tests.network.conftest import BOTH_KINDS, DEADLINE_S, Start, read_exactly, wait_until
 
 NOBODY = 65534

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from testbed.control.objects import SocketAddress
-from testbed.control.topology import LinkQuality
 from testbed.faults.actions import LinkEffect
-from testbed.network.relay import Choice
-from testbed.network.tunnel import parse_connect
+from testbed.network.wire.relay import Choice
+from testbed.network.wire.tunnel import parse_connect
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.places import LinkQuality
 from tests.network.conftest import (
     BOTH,
     BOTH_KINDS,

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from testbed.control.topology import LinkQuality
+from testbed.objects.places import LinkQuality
 from tests.network.conftest import (
     BACKWARD,
     BOTH,

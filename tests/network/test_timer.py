@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 import uvloop
 
-from testbed.network.timer import PreciseTimer
+from testbed.network.wire.timer import PreciseTimer
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.results.facts import AppliedFault, LocustCount, RunFacts
-from testbed.results.tables import PLACE_FIELDS
-from testbed.results.writer import TableWriter, write_missing_tables
+from testbed.results.tables.facts import AppliedFault, LocustCount, RunFacts
+from testbed.results.tables.schemas import PLACE_FIELDS
+from testbed.results.tables.writer import TableWriter, write_missing_tables
 from testbed.scenario import Expectation, LoadSource
 
 ZONES = ("east-a", "east-b", "east-c")

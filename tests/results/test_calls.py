@@ -4,9 +4,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from testbed.results.calls import Calls, Completeness, completeness
-from testbed.results.phases import Phase
-from testbed.results.tables import SCHEMAS
+from testbed.results.measure.calls import Calls, Completeness, completeness
+from testbed.results.measure.phases import Phase
+from testbed.results.tables.schemas import SCHEMAS
 
 PHASE = Phase("steady", 0.0, 10.0)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.results.clocks import estimate
+from testbed.results.tables.clocks import estimate
 
 EPOCH_S = 1.7e9
 ROUNDING_S = 1e-9

@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from testbed.cli import app
-from testbed.results.tables import SCHEMAS
-from testbed.results.writer import read_table
+from testbed.results.tables.schemas import SCHEMAS
+from testbed.results.tables.writer import read_table
 
 Damage = Callable[[Path], object]
 

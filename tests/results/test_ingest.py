@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from testbed.results import lines as lines_module
-from testbed.results.ingest import NOT_FINISHED, ingest_outlier_log, ingest_requests
-from testbed.results.lines import IngestCounts
-from testbed.results.pods import PodIdentity, Pods
-from testbed.results.tables import Clock
-from testbed.results.writer import TableWriter, read_table
+from testbed.results.tables import lines as lines_module
+from testbed.results.tables.ingest import NOT_FINISHED, ingest_outlier_log, ingest_requests
+from testbed.results.tables.lines import IngestCounts
+from testbed.results.tables.pods import PodIdentity, Pods
+from testbed.results.tables.schemas import Clock
+from testbed.results.tables.writer import TableWriter, read_table
 
 CLOCK = Clock(t0_monotonic_s=100.0, epoch_minus_monotonic_s=1_700_000_000.0)
 WEB = PodIdentity("web-1", "web", "n1", "east-a", "east", "c1", "127.20.1.3", -5.0)

@@ -8,14 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.control import access_log
 from testbed.control.views import kube_proxy
-from testbed.results import lines as lines_module
-from testbed.results.ingest_calls import Connections, ingest_access_log
-from testbed.results.lines import IngestCounts
-from testbed.results.pods import PodIdentity, Pods
-from testbed.results.tables import Clock
-from testbed.results.writer import TableWriter, read_table
+from testbed.control.views.envoy import access_log
+from testbed.results.tables import lines as lines_module
+from testbed.results.tables.ingest_calls import Connections, ingest_access_log
+from testbed.results.tables.lines import IngestCounts
+from testbed.results.tables.pods import PodIdentity, Pods
+from testbed.results.tables.schemas import Clock
+from testbed.results.tables.writer import TableWriter, read_table
 
 CLOCK = Clock(t0_monotonic_s=100.0, epoch_minus_monotonic_s=1_700_000_000.0)
 WEB = PodIdentity("web-1", "web", "n1", "east-a", "east", "c1", "127.20.1.3", -5.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from testbed.results.facts import AppliedFault
-from testbed.results.phases import phases
+from testbed.results.measure.phases import phases
+from testbed.results.tables.facts import AppliedFault
 
 
 def spans(*faults: AppliedFault) -> dict[str, tuple[float, float]]:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.results.columns import Requests
-from testbed.results.control_path import ControlPath, control_path
-from testbed.results.facts import AppliedFault
-from testbed.results.recovery import Aftermath, Steady, impacts, recovery
-from testbed.results.tables import SCHEMAS
+from testbed.results.measure.control_path import ControlPath, control_path
+from testbed.results.measure.recovery import Aftermath, Steady, impacts, recovery
+from testbed.results.tables.columns import Requests
+from testbed.results.tables.facts import AppliedFault
+from testbed.results.tables.schemas import SCHEMAS
 
 NOTHING = {name: SCHEMAS[name].empty_table() for name in ("events", "pushes")}
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from testbed.results.facts import AppliedFault, MachineFacts
-from testbed.results.report import show
-from testbed.results.summary import Summary, summarize
-from testbed.results.writer import TableWriter
+from testbed.results.show.report import show
+from testbed.results.show.summary import Summary, summarize
+from testbed.results.tables.facts import AppliedFault, MachineFacts
+from testbed.results.tables.writer import TableWriter
 from tests.results.conftest import FACTS, write_run
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from testbed.results.strangers import without_strangers
-from testbed.results.tables import SCHEMAS
+from testbed.results.measure.strangers import without_strangers
+from testbed.results.tables.schemas import SCHEMAS
 
 REQUESTS = pa.Table.from_pylist([{"request_id": "ours"}], schema=SCHEMAS["requests"])
 

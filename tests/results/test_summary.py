@@ -7,11 +7,11 @@ import orjson
 import pyarrow.compute as pc
 import pytest
 
-from testbed.results.facts import AppliedFault, LocustCount, RunFacts, UnreadLines
-from testbed.results.report import render
-from testbed.results.summary import Summary, load_summary, summarize
-from testbed.results.verdict import EXIT_CODES
-from testbed.results.writer import TableWriter, read_table
+from testbed.results.judge.verdict import EXIT_CODES
+from testbed.results.show.report import render
+from testbed.results.show.summary import Summary, load_summary, summarize
+from testbed.results.tables.facts import AppliedFault, LocustCount, RunFacts, UnreadLines
+from testbed.results.tables.writer import TableWriter, read_table
 from testbed.scenario import Expectation
 
 

@@ -9,11 +9,11 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from testbed.results.columns import Requests
-from testbed.results.facts import AppliedFault, RunFacts
-from testbed.results.recovery import impacts
-from testbed.results.tables import SCHEMAS
-from testbed.results.undeclared import undeclared
+from testbed.results.judge.undeclared import undeclared
+from testbed.results.measure.recovery import impacts
+from testbed.results.tables.columns import Requests
+from testbed.results.tables.facts import AppliedFault, RunFacts
+from testbed.results.tables.schemas import SCHEMAS
 
 FACTS = RunFacts(name="r", seed=0, profile="fast", warmup_s=1.0, end_s=40.0, ready_s=1.0)
 OUTAGE = AppliedFault("outage", 10.0, 10.004, 20.0, 20.0)

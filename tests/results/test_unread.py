@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts, UnreadLines
-from testbed.results.tables import SCHEMAS
-from testbed.results.unread import unexplained_lines
+from testbed.results.tables.facts import AppliedFault, LocustCount, MachineFacts, RunFacts, UnreadLines
+from testbed.results.tables.schemas import SCHEMAS
+from testbed.results.tables.unread import unexplained_lines
 from testbed.scenario import LoadSource
 
 FACTS = RunFacts(

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from testbed.results.calls import Completeness
-from testbed.results.columns import Requests
-from testbed.results.facts import AppliedFault, LocustCount, MachineFacts, RunFacts, UnreadLines
-from testbed.results.tables import SCHEMAS
-from testbed.results.undeclared import Undeclared
-from testbed.results.validity import invalid_reasons
+from testbed.results.judge.undeclared import Undeclared
+from testbed.results.judge.validity import invalid_reasons
+from testbed.results.measure.calls import Completeness
+from testbed.results.tables.columns import Requests
+from testbed.results.tables.facts import AppliedFault, LocustCount, MachineFacts, RunFacts, UnreadLines
+from testbed.results.tables.schemas import SCHEMAS
 from testbed.scenario import LoadSource
 
 FACTS = RunFacts(

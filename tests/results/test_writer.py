@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from testbed.results import writer as writer_module
-from testbed.results.tables import SCHEMAS
-from testbed.results.writer import TableWriter, read_table
+from testbed.results.tables import writer as writer_module
+from testbed.results.tables.schemas import SCHEMAS
+from testbed.results.tables.writer import TableWriter, read_table
 
 _EVENT = {"t_s": 1.0, "source": "control-plane", "kind": "Node", "object": "n1", "reason": "NodeReady", "details": "{}"}
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, get_args
 import pytest
 from pydantic.alias_generators import to_camel
 
+from testbed.documents.quantities import DURATION, RATE, Quantity
 from testbed.scenario import json_schema
 from testbed.scenario.defaults import DEFAULT_RTT_S, profile_timings
-from testbed.scenario.metrics import METRICS, MetricName
-from testbed.scenario.quantities import DURATION, RATE, Quantity
+from testbed.scenario.models.metrics import METRICS, MetricName
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scenario.md").read_text()
 SCHEMA = json_schema()

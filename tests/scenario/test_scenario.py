@@ -10,23 +10,16 @@ from typing import Any
 
 import pytest
 
-from testbed.control.objects import (
-    BuiltinWorkload,
-    CommandWorkload,
-    DestinationRule,
-    LocalityLoadBalancing,
-    Probe,
-    Timings,
-    VirtualService,
-    WorkTime,
-)
-from testbed.control.topology import Locality, Place
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.zones import ZoneCrash
+from testbed.objects.mesh import DestinationRule, LocalityLoadBalancing, VirtualService
+from testbed.objects.places import Locality, Place
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Probe, WorkTime
 from testbed.scenario import Scenario, ScenarioError, load_scenario
-from testbed.scenario.cluster_models import TimingsModel
 from testbed.scenario.defaults import profile_timings
+from testbed.scenario.models.cluster import TimingsModel
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
 FIRST = """

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from testbed.documents.overrides import override
+from testbed.documents.source import read_source
 from testbed.scenario import ScenarioError, json_schema, load_scenario
-from testbed.scenario.overrides import override
-from testbed.scenario.source import read_source
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json_schema()

@@ -11,11 +11,12 @@ from typing import Final
 
 from testbed.control.delivery.subscribers import Subscribers, View
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, RecordEvent
-from testbed.control.objects import MeshMode, Timings
 from testbed.control.store import Store
 from testbed.control.views.entry import EntryTables
-from testbed.control.views.envoy import Proxies
+from testbed.control.views.envoy.proxies import Proxies
 from testbed.control.views.kube_proxy import KubeProxies
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import MeshMode
 
 KINDS: Final[Mapping[MeshMode, tuple[type[View], ...]]] = {
     "sidecar": (Proxies,),

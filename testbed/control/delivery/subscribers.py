@@ -10,10 +10,10 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from testbed.control.envoy_api import ROUTE_TYPE
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, PushConfig
-from testbed.control.objects import Timings
 from testbed.control.store import Store
+from testbed.control.views.envoy.envoy_api import ROUTE_TYPE
+from testbed.objects.timings import Timings
 
 Resources = Mapping[str, tuple[Mapping[str, Any], ...]]
 """By type, in the order in which they are to be sent."""

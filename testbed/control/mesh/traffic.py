@@ -10,23 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from testbed.control.locality import LocalityRule, locality_rule
-from testbed.control.objects import (
+from testbed.control.mesh.locality import LocalityRule, locality_rule
+from testbed.control.store import Store
+from testbed.objects.core import Pod, Service
+from testbed.objects.mesh import (
     DestinationRule,
     Gateway,
     HttpRoute,
     Ingress,
-    Labels,
     LocalityLoadBalancing,
-    Pod,
     Retries,
-    Service,
     TrafficPolicy,
     VirtualService,
-    host_of,
-    selects,
 )
-from testbed.control.store import Store
+from testbed.objects.metadata import Labels, host_of, selects
 
 _NO_POLICY: Final = TrafficPolicy(load_balancer="RANDOM")
 """What is left for a gateway without a mesh: an ingress controller that picks endpoints as kube-proxy does."""

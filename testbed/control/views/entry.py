@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from testbed.control.delivery.subscribers import Resources, Subscriber
-from testbed.control.objects import Endpoint, Node, Pod
 from testbed.control.store import Store
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
+from testbed.objects.core import Endpoint, Node, Pod
 
 GATEWAYS = "gateway"
 """The name of the one slice that clients are told. It is read with `kube_proxy.read_endpoints`."""

@@ -11,9 +11,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from testbed.control.delivery.subscribers import Resources, Subscriber
-from testbed.control.envoy_api import TYPES
-from testbed.control.objects import Endpoint, EndpointSlice, Node, Service, SocketAddress
 from testbed.control.store import Store
+from testbed.control.views.envoy.envoy_api import TYPES
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Service
 
 ENDPOINT_SLICE: Final = TYPES + "k8s.io.api.discovery.v1.EndpointSlice"
 

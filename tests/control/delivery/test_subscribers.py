@@ -6,24 +6,16 @@ from dataclasses import replace
 import pytest
 
 from testbed.control.delivery.discovery import Discovery
-from testbed.control.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig, RecordEvent
-from testbed.control.objects import (
-    Endpoint,
-    EndpointSlice,
-    MeshMode,
-    Node,
-    Pod,
-    PodAddress,
-    PodTemplate,
-    Service,
-    SocketAddress,
-    Timings,
-)
 from testbed.control.store import Store
-from testbed.control.topology import Locality
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.views.envoy.xds import PUSH_ORDER
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE
-from testbed.control.xds import PUSH_ORDER
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.places import Locality
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import MeshMode, PodTemplate
 
 NODE = Node("a", Locality("east", "east-a"), ready="True")
 TIMINGS = Timings(push_debounce_s=0.1, push_debounce_max_s=1.0)

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.control.objects import Endpoint, EndpointSlice, Node, Service, SocketAddress
 from testbed.control.store import Store
-from testbed.control.topology import Locality
 from testbed.control.views.kube_proxy import (
     ENDPOINT_SLICE,
     KubeProxies,
@@ -16,6 +14,9 @@ from testbed.control.views.kube_proxy import (
     reachable,
     read_endpoints,
 )
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Service
+from testbed.objects.places import Locality
 
 NODES = {
     name: Node(name, Locality("east" if name != "w1" else "west", zone))

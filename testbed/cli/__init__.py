@@ -1,0 +1,57 @@
+"""The command line: `testbed run | check | schema | render | report | preflight | lab`.
+
+Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
+run or none at all, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from testbed.cli.inspect import check, render, schema
+from testbed.cli.machines import preflight
+from testbed.cli.results import report
+from testbed.cli.run import run
+from testbed.cli.terminal import EXIT_INVALID
+from testbed.machines.lab.cli import lab
+
+app = typer.Typer(
+    help="Break an emulated multi-zone platform on purpose and measure how its users fare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, check, schema, render, report, preflight):
+    app.command()(command)
+app.add_typer(lab, name="lab")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"testbed {importlib.metadata.version('testbed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    try:
+        app()
+    except SystemExit as end:
+        session = sys.modules.get("testbed.emulation.driver.ray_session")
+        if session is not None and session.is_stuck():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else EXIT_INVALID)
+        raise

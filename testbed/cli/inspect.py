@@ -1,0 +1,58 @@
+"""`testbed check`, `render` and `schema`: what a scenario says, without starting anything."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import orjson
+import typer
+import yaml
+
+from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, dry_run, load, warn
+from testbed.cli.terminal import EXIT_BAD_INPUT, fail
+from testbed.scenario import json_schema
+
+
+def check(
+    file: ScenarioFile,
+    overrides: Overrides = [],  # noqa: B006
+    seed: Seed = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", envvar="RAY_ADDRESS", help="As for run: pods' programs are not looked for on this machine."
+        ),
+    ] = None,
+) -> None:
+    """Check a scenario file and tell everything that is wrong with it, or doubtful."""
+    scenario = load(file, overrides, seed, programs_here=address is None)
+    dry_run(file, scenario)
+    warn(scenario)
+    nodes, services, warnings = len(scenario.topology.nodes), len(scenario.cluster.services), len(scenario.warnings)
+    doubts = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+    print(f"{file}: ok: {scenario.name}, {nodes} nodes, {services} services, {len(scenario.faults)} faults{doubts}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    sys.stdout.buffer.write(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def render(
+    file: ScenarioFile,
+    overrides: Overrides = [],  # noqa: B006
+    seed: Seed = None,
+    proxy: Annotated[
+        str | None, typer.Option("--proxy", metavar="POD", help="Show what the proxy of this pod is told instead.")
+    ] = None,
+) -> None:
+    """Print the Kubernetes and Istio objects that a scenario becomes, without starting anything."""
+    from testbed.control.dry_run import UnknownProxy
+
+    cluster = dry_run(file, load(file, overrides, seed))
+    try:
+        documents = cluster.manifests() if proxy is None else cluster.proxy_resources(proxy)
+    except UnknownProxy as error:
+        fail(str(error), EXIT_BAD_INPUT)
+    print(yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")

@@ -1,0 +1,1 @@
+"""What an Envoy is told, as plain dicts, and what its log lines mean."""

@@ -1,0 +1,115 @@
+"""The listeners of a proxy: where it takes calls, and which of them it logs.
+
+A pod in the mesh has an inbound listener in front of its application and an outbound one that is an HTTP forward
+proxy (applications set HTTP_PROXY). They have the same addresses whether a sidecar serves them or the proxy of the
+node. A gateway has one listener for clients. Where calls go from there is `xds`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, CallKind, attempt_log, call_log
+from testbed.control.views.envoy.envoy_api import ADS, LISTENER_TYPE, TYPES, Resource, address
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Pod
+
+READY_PATH: Final = "/testbed/ready"
+"""A gateway that has its configuration answers 200 here, itself; such calls are not logged."""
+
+
+def named(what: str, proxy: Pod, pod: Pod) -> str:
+    """The name of what a proxy has for each of its pods. A sidecar has only one."""
+    return what if proxy.name == pod.name else f"{what}|{pod.name}"
+
+
+def inbound_cluster_name(proxy: Pod, pod: Pod) -> str:
+    return f"inbound|{pod.template.port}||" + ("" if proxy.name == pod.name else pod.name)
+
+
+_INBOUND_RETRIES: Final = {"retry_on": "reset-before-request", "num_retries": 2}
+"""Istio 1.32, route.go, BuildDefaultHTTPInboundRoute: what the application has not seen is sent to it again."""
+
+
+def inbound_listener(proxy: Pod, pod: Pod) -> Resource:
+    action = {"cluster": inbound_cluster_name(proxy, pod), "timeout": "0s", "retry_policy": dict(_INBOUND_RETRIES)}
+    route_config = {
+        "name": INBOUND,
+        "validate_clusters": False,
+        "virtual_hosts": [
+            {
+                "name": INBOUND,
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": action}],
+            }
+        ],
+    }
+    http = {"route_config": route_config, "access_log": [call_log(INBOUND, pod.name)]}
+    return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http)
+
+
+def outbound_listener(proxy: Pod, pod: Pod) -> Resource:
+    http = {"rds": _rds(named(OUTBOUND, proxy, pod)), "access_log": [call_log(OUTBOUND, pod.name)]}
+    return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http)
+
+
+def gateway_listener(gateway: Pod) -> Resource:
+    http = {
+        "rds": _rds(GATEWAY),
+        "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH)],
+        "always_set_request_id_in_response": True,
+        "use_remote_address": True,
+    }
+    return _listener(GATEWAY, gateway, gateway, address_of(gateway).app, http)
+
+
+def address_of(pod: Pod) -> PodAddress:
+    assert pod.address is not None, f"pod {pod.name} has a proxy but no address"
+    return pod.address
+
+
+def _listener(kind: CallKind, proxy: Pod, pod: Pod, at: SocketAddress, http: Mapping[str, Any]) -> Resource:
+    """A listener whose only filter is an HTTP connection manager. `http` is what sets it apart from the others."""
+    router: dict[str, Any] = {
+        "@type": TYPES + "envoy.extensions.filters.http.router.v3.Router",
+        "dynamic_stats": False,
+        "suppress_envoy_headers": True,
+    }
+    if kind != INBOUND:
+        router["upstream_log"] = [attempt_log(pod.name)]
+    return {
+        "@type": LISTENER_TYPE,
+        "name": named(kind, proxy, pod),
+        "address": address(at),
+        "traffic_direction": "INBOUND" if kind == INBOUND else "OUTBOUND",
+        # Two proxies on one address would silently share its connections: fail to bind instead.
+        "enable_reuse_port": False,
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": {
+                            "@type": TYPES + "envoy.extensions.filters.network.http_connection_manager.v3."
+                            "HttpConnectionManager",
+                            "stat_prefix": kind,
+                            "server_name": "testbed-envoy",
+                            "server_header_transformation": "OVERWRITE" if kind == GATEWAY else "PASS_THROUGH",
+                            "normalize_path": True,
+                            "stream_idle_timeout": "0s",
+                            "use_remote_address": False,
+                            "generate_request_id": True,
+                            "preserve_external_request_id": True,
+                            "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+                            **http,
+                        },
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def _rds(name: str) -> dict[str, Any]:
+    return {"config_source": dict(ADS), "route_config_name": name}

@@ -1,0 +1,1 @@
+"""What lives in Ray actors, behind one seam to Ray."""

@@ -1,0 +1,158 @@
+"""One machine of a run: what all places on it share.
+
+Owns its folders, its lock on the run's block of addresses, its ingress, its samples, and the way of its log files to
+whoever drives the run. On the driver's own machine it is a plain object there, on every other one an actor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import loadgen
+import testbed
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.actors.vigil import Attended
+from testbed.emulation.actors.worker_setup import leave_out_unused_packages
+from testbed.emulation.processes.janitor import Janitor
+from testbed.emulation.processes.sampler import MachineSample, MachineSampler
+from testbed.network.addresses.loopback import LoopbackBlock
+from testbed.network.wire.ingress import Ingress
+from testbed.objects.addresses import SocketAddress
+from testbed.scenario.checks.executables import why_not_startable
+
+leave_out_unused_packages()
+
+ORPHANED_AFTER_S = 5.0
+PIECE_BYTES_MAX = 4 << 20
+"""How much of its logs a machine hands over in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What has to be the same on every machine. `sources` is a digest of the installed testbed's files."""
+
+    python: str
+    testbed: str
+    sources: str
+
+    @classmethod
+    def here(cls) -> Versions:
+        digest = hashlib.sha256()
+        for package in (testbed, loadgen):
+            root = Path(package.__path__[0])
+            for path in sorted(root.rglob("*.py")):
+                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+        return cls(platform.python_version(), importlib.metadata.version("testbed"), digest.hexdigest()[:12])
+
+    def __str__(self) -> str:
+        return f"Python {self.python}, testbed {self.testbed} (sources {self.sources})"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """Bytes of a log file. A file that was replaced has another inode, and begins again at offset 0."""
+
+    name: str
+    inode: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Samples since the last call, and what is new in the logs; `more` when not all of it fitted in."""
+
+    samples: list[MachineSample]
+    pieces: list[LogPiece]
+    more: bool
+
+
+class Machine(Attended):
+    def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
+        """`folders` are the driver's own, which it also removes. Elsewhere they are made here, and their files go to
+        the driver by `collect`."""
+        super().__init__()
+        self._streams = self._is_actor = folders is None
+        if folders is None:
+            self._janitor = Janitor(run_id)
+            root = self._janitor.folder
+            folders = MachineFolders(root / "logs", root, run_id)
+            folders.logs.mkdir()
+        self._folders = folders
+        self._sampler = MachineSampler(name)
+        self._block: LoopbackBlock | None = None
+        self._ingress: Ingress | None = None
+
+    async def introduce(self) -> tuple[Versions, MachineFolders]:
+        return Versions.here(), self._folders
+
+    async def reserve(self, second_octet: int) -> bool:
+        """Take the block 127.X.0.0/16 for this run; False when another run on this machine has it."""
+        self._block = LoopbackBlock.take(second_octet)
+        return self._block is not None
+
+    async def release(self) -> None:
+        if self._block is not None:
+            self._block.release()
+
+    async def open_ingress(self, ip: str, token: str, networks: Sequence[IPv4Network]) -> SocketAddress:
+        """Let the run's other machines in, to the places that live here. Raises OSError."""
+        self._ingress = Ingress(token, networks)
+        return self._ingress.start(ip)
+
+    async def why_not_startable(self, program: str, search_path: str | None) -> str | None:
+        """Why a program cannot be started on this machine, if so."""
+        return why_not_startable(program, search_path)
+
+    async def put(self, name: str, content: bytes) -> Path:
+        """Keep a file for the processes of this machine."""
+        path = self._folders.sockets / name
+        path.write_bytes(content)
+        return path
+
+    async def start_sampling(self) -> None:
+        self._sampler.start()
+
+    async def collect(self, have: Mapping[str, tuple[int, int]]) -> Collected:
+        """`have` are the logs that the driver has already: inode and length of each."""
+        pieces, more = self._new_pieces(have) if self._streams else ([], False)
+        return Collected(self._sampler.drain(), pieces, more)
+
+    async def close(self) -> None:
+        """Give back what this machine holds for the run. Its processes were ended before; its folders are the
+        janitor's, who waits for the end of this process."""
+        self._sampler.stop()
+        if self._ingress is not None:
+            self._ingress.stop()
+        await self.release()
+        if self._is_actor:
+            # Ray ends it before, unless its head is gone.
+            asyncio.get_running_loop().call_later(ORPHANED_AFTER_S, os._exit, 0)
+
+    def _new_pieces(self, have: Mapping[str, tuple[int, int]]) -> tuple[list[LogPiece], bool]:
+        pieces: list[LogPiece] = []
+        room = PIECE_BYTES_MAX
+        for path in sorted(self._folders.logs.iterdir()):
+            if path.suffix == ".tmp" or not path.is_file():
+                continue  # on its way to become a file
+            with path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                known, offset = have.get(path.name, (inode, 0))
+                if known != inode:
+                    offset = 0
+                file.seek(offset)
+                data = file.read(room)
+            if data:
+                pieces.append(LogPiece(path.name, inode, offset, data))
+                room -= len(data)
+            if not room:
+                return pieces, True
+        return pieces, False

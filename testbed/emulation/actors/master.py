@@ -1,0 +1,219 @@
+"""The API server, controllers and istiod as one actor: feeds events to the control plane, carries out its commands.
+
+Decides nothing. The control path to every node obeys the emulated links, from the place that the scenario gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import orjson
+
+from testbed.control.api_server import Refused
+from testbed.control.messages import (
+    Command,
+    ConfigAcked,
+    ConfigRejected,
+    Delete,
+    PodStarted,
+    PushConfig,
+    RecordEvent,
+    StartPod,
+    StopPod,
+)
+from testbed.control.plane import ControlPlane
+from testbed.control.views.kube_proxy import ENDPOINT_SLICE
+from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
+from testbed.emulation.actors.seam import Actor, tell, until
+from testbed.emulation.actors.vigil import Attended, in_short
+from testbed.emulation.processes.protobuf import shared_to_any
+from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.network.links import LinkSample, LinkTable
+from testbed.objects.cluster import ClusterSpec, Declared
+from testbed.objects.core import Node, Pod
+from testbed.objects.metadata import DEFAULT_NAMESPACE
+from testbed.objects.places import Topology
+from testbed.objects.workloads import Deployment
+
+BUSY_S = 0.05
+"""A deadline that is met later than that was met by a busy master."""
+MAIL_S = 0.05
+"""What it then takes to read what has come in meanwhile."""
+
+
+class Master(Attended):
+    def __init__(self, cluster: ClusterSpec, topology: Topology, place: str, clients: Sequence[str]) -> None:
+        """`clients` are the places from which load comes."""
+        super().__init__()
+        self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
+        self._declared = cluster.objects
+        self._place = place
+        self._nodes = frozenset(node.name for node in topology.nodes)
+        self._links = LinkTable(topology)
+        self._channels: dict[str, ControlChannel[NodeCommand]] = {}
+        self._clock_offsets_s: dict[str, float] = {}
+        self._now_s = 0.0
+        """What the control plane was last told is the time, by this machine's monotonic clock."""
+        self._started: dict[str, tuple[Pod, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._events: list[Recorded] = []
+        self._pushes: dict[tuple[str, str, str], Push] = {}
+
+    async def connect(self, subscribers: dict[str, Actor], clock_offsets_s: dict[str, float]) -> None:
+        """Open the control path to every place at which somebody is told something: nodes, and clients of zones.
+
+        `clock_offsets_s` is the monotonic clock of each place's machine minus this one's.
+        """
+        self._clock_offsets_s = clock_offsets_s
+        for place, actor in subscribers.items():
+            self._channels[place] = ControlChannel(
+                self._links, self._place, place, partial(_deliver, actor), supersede=latest_only
+            )
+        await self.apply(self._declared)
+
+    async def apply(self, objects: Sequence[Declared]) -> None:
+        """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed."""
+        for each in objects:
+            if isinstance(each, Node) and each.name not in self._nodes:
+                raise Refused(f"Node {each.name!r}: the topology has no such place")
+        self._carry_out(self._plane.apply(objects, self._advanced_s()))
+        self._look_ahead()
+
+    async def delete(self, kind: type[Declared] | type[Pod], name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """As `kubectl delete` does. Raises Refused where there is no such object."""
+        self._carry_out(self._plane.handle(Delete(kind, name, namespace), self._advanced_s()))
+        self._look_ahead()
+
+    def _advanced_s(self) -> float:
+        """The time for what a user asks: now, unless there is mail of before to be read first."""
+        deadline_s, now_s = self._plane.next_deadline(), time.monotonic()
+        if deadline_s is None or now_s <= deadline_s + BUSY_S:
+            self._now_s = now_s
+        return self._now_s
+
+    async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
+        """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
+        clock there."""
+        with self._failing_loudly():
+            self._take_in(reports, delivered_s - self._clock_offsets_s[place])
+
+    def _take_in(self, reports: list[Reported], arrived_s: float) -> None:
+        # A control plane that is too busy to read its mail at once must not hold that against the nodes: a lease counts
+        # from when it arrived, and nobody is given up while what arrived before is unread.
+        self._now_s = max(self._now_s, min(arrived_s, time.monotonic()))
+        for report in reports:
+            self._note_answer(report)
+            self._carry_out(self._plane.handle(report.event, self._now_s))
+            if isinstance(report.event, PodStarted):
+                self._note_start(report.event.pod, report.at_s)
+        self._look_ahead()
+
+    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+        await until(due_s)
+        self._links.impose(action.fault, action.pairs, action.effect)
+        return self._links_changed()
+
+    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+        await until(due_s)
+        self._links.lift(action.fault)
+        return self._links_changed()
+
+    async def readiness(self) -> Readiness:
+        pods, wanted = self._plane.pods(), self._plane.store.list(Deployment)
+        total = sum(deployment.replicas for deployment in wanted)
+        ready, waiting_for = sum(pod.ready for pod in pods), tuple(self._plane.not_ready())
+        return Readiness(len(self._started), ready, total, waiting_for)
+
+    async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
+        """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
+        return tuple(self._started.values())
+
+    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+        """Events since the last call; the master has no link of its own."""
+        events, self._events = self._events, []
+        return events, []
+
+    async def pushes(self) -> list[Push]:
+        """All pushes so far."""
+        return list(self._pushes.values())
+
+    def _links_changed(self) -> float:
+        for channel in self._channels.values():
+            channel.links_changed()
+        return time.monotonic()
+
+    def _note_start(self, name: str, at_s: float) -> None:
+        for pod in self._plane.pods():
+            if pod.name == name:
+                self._started.setdefault(name, (pod, at_s))
+
+    def _note_answer(self, report: Reported) -> None:
+        match report.event:
+            case ConfigAcked(proxy, type_url, version):
+                push = self._pushes.get((proxy, type_url, version))
+                if push is not None and push.acked_s is None:
+                    push.acked_s = report.at_s
+            case ConfigRejected(proxy, type_url, version, error):
+                push = self._pushes.get((proxy, type_url, version))
+                if push is not None:
+                    push.error = error
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        now_s = time.monotonic()
+        for command in commands:
+            match command:
+                case PushConfig():
+                    self._push(command, now_s)
+                case StartPod() | StopPod():
+                    self._channels[command.node].send(command)
+                case RecordEvent(kind, name, reason, details):
+                    self._events.append(Recorded(now_s, "master", kind, name, reason, details))
+
+    def _push(self, command: PushConfig, now_s: float) -> None:
+        encode = orjson.dumps if command.type_url == ENDPOINT_SLICE else shared_to_any
+        resources = tuple(encode(resource) for resource in command.resources)
+        self._pushes[command.proxy, command.type_url, command.version] = Push(
+            command.proxy, command.place, command.type_url, command.version, now_s
+        )
+        self._channels[command.place].send(EncodedPush(command.proxy, command.type_url, command.version, resources))
+
+    def _look_ahead(self) -> None:
+        """Wake up at the control plane's next deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline_s = self._plane.next_deadline()
+        if deadline_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), self._due, deadline_s)
+
+    def _due(self, deadline_s: float) -> None:
+        # Who was too busy to be on time has not read its mail either.
+        if time.monotonic() > deadline_s + BUSY_S:
+            self._timer = asyncio.get_running_loop().call_later(MAIL_S, self._advance)
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        with self._failing_loudly():
+            self._now_s = time.monotonic()
+            self._carry_out(self._plane.handle(None, self._now_s))
+            self._look_ahead()
+
+    @contextlib.contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        # Reports and deadlines have no caller who looks at what comes back: a defect must not pass for a slow cluster.
+        try:
+            yield
+        except Exception as failure:
+            self.report_defect(f"a defect of the control plane: {in_short(failure)}")
+            raise
+
+
+async def _deliver(actor: Actor, commands: list[NodeCommand]) -> None:
+    await tell(actor, "take_commands", commands)

@@ -1,0 +1,90 @@
+"""The seam to Ray's actors: classes are plain Python, and become actors here. Nothing else creates one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from functools import cache
+from typing import Any, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from testbed.emulation.actors.worker_setup import leave_out_unused_packages
+
+# Modules of actors' classes import this one, or do the same.
+leave_out_unused_packages()
+
+Actor = ActorHandle[Any]
+"""A handle: `await handle.method.remote(...)`. The actor ends when its last handle is gone."""
+
+
+def start_actor(kind: type, *arguments: object, node_id: str | None = None) -> Actor:
+    """A new actor of that class, on the Ray node of that id or on the caller's own.
+
+    Actors ask Ray for no CPU: they supervise, the work is elsewhere. They are pinned, and not restarted: what they
+    supervised is gone with them.
+    """
+    where = NodeAffinitySchedulingStrategy(node_id or ray.get_runtime_context().get_node_id(), soft=False)
+    handle: Actor = _actor_class(kind).options(num_cpus=0, scheduling_strategy=where).remote(*arguments)
+    return handle
+
+
+def in_process(kind: type, *arguments: object) -> Actor:
+    """The same in the caller's own process: what needs no process of its own is called as if it had one."""
+    return handle_of(kind(*arguments))
+
+
+def handle_of(target: object) -> Actor:
+    """A handle for an object of the caller's own process: calls run in the caller's event loop, in their order."""
+    return cast(Actor, _InProcess(target))
+
+
+def this_actor() -> Actor:
+    """The handle of the actor that asks, to hand to others."""
+    handle: Actor = ray.get_runtime_context().current_actor
+    return handle
+
+
+async def tell(actor: Actor, method: str, *arguments: object) -> None:
+    """Call an actor whose answer does not matter. One that is dead does not hear, which is how it is to be."""
+    with contextlib.suppress(RayActorError):
+        await getattr(actor, method).remote(*arguments)
+
+
+async def until(due_s: float) -> None:
+    """Wait in an actor until a monotonic time; at once where it has passed."""
+    await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+
+@cache
+def _actor_class(kind: type) -> Any:
+    # Once a class: every call would export it to the cluster again.
+    return ray.remote(kind)
+
+
+_calls: set[asyncio.Future[Any]] = set()
+"""Those in this process that are under way: an event loop holds its tasks by weak references only."""
+
+
+class _InProcess:
+    def __init__(self, target: object) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> _Method:
+        return _Method(getattr(self._target, name))
+
+
+class _Method:
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    def remote(self, *arguments: object) -> asyncio.Future[Any]:
+        # As with Ray the call goes on whether or not the caller waits for the answer.
+        call: asyncio.Future[Any] = asyncio.ensure_future(self._method(*arguments))
+        _calls.add(call)
+        call.add_done_callback(_calls.discard)
+        return call

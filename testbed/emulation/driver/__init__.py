@@ -1,0 +1,1 @@
+"""What drives a run from the outside: Ray, machines, the cluster, faults on time, records."""

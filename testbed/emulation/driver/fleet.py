@@ -1,0 +1,428 @@
+"""The machines of a run, as its driver sees them: which there are, what their clocks show, and which are lost.
+
+Brings their logs and samples home while the run goes on, so that a machine which dies takes little with it. What lives
+where is `control.placement`; what a machine does for its places is `machine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray.exceptions import RayActorError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from testbed.control.placement import Hosting, Placement, hosting_for, place
+from testbed.emulation.actors.machine import Collected, Machine, Versions
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.actors.seam import in_process, start_actor
+from testbed.emulation.actors.vigil import ActorLost
+from testbed.emulation.driver.member import LOST_AFTER_S, MachineLost, Member, Resident, epoch_offset_s
+from testbed.emulation.driver.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, power_off_problems
+from testbed.emulation.driver.ray_session import RayMachine, machines
+from testbed.emulation.processes.sampler import MachineSample
+from testbed.faults.actions import PowerOffMachine
+from testbed.network.addresses.backend import AddressesExhausted, NetworkBackend
+from testbed.network.addresses.host import HostNetwork
+from testbed.network.addresses.loopback import NO_FREE_BLOCK, LoopbackNetwork, candidates
+from testbed.network.wire.clock_probe import ClockProbe
+from testbed.network.wire.tunnel import Tunnel
+from testbed.objects.workloads import CommandWorkload
+from testbed.results.tables.clocks import estimate
+from testbed.results.tables.facts import MachineFacts
+from testbed.scenario import Scenario
+
+T = TypeVar("T")
+
+COLLECT_PERIOD_S = 0.5
+JOINING_TIMEOUT_S = 180.0
+"""For workers that `ray up` is still setting up: installing the package takes a minute or two."""
+INTRODUCTION_TIMEOUT_S = 45.0
+FIRST_READINGS_TIMEOUT_S = 10.0
+FIRST_READINGS = 5
+CLOSE_TIMEOUT_S = 5.0
+SILENT_S = 1.0
+"""Silence after which a machine that was ordered to power off is taken to have done so."""
+
+
+class FleetUnfit(Exception):
+    """Machines that cannot carry the run together: one line for each reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Machines that a run needs, and what lives where. The driver's own is always among them, and so is Ray's head."""
+
+    machines: tuple[RayMachine, ...]
+    placement: Placement
+    hosting: Hosting
+
+
+def survey(scenario: Scenario, found: Sequence[RayMachine], hosting: Hosting | None = None) -> Survey:
+    """`hosting` is what the user wants, if anything. Raises PlacementImpossible."""
+    driver = next(machine for machine in found if machine.is_driver)
+    hosting = hosting or hosting_for(scenario.cluster, len(found))
+    described = [machine.described for machine in found]
+    placement = place(scenario.topology, scenario.cluster, described, driver.name, hosting)
+    carrying = set(placement.values())
+    needed = (each for each in found if each.is_driver or each.is_head or each.name in carrying)
+    return Survey(tuple(needed), placement, hosting)
+
+
+def joined_machines(at_least: int, tell: Callable[[str], None]) -> list[RayMachine]:
+    """The machines of the cluster, once there are that many: `ray up` returns before the workers have joined.
+
+    `tell` is told who has joined, whenever it is more of them. Raises FleetUnfit.
+    """
+    told = 0
+
+    def look() -> list[RayMachine]:
+        nonlocal told
+        found = machines()
+        if len(found) >= at_least:
+            return found
+        names = ", ".join(machine.name for machine in found)
+        joined = f"{len(found)} of {at_least} machines have joined Ray: {names}"
+        if len(found) > told:
+            tell(joined)
+        told = len(found)
+        raise FleetUnfit(f"only {joined}; `testbed preflight`, where `ray up` was called, says what is wrong elsewhere")
+
+    return Retrying(
+        retry=retry_if_exception_type(FleetUnfit),
+        stop=stop_after_delay(JOINING_TIMEOUT_S),
+        wait=wait_fixed(1.0),
+        reraise=True,
+    )(look)
+
+
+class Fleet:
+    """Made by `assembled`."""
+
+    def __init__(
+        self, members: Sequence[Member], placement: Placement, network: NetworkBackend, probe: ClockProbe | None
+    ) -> None:
+        self.members = tuple(members)
+        self.network = network
+        self._by_name = {member.name: member for member in members}
+        self._placement = placement
+        self._probe = probe
+        self._failure: str | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def assembled(cls, scenario: Scenario, survey: Survey, folders: MachineFolders) -> AsyncIterator[Fleet]:
+        """The machines that the scenario needs, ready for its places. `folders` are those of the driver's machine.
+
+        Raises FleetUnfit or AddressesExhausted.
+        """
+        places, placement = [each.name for each in scenario.topology.places], survey.placement
+        members: list[Member] = []
+        if problems := power_off_problems(scenario, survey.machines):
+            raise FleetUnfit("\n".join(problems))
+        async with contextlib.AsyncExitStack() as ending:
+            ending.push_async_callback(_close, members)
+            members += await _introduced(survey.machines, folders)
+            await _in_time(_look_for_programs(scenario, members, placement))
+            octet = await _in_time(_reserved_block(members))
+            network: NetworkBackend = LoopbackNetwork(octet, places)
+            probe = None
+            if len(members) > 1:
+                tunnels = await _in_time(_open_ingresses(members, placement, network))
+                network = HostNetwork(octet, placement, tunnels)
+                probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
+                probe.start()
+                ending.callback(probe.stop)
+            fleet = cls(members, placement, network, probe)
+            await fleet._first_readings()
+            watching = [asyncio.create_task(fleet._watch(member)) for member in members]
+            try:
+                yield fleet
+            finally:
+                for task in watching:
+                    task.cancel()
+
+    def of(self, place_name: str) -> Member:
+        """The machine on which a place lives. Raises KeyError for an unknown place."""
+        return self._by_name[self._placement[place_name]]
+
+    def start(
+        self, kind: type, place_name: str, *arguments: object, title: str, broken: Callable[[str], None]
+    ) -> Resident:
+        """A new actor on the machine of a place, watched as `title`; `broken` is told what goes wrong with it."""
+        member = self.of(place_name)
+        return member.resident(start_actor(kind, *arguments, node_id=member.node_id), title, broken)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the records of a machine do not come home any more, if so."""
+        return self._failure or next((member.failure for member in self.members if member.failure is not None), None)
+
+    @property
+    def lost(self) -> list[Member]:
+        """Members that fell silent though nobody ordered it."""
+        return [member for member in self.members if member.lost_s is not None and not member.powered_off]
+
+    def samples(self) -> list[MachineSample]:
+        """Of all machines, in the driver's time."""
+        return [
+            replace(sample, t_monotonic_s=member.clock.to_local(sample.t_monotonic_s))
+            for member in self.members
+            for sample in member.samples
+        ]
+
+    async def start_sampling(self) -> None:
+        """From now on machines and their clocks are observed for the tables."""
+        await self._everyone("start_sampling")
+        self._read_clocks()
+        for member in self.members:
+            if member.here:
+                member.clock = replace(member.clock, epoch_minus_monotonic_s=epoch_offset_s())
+            member.first_epoch_offset_s = self._epoch_offset_s(member)
+
+    async def collect(self) -> None:
+        """Bring home all logs and samples that there are by now."""
+        await asyncio.gather(*(self._collect(member) for member in self.members))
+        self._read_clocks()
+
+    async def power_off(self, action: PowerOffMachine, due_s: float) -> float:
+        """Run the action's command at `due_s` and wait for the silence; returns since when it lasts.
+
+        The time is that of the last sign of life, or of the order if that was later. Raises PowerOffFailed.
+        """
+        member = next(each for each in self.members if action.machine in (each.name, each.address))
+        await asyncio.sleep(due_s - time.monotonic())
+        ordered_s = time.monotonic()
+        member.powered_off = True
+        try:
+            async with PowerOffCommand(action) as command:
+                while self._last_answer_s(member) > time.monotonic() - SILENT_S:
+                    command.check()
+                    if time.monotonic() > ordered_s + ENDS_WITHIN_S:
+                        raise PowerOffFailed(f"{member.name} still answers {ENDS_WITHIN_S:g} s after `{command.words}`")
+                    await asyncio.sleep(0.1)
+        except PowerOffFailed:
+            member.powered_off = False
+            raise
+        at_s = max(ordered_s, self._last_answer_s(member))
+        member.lose(at_s)
+        return at_s
+
+    def facts(self, t0_s: float) -> tuple[MachineFacts, ...]:
+        """What the run has to know about its machines; times since `t0_s`."""
+        places: dict[str, list[str]] = {member.name: [] for member in self.members}
+        for place_name, machine in self._placement.items():
+            places[machine].append(place_name)
+        return tuple(
+            MachineFacts(
+                name=member.name,
+                places=tuple(places[member.name]),
+                epoch_step_s=self._epoch_offset_s(member) - member.first_epoch_offset_s,
+                clock_offset_s=member.clock.offset_s,
+                clock_drift=member.clock.drift,
+                clock_error_s=member.clock.error_s,
+                lost_s=None if member.lost_s is None else member.lost_s - t0_s,
+                records_until_s=None if member.lost_s is None else member.collected_s - t0_s,
+                powered_off=member.powered_off,
+            )
+            for member in self.members
+        )
+
+    async def _everyone(self, method: str, *arguments: object) -> None:
+        living = [member for member in self.members if member.lost_s is None]
+        await asyncio.gather(*(member.host.ask(method, *arguments) for member in living))
+
+    async def _first_readings(self) -> None:
+        """Wait until every clock was read a few times. Raises FleetUnfit for a machine that does not answer."""
+        if self._probe is None:
+            return
+        deadline_s = time.monotonic() + FIRST_READINGS_TIMEOUT_S
+        others = [member for member in self.members if not member.here]
+        while missing := [each for each in others if len(self._probe.readings(each.name)) < FIRST_READINGS]:
+            if time.monotonic() > deadline_s:
+                names = ", ".join(f"{member.name} ({member.address})" for member in missing)
+                raise FleetUnfit(
+                    f"no answer over the network from {names}: let the machines reach each other's TCP ports"
+                )
+            await asyncio.sleep(0.05)
+        self._read_clocks()
+
+    async def _watch(self, member: Member) -> None:
+        """Collect from a machine until it is lost, and find out when that is."""
+        collecting: asyncio.Task[None] | None = None
+        try:
+            while member.lost_s is None:
+                await asyncio.sleep(COLLECT_PERIOD_S)
+                if not member.here and self._last_answer_s(member) < time.monotonic() - LOST_AFTER_S:
+                    member.lose(self._last_answer_s(member))
+                self._read_clock(member)
+                if collecting is not None and collecting.done():
+                    collecting.result()
+                    collecting = None
+                if collecting is None:
+                    collecting = asyncio.create_task(self._collect(member))
+        except Exception as error:
+            self._failure = f"the records of machine {member.name} cannot be kept: {error}"
+
+    async def _collect(self, member: Member) -> None:
+        async with member.collecting:
+            more = member.lost_s is None
+            while more:
+                asked_s = time.monotonic()
+                try:
+                    collected: Collected = await member.host.ask("collect", member.have)
+                except (MachineLost, ActorLost):
+                    return
+                member.samples += collected.samples
+                await asyncio.to_thread(_write, self.driver.folders.logs, collected)
+                for piece in collected.pieces:
+                    member.have[piece.name] = (piece.inode, piece.offset + len(piece.data))
+                member.collected_s = asked_s
+                more = collected.more
+
+    @property
+    def driver(self) -> Member:
+        return next(member for member in self.members if member.here)
+
+    def _last_answer_s(self, member: Member) -> float:
+        assert self._probe is not None
+        answered_s = self._probe.last_answer_s(member.name)
+        assert answered_s is not None, "first readings were waited for"
+        return answered_s
+
+    def _read_clocks(self) -> None:
+        for member in self.members:
+            self._read_clock(member)
+
+    def _read_clock(self, member: Member) -> None:
+        if self._probe is not None and not member.here:
+            member.clock = estimate(self._probe.readings(member.name))
+
+    def _epoch_offset_s(self, member: Member) -> float:
+        if self._probe is None or member.here:
+            return epoch_offset_s()
+        newest = self._probe.readings(member.name)[-FIRST_READINGS:]
+        return estimate(newest).epoch_minus_monotonic_s
+
+
+async def _close(members: Sequence[Member]) -> None:
+    for member in members:
+        member.dismiss()
+    closing = (asyncio.wait_for(member.host.ask("close"), CLOSE_TIMEOUT_S) for member in members)
+    await asyncio.gather(*closing, return_exceptions=True)
+
+
+async def _in_time(work: Coroutine[Any, Any, T]) -> T:
+    """Nobody watches the machines yet. Raises FleetUnfit for one that does not answer."""
+    try:
+        return await asyncio.wait_for(work, INTRODUCTION_TIMEOUT_S)
+    except TimeoutError:
+        raise FleetUnfit(f"a machine did not answer within {INTRODUCTION_TIMEOUT_S:g} s") from None
+
+
+async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -> list[Member]:
+    """A Machine on each, all of the same versions. Raises FleetUnfit."""
+    actors = [
+        in_process(Machine, machine.name, folders.run_id, folders)
+        if machine.is_driver
+        else start_actor(Machine, machine.name, folders.run_id, node_id=machine.node_id)
+        for machine in machines
+    ]
+    answers = await asyncio.gather(
+        *(asyncio.wait_for(actor.introduce.remote(), INTRODUCTION_TIMEOUT_S) for actor in actors),
+        return_exceptions=True,
+    )
+    ours = Versions.here()
+    problems = []
+    members: list[Member] = []
+    for machine, actor, answer in zip(machines, actors, answers, strict=True):
+        if isinstance(answer, TimeoutError):
+            problems.append(
+                f"machine {machine.name} ({machine.address}) did not start a process within "
+                f"{INTRODUCTION_TIMEOUT_S:g} s: is it still there?"
+            )
+        elif isinstance(answer, RayActorError):
+            reason = f"Ray could start no process there, is it reachable? ({_reason(answer)})"
+            problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {reason}")
+        elif isinstance(answer, BaseException):
+            problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {_reason(answer)}")
+        elif answer[0] != ours:
+            problems.append(
+                f"machine {machine.name} ({machine.address}) has {answer[0]}, but this command has {ours}: "
+                "install the same on every machine"
+            )
+        else:
+            members.append(Member(machine, actor, answer[1], here=machine.is_driver))
+    if problems:
+        raise FleetUnfit("\n".join(problems))
+    return members
+
+
+async def _look_for_programs(scenario: Scenario, members: Sequence[Member], placement: Placement) -> None:
+    """Raises FleetUnfit where a machine lacks the program of a pod that may come to one of its nodes."""
+    problems: list[str] = []
+    for deployment in scenario.cluster.deployments:
+        template = deployment.template
+        if isinstance(template.workload, CommandWorkload):
+            nodes = [n.name for n in scenario.topology.nodes if not template.zones or n.locality.zone in template.zones]
+            machines = {placement[node] for node in nodes}
+            asked = (template.workload.command[0], dict(template.workload.env).get("PATH"))
+            for member in (member for member in members if member.name in machines):
+                reason = await member.host.ask("why_not_startable", *asked)
+                if reason is not None:
+                    problems.append(f"machine {member.name} cannot run service {deployment.name}: {reason}")
+    if problems:
+        raise FleetUnfit("\n".join(problems))
+
+
+async def _reserved_block(members: Sequence[Member]) -> int:
+    """Second octet of a block that is free on every machine, now held there. Raises AddressesExhausted."""
+    for octet in candidates():
+        held = await asyncio.gather(*(member.host.ask("reserve", octet) for member in members))
+        if all(held):
+            return octet
+        await asyncio.gather(*(member.host.ask("release") for member in members))
+    raise AddressesExhausted(NO_FREE_BLOCK)
+
+
+async def _open_ingresses(
+    members: Sequence[Member], placement: Placement, network: NetworkBackend
+) -> Mapping[str, Tunnel]:
+    """Raises FleetUnfit."""
+    token = secrets.token_hex(32)
+    listening = await asyncio.gather(
+        *(
+            member.host.ask(
+                "open_ingress",
+                member.address,
+                token,
+                [network.node_network(name) for name, machine in placement.items() if machine == member.name],
+            )
+            for member in members
+        ),
+        return_exceptions=True,
+    )
+    tunnels = {}
+    for member, address in zip(members, listening, strict=True):
+        if isinstance(address, BaseException):
+            raise FleetUnfit(f"machine {member.name} cannot listen at {member.address}: {_reason(address)}")
+        tunnels[member.name] = Tunnel(address, token)
+    return tunnels
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what Ray makes of an exception elsewhere."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _write(logs: Path, collected: Collected) -> None:
+    for piece in collected.pieces:
+        with (logs / piece.name).open("r+b" if piece.offset else "wb") as file:
+            file.seek(piece.offset)
+            file.write(piece.data)

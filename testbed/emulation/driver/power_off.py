@@ -1,0 +1,71 @@
+"""Powering a machine off: the user's command for it, and which machines it cannot be done to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Sequence
+
+from testbed.emulation.driver.ray_session import RayMachine
+from testbed.faults.actions import PowerOffMachine
+from testbed.scenario import Scenario
+
+ENDS_WITHIN_S = 30.0
+"""From the order to the silence, and for the command itself."""
+
+
+class PowerOffFailed(Exception):
+    """The command that should have powered a machine off did not."""
+
+
+def power_off_problems(scenario: Scenario, machines: Sequence[RayMachine]) -> list[str]:
+    """A line for each fault that powers off what is no machine of the run, or what the run cannot do without."""
+    problems = []
+    names = ", ".join(machine.name for machine in machines)
+    for fault in scenario.faults:
+        for action in fault.fault.start(fault.name, scenario.topology):
+            if not isinstance(action, PowerOffMachine):
+                continue
+            machine = next((each for each in machines if action.machine in (each.name, each.address)), None)
+            if machine is None:
+                problems.append(f"fault {fault.name}: this run has no machine {action.machine}, only {names}")
+            elif machine.is_driver or machine.is_head:
+                what = "drives the run" if machine.is_driver else "is Ray's head"
+                problems.append(f"fault {fault.name}: machine {action.machine} {what} and cannot be powered off")
+    return problems
+
+
+class PowerOffCommand:
+    """The running command of one action; an async context, at whose end it is gone. Raises PowerOffFailed."""
+
+    def __init__(self, action: PowerOffMachine) -> None:
+        self._machine = action.machine
+        self._command = action.command
+        self.words = " ".join(action.command)
+        # Not a pipe: what the command leaves in the background may keep that open.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context
+        self._process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> PowerOffCommand:
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=self._output, stderr=self._output
+            )
+        except OSError as error:
+            raise PowerOffFailed(f"`{self.words}` should power {self._machine} off: {error.strerror}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        self._output.close()
+
+    def check(self) -> None:
+        """Raises PowerOffFailed when the command has ended with an exit code that says so."""
+        code = self._process.returncode
+        if code:
+            self._output.seek(0)
+            said = self._output.read().decode(errors="replace").strip()
+            raise PowerOffFailed(f"`{self.words}` should power {self._machine} off, but ended with {code}: {said}")

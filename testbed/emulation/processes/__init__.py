@@ -1,0 +1,1 @@
+"""What actors supervise: real processes and the protocols spoken with them."""

@@ -1,0 +1,88 @@
+"""What a container is started with: its command line and its environment. Starting it is `pod`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Pod
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload
+from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings, service_variables
+
+ACCESS_SUFFIX = ".access.jsonl"
+"""Of every file with lines about calls, whoever wrote them."""
+
+INHERITED_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    # Without these some interpreters do not find themselves or testbed.
+    "VIRTUAL_ENV",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+)
+"""What a container gets of the environment of who called `testbed`. A node passes nothing on in reality: tokens, keys
+of a cloud and proxies for the real network least of all."""
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that containers may see."""
+    return {name: environment[name] for name in INHERITED_VARIABLES if name in environment}
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Kubernetes' `$(NAME)` in commands and values: an unknown name stays as it is, `$$` stands for `$`."""
+    return re.sub(
+        r"\$\$|\$\(([-._A-Za-z][-._A-Za-z0-9]*)\)",
+        lambda match: "$" if match[0] == "$$" else env.get(match[1], match[0]),
+        text,
+    )
+
+
+def command_line(
+    pod: Pod, address: PodAddress, seed: int, services: Mapping[str, SocketAddress], log_dir: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of the pod's container: who and where it is, and how it calls others.
+
+    That is the mesh as HTTP proxy or, without a mesh, the virtual addresses of `services`.
+    """
+    env = {
+        "POD_NAME": pod.name,
+        "POD_IP": address.app.ip,
+        "NODE_NAME": pod.node or "",
+        "HOSTNAME": pod.name,
+        "PORT": str(address.app.port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    meshed = pod.template.mesh_mode != "none"
+    if meshed:
+        env |= dict.fromkeys(("HTTP_PROXY", "http_proxy"), f"http://{address.outbound}")
+        env |= dict.fromkeys(("NO_PROXY", "no_proxy"), address.app.ip)
+    for service, at in services.items():
+        env |= dict(zip(service_variables(service), (at.ip, str(at.port)), strict=True))
+    match pod.template.workload:
+        case BuiltinWorkload() as workload:
+            settings = WorkloadSettings(
+                address.app.ip,
+                address.app.port,
+                address.outbound if meshed else None,
+                workload,
+                seed,
+                None if meshed else str(log_dir / f"{pod.name}{ACCESS_SUFFIX}"),
+            )
+            env[SETTINGS_VARIABLE] = settings.to_json()
+            return [sys.executable, "-m", "testbed.workloads.builtin"], env
+        case CommandWorkload(command=command, env=declared):
+            for name, value in declared:
+                env[name] = expand(value, env)
+            return [expand(word, env) for word in command], env
+        case None:
+            raise AssertionError(f"{pod.name} is a gateway: it has no container of its own")

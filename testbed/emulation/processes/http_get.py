@@ -1,0 +1,103 @@
+"""One GET to whoever listens, on a connection of its own: what probes and checks ask. Costs no thread while it waits.
+
+Parsing is httptools'. What the built-in workload needs, connections that are kept, is `http1`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httptools
+
+from testbed.objects.addresses import SocketAddress
+
+_READ_BYTES = 64 << 10
+
+
+class BrokenAnswer(OSError):
+    """What came is no HTTP, or ended before it was whole."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """Header names are lower case; the body may be cut off."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+
+
+async def get(
+    server: SocketAddress | Path, path: str, *, user_agent: str = "testbed", body_bytes_max: int = 64 << 10
+) -> Reply:
+    """The answer, once all of it is there or `body_bytes_max` of its body. `server` is an address or a Unix socket.
+
+    Has no time-out of its own. Raises OSError when the connection fails, breaks, or answers no HTTP.
+    """
+    if isinstance(server, Path):
+        reader, writer = await asyncio.open_unix_connection(server)
+        host = "localhost"
+    else:
+        reader, writer = await asyncio.open_connection(server.ip, server.port)
+        host = str(server)
+    try:
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {user_agent}\r\naccept: */*\r\n"
+            "connection: close\r\n\r\n".encode()
+        )
+        answer = _Answer()
+        while not (answer.complete or len(answer.reply.body) >= body_bytes_max):
+            answer.take(await reader.read(_READ_BYTES))
+        return answer.reply
+    finally:
+        # Not `close`, which waits until a peer that does not read has taken what was written.
+        writer.transport.abort()
+
+
+class _Answer:
+    """An answer as it comes in. An interim one (1xx) is none."""
+
+    def __init__(self) -> None:
+        self.reply = Reply()
+        self.complete = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def take(self, data: bytes) -> None:
+        """Raises BrokenAnswer."""
+        if not data:
+            # Without a length, the end of the connection is the end of the body.
+            headers = self.reply.headers
+            if not self.reply.status or "content-length" in headers or "transfer-encoding" in headers:
+                raise BrokenAnswer("the connection ended before the answer did")
+            self.complete = True
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.complete = True
+        except httptools.HttpParserError as error:
+            if not self.complete:
+                raise BrokenAnswer(f"the answer is no HTTP: {error}") from None
+
+    # --- called by the parser ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if not self.complete:
+            self.reply = Reply()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.complete:
+            self.reply.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+
+    def on_headers_complete(self) -> None:
+        if not self.complete:
+            self.reply.status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete:
+            self.reply.body += body
+
+    def on_message_complete(self) -> None:
+        self.complete = self.complete or self.reply.status >= 200 or self.reply.status == 101

@@ -1,0 +1,1 @@
+"""Real machines: made out of nothing for tests, and tried before Ray gets them."""

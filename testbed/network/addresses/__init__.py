@@ -1,0 +1,1 @@
+"""Who has which address on one machine or on several."""

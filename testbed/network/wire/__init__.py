@@ -1,0 +1,1 @@
+"""What moves bytes, late as the links say: sockets, threads and timers."""

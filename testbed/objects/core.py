@@ -1,0 +1,93 @@
+"""Nodes, pods and services, under the names that Kubernetes gives them. What is declared, and its status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.metadata import DEFAULT_NAMESPACE, Labels, host_of
+from testbed.objects.places import Locality
+from testbed.objects.workloads import PodTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name that clients call, in front of the ready pods of its namespace that have the labels of its `selector`."""
+
+    name: str
+    port: int = 80
+    traffic_distribution: Literal["PreferSameZone", "PreferSameNode"] | None = None
+    selector: Labels = ()
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()
+
+    @property
+    def host(self) -> str:
+        return host_of(self.name, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`ready` is the Ready condition: True, False, or Unknown once the Lease has expired.
+
+    Declared are its name, locality, capacity, labels and `unschedulable`; the rest is its status.
+    """
+
+    name: str
+    locality: Locality
+    capacity_pods: int = 110
+    ready: Literal["True", "False", "Unknown"] = "False"
+    lease_renewed_s: float | None = None
+    unreachable_since_s: float | None = None
+    """When the NoExecute taint `node.kubernetes.io/unreachable` was put on; None while it is not there."""
+    relays: tuple[tuple[str, SocketAddress], ...] = ()
+    """For each other node, the listener of this node's link relay that leads there."""
+    unschedulable: bool = False
+    """Cordoned: it keeps its pods and gets no new ones."""
+    labels: Labels = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """`phase` follows Kubernetes, with Terminating for a pod that is being deleted.
+
+    Names of pods are given out for all namespaces together, so that a name alone says which one is meant.
+    """
+
+    name: str
+    deployment: str
+    template: PodTemplate
+    node: str | None = None
+    phase: Literal["Pending", "Running", "Terminating"] = "Pending"
+    ready: bool = False
+    """The Ready condition: the kubelet says so, the pod is Running and its node is Ready."""
+    containers_ready: bool = False
+    """The ContainersReady condition: what the kubelet said last, true or not by now."""
+    address: PodAddress | None = None
+    reason: str = ""
+    """Why it is not what it should be, in one line: `0/6 nodes are available: ...`, `CrashLoopBackOff: ...`."""
+    restarts: int = 0
+    namespace: str = DEFAULT_NAMESPACE
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    pod: str
+    node: str
+    locality: Locality
+    address: SocketAddress
+    """Where callers connect: the inbound listener of the mesh in front of the pod, or the application itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """The ready endpoints of one Service, ordered by pod name."""
+
+    service: str
+    endpoints: tuple[Endpoint, ...] = ()
+    namespace: str = DEFAULT_NAMESPACE
+
+    @property
+    def host(self) -> str:
+        return host_of(self.service, self.namespace)

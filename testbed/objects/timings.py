@@ -1,0 +1,25 @@
+"""Every timing of the control plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Every timing of the control plane. The defaults are Kubernetes' and Istio's own (the `kubernetes` profile)."""
+
+    lease_renew_s: float = 10.0
+    lease_grace_s: float = 40.0
+    node_monitor_s: float = 5.0
+    unreachable_toleration_s: float = 300.0
+    eviction_rate_per_s: float = 0.1
+    restart_backoff_initial_s: float = 10.0
+    restart_backoff_max_s: float = 300.0
+    restart_backoff_reset_s: float = 600.0
+    push_debounce_s: float = 0.1
+    push_debounce_max_s: float = 10.0
+    entry_check_interval_s: float = 10.0
+    entry_check_timeout_s: float = 4.0
+    entry_failure_threshold: int = 3
+    entry_ttl_s: float = 60.0

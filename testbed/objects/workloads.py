@@ -1,0 +1,103 @@
+"""What runs: programs and their probes, the template of a pod, and Deployments of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.objects.metadata import DEFAULT_NAMESPACE, Labels
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTime:
+    """How long the built-in workload works on a request before it answers."""
+
+    distribution: Literal["constant", "uniform", "exponential", "lognormal"] = "constant"
+    mean_s: float = 0.0
+    spread_s: float = 0.0
+    """Half width of `uniform`, standard deviation of `lognormal`; unused by the others."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinWorkload:
+    """A node of a call graph: works, then calls other services in stages, then answers.
+
+    `stages`: the services of one stage are called in parallel, the stages one after the other.
+    """
+
+    work: WorkTime = WorkTime()
+    stages: tuple[tuple[str, ...], ...] = ()
+    response_bytes: int = 0
+    error_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CommandWorkload:
+    """Any real program as the container. `$(NAME)` in an argument or value is replaced from its environment."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A readiness or liveness probe with Kubernetes' fields and defaults."""
+
+    kind: Literal["httpGet", "tcpSocket", "exec"] = "httpGet"
+    path: str = "/"
+    command: tuple[str, ...] = ()
+    initial_delay_s: float = 0.0
+    period_s: float = 10.0
+    timeout_s: float = 1.0
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+MeshMode = Literal["sidecar", "node", "none"]
+"""Who carries the calls of pods: a proxy in each pod, one proxy a node for all pods there, or kube-proxy alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodTemplate:
+    """What every pod of a Deployment has in common. Gateways and node proxies are pods with a proxy and nothing else.
+
+    `mesh_mode` says who carries its calls (in Istio the labels `sidecar.istio.io/inject`, `istio.io/dataplane-mode`).
+    """
+
+    service: str
+    """Its label `app`; in Istio's words, its canonical service."""
+    workload: BuiltinWorkload | CommandWorkload | None
+    port: int = 8080
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    role: Literal["service", "gateway", "node-proxy"] = "service"
+    mesh_mode: MeshMode = "sidecar"
+    max_skew: int | None = 1
+    """topologySpreadConstraints over zones (whenUnsatisfiable: DoNotSchedule); None spreads by preference only."""
+    zones: tuple[str, ...] = ()
+    """Restricts its pods to these zones (nodeSelector); empty for all."""
+    node: str | None = None
+    """Restricts its pods to one node that they do not leave either when it is unreachable, as a DaemonSet's do."""
+    extra_labels: Labels = ()
+    """Besides `app`."""
+
+    @property
+    def labels(self) -> Labels:
+        return (("app", self.service), *self.extra_labels)
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether an Envoy runs in the pod itself."""
+        return self.role != "service" or self.mesh_mode == "sidecar"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Its selector is the label `app` of its template. A changed template is rolled out; see `deployments`."""
+
+    name: str
+    replicas: int
+    template: PodTemplate
+    namespace: str = DEFAULT_NAMESPACE
+    labels: Labels = ()

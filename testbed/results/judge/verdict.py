@@ -1,0 +1,115 @@
+"""Expectations -> whether each holds -> the verdict and the exit code of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.results.measure.analysis import Measured
+from testbed.scenario import Expectation
+from testbed.scenario.models.metrics import METRICS
+
+Verdict = Literal["passed", "failed", "invalid", "interrupted"]
+
+EXIT_CODES: dict[Verdict, int] = {"passed": 0, "failed": 1, "invalid": 3, "interrupted": 130}
+"""2 is for bad input: then there is no run, and no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectationResult:
+    """`measured` is in the metric's unit (seconds, share of 1, per second); None, and not held, where there is none.
+
+    `held` is None where it was not judged, because the run was interrupted or is invalid. `shown` is `measured` for
+    people, or why there is no value. `bound` is what was expected, for people.
+    """
+
+    metric: str
+    measured: float | None
+    bound: str
+    held: bool | None
+    text: str
+    shown: str
+
+
+def check(expectation: Expectation, measured: Measured, judged: bool) -> ExpectationResult:
+    """Bounds are inclusive. What cannot be computed does not hold, unless nothing is to be `judged`."""
+    value = _value(expectation, measured)
+    low, high = expectation.at_least, expectation.at_most
+    bounds = [
+        f"{word} {METRICS[expectation.metric].format(bound)}"
+        for word, bound in (("at least", low), ("at most", high))
+        if bound is not None
+    ]
+    bound, text = " and ".join(bounds), expectation.text
+    if isinstance(value, str):
+        return ExpectationResult(expectation.metric, None, bound, False if judged else None, text, value)
+    held = (low is None or value >= low) and (high is None or value <= high)
+    shown = str(METRICS[expectation.metric].format(round(value, 5)))
+    if shared := _shared_with(expectation, measured):
+        shown += f" (shared with {', '.join(shared)})"
+    return ExpectationResult(expectation.metric, value, bound, held if judged else None, text, shown)
+
+
+def decide(results: Sequence[ExpectationResult], invalid_reasons: Sequence[str], interrupted: bool) -> Verdict:
+    """An interrupted run is not judged; an invalid one is not judged by its expectations."""
+    if interrupted:
+        return "interrupted"
+    if invalid_reasons:
+        return "invalid"
+    return "passed" if all(result.held for result in results) else "failed"
+
+
+def _value(expectation: Expectation, measured: Measured) -> float | str:
+    """The measured value, or why there is none."""
+    metric, fault = expectation.metric, expectation.fault
+    if fault is not None and fault not in measured.impacts:
+        return f"fault {fault} was never applied"
+    if fault is not None and (hit_nothing := measured.impacts[fault].fault.hit_nothing):
+        return f"fault {fault} hit nothing: {hit_nothing}"
+    if metric == "time_to_recover":
+        assert fault is not None, "the scenario's own checks let no time_to_recover pass without a fault"
+        return _time_to_recover(measured, fault, healed=expectation.when == "after")
+    when = expectation.when
+    phase = f"{when} {fault}" if when in ("during", "after") else when
+    if phase not in measured.stats:
+        return f"the run had no time {phase!r}"
+    stats, locality = measured.stats[phase], measured.localities[phase]
+    value: float | None
+    match metric:
+        case "success_rate":
+            value = stats.success_rate
+        case "request_rate":
+            value = stats.rate_per_s
+        case "errors":
+            value = stats.failed + stats.unknown
+        case "same_zone_share" | "same_cell_share":
+            zone = metric == "same_zone_share"
+            value = locality.same_zone_share if zone else locality.same_cell_share
+            if expectation.service is not None:
+                by_service = locality.same_zone_share_by_service if zone else locality.same_cell_share_by_service
+                value = by_service.get(expectation.service)
+        case _:
+            latency_ms = stats.latency_ms[metric.removeprefix("latency_")]
+            value = None if latency_ms is None else latency_ms / 1e3
+    if value is None:
+        return "nothing to measure: no such calls" if "share" in metric else "nothing to measure: no such requests"
+    return value
+
+
+def _shared_with(expectation: Expectation, measured: Measured) -> tuple[str, ...]:
+    """What came together with the fault or the heal from which the metric counts, so that the figure is theirs, too."""
+    if expectation.fault is None:
+        return ()
+    impact = measured.impacts[expectation.fault]
+    aftermath = impact.healed if expectation.when == "after" and not impact.fault.instant else impact.applied
+    return () if aftermath is None else aftermath.shared_with
+
+
+def _time_to_recover(measured: Measured, fault: str, healed: bool) -> float | str:
+    impact = measured.impacts[fault]
+    aftermath = impact.healed if healed else impact.applied
+    if aftermath is None:
+        return f"fault {fault} was never healed"
+    recovery = aftermath.recovery
+    return "never recovered" if recovery.time_to_recover_s is None else recovery.time_to_recover_s

@@ -1,0 +1,39 @@
+"""Tables and facts of a run -> everything that was measured. Neither judges it nor writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from testbed.results.measure.calls import Calls, Locality
+from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
+from testbed.results.measure.recovery import FaultImpact, Steady, impacts
+from testbed.results.tables.columns import Requests
+from testbed.results.tables.facts import RunFacts
+
+ALL = "all"
+"""The phase of everything but the warm-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """By phase: `warmup`, `steady`, `during <fault>`, `after <fault>`, in this order, then `all`. Impacts by fault."""
+
+    stats: Mapping[str, PhaseStats]
+    localities: Mapping[str, Locality]
+    impacts: Mapping[str, FaultImpact]
+    steady: Steady
+    """What recovery is judged against."""
+
+
+def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Table, pushes: pa.Table) -> Measured:
+    calls = Calls(hops)
+    parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
+    stats = {phase.name: phase_stats(requests, phase) for phase in parts}
+    before = stats.get("steady")
+    steady = Steady() if before is None else Steady(before.sent, before.failed + before.unknown)
+    found = impacts(requests, events, pushes, facts.faults, facts.end_s, steady)
+    localities = {phase.name: calls.within(phase) for phase in parts}
+    return Measured(stats, localities, {impact.fault.name: impact for impact in found}, steady)

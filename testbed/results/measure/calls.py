@@ -1,0 +1,153 @@
+"""Where calls went, zone by zone, and whether every request left a trace of its calls.
+
+Locality is judged per hop, never per request: a request of ten calls is ten choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from testbed.results.measure.phases import Phase
+from testbed.results.tables.columns import Codes, Mask, codes, floats
+
+ACCESS_LOG_FLUSH_S = 0.2
+_GATEWAY = "gateway"
+"""The service of all gateways; no other can have the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """Where outbound calls (gateways' too) of one phase went: per hop, never per request; shares None without calls.
+
+    Only hops that reached a known pod count; `same_cell_share` is of those whose both ends are in a cell.
+    """
+
+    hops: int
+    same_zone_share: float | None
+    same_cell_share: float | None
+    same_zone_share_by_service: dict[str, float]
+    same_cell_share_by_service: dict[str, float]
+    call_matrix: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Source zone -> destination zone -> calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Ok requests that no proxy logged. `explained` of them went with a gateway that was killed or a lost machine."""
+
+    without_hops: int
+    explained: int
+
+    @property
+    def lost(self) -> int:
+        return self.without_hops - self.explained
+
+
+class Calls:
+    """The outbound hops of a run that reached a known pod, ready to be counted by phase."""
+
+    def __init__(self, hops: pa.Table) -> None:
+        direction, directions = codes(hops["direction"])
+        outbound = direction == (directions.index("outbound") if "outbound" in directions else -1)
+        source_zone, self._source_zones = codes(hops["source_zone"])
+        zone, self._zones = codes(hops["destination_zone"])
+        chosen = outbound & (source_zone >= 0) & (zone >= 0)
+        self._source_zone, self._zone = source_zone[chosen], zone[chosen]
+        service, self._services = codes(hops["destination_service"])
+        self._service = service[chosen]
+        self._start_s = floats(hops["start_s"])[chosen]
+        self._same_zone = _same(self._source_zone, self._source_zones, self._zone, self._zones)
+        source_cell, source_cells = codes(hops["source_cell"])
+        cell, cells = codes(hops["destination_cell"])
+        source_cell, cell = source_cell[chosen], cell[chosen]
+        self._same_cell = _same(source_cell, source_cells, cell, cells)
+        self._in_cells = _named(source_cell, source_cells) & _named(cell, cells)
+
+    def within(self, phase: Phase) -> Locality:
+        """Where the calls went that began in this phase."""
+        inside = (self._start_s >= phase.start_s) & (self._start_s < phase.end_s)
+        zones, celled = int(inside.sum()), inside & self._in_cells
+        matrix = np.bincount(
+            self._source_zone[inside] * len(self._zones) + self._zone[inside],
+            minlength=len(self._source_zones) * len(self._zones),
+        ).reshape(len(self._source_zones), len(self._zones))
+        return Locality(
+            zones,
+            int((inside & self._same_zone).sum()) / zones if zones else None,
+            int((celled & self._same_cell).sum()) / int(celled.sum()) if celled.any() else None,
+            self._by_service(inside, self._same_zone),
+            self._by_service(celled, self._same_cell),
+            {
+                source: {self._zones[b]: int(row[b]) for b in sorted(np.flatnonzero(row), key=self._zones.__getitem__)}
+                for source, row in sorted(zip(self._source_zones, matrix, strict=True), key=lambda pair: pair[0])
+                if row.any()
+            },
+        )
+
+    def _by_service(self, inside: Mask, same: Mask) -> dict[str, float]:
+        inside = inside & (self._service >= 0)
+        size = len(self._services)
+        total = np.bincount(self._service[inside], minlength=size)
+        stayed = np.bincount(self._service[inside & same], minlength=size)
+        shares = ((name, int(stayed[i]) / int(total[i])) for i, name in enumerate(self._services) if total[i])
+        return dict(sorted(shares))
+
+
+def completeness(
+    requests: pa.Table,
+    hops: pa.Table,
+    pods: pa.Table,
+    killed: Sequence[tuple[str, float]],
+    lost: Sequence[tuple[float, float]] = (),
+) -> Completeness:
+    """Ok requests without any hop; `killed` are the proxies that were killed, with the time of each kill, `lost` the
+    machines that were lost: from when on their records did not come home, and since when they were silent.
+
+    Every request is logged by the gateway that served it, once it is answered. Killed, it loses what it had not logged
+    and the lines of its last 0.2 s. So the kill of a gateway in the request's entry zone explains a request that was
+    sent before it, and finished at any time after or within 0.2 s before: an answer that was on its way when the node
+    crashed comes when the links are healed.
+    """
+    ok = pc.equal(requests["outcome"], "ok")
+    seen = pc.is_in(requests["request_id"], value_set=pc.unique(hops["request_id"]))
+    missing = requests.filter(pc.and_not(ok, seen))
+    sent_s, finished_s = floats(missing["sent_s"]), floats(missing["finished_s"])
+    entry, zones = codes(missing["entry_zone"])
+    identities = {row["pod"]: row for row in pods.select(["pod", "service", "zone"]).to_pylist()}
+    explained = np.zeros(len(missing), dtype=np.bool_)
+    for pod, killed_s in killed:
+        served = _entered(entry, zones, identities.get(pod))
+        explained |= served & (sent_s <= killed_s) & (finished_s >= killed_s - ACCESS_LOG_FLUSH_S)
+    for from_s, to_s in lost:
+        explained |= (sent_s <= to_s) & (finished_s >= from_s - ACCESS_LOG_FLUSH_S)
+    return Completeness(len(missing), int(explained.sum()))
+
+
+def _entered(entry: Codes, zones: Sequence[str], proxy: Mapping[str, str] | None) -> Mask:
+    """Which requests can have entered by this proxy: all, where it is in no table; those that do not say where, too."""
+    served: Mask = entry < 0
+    if proxy is None:
+        served = np.ones(len(entry), dtype=np.bool_)
+    elif proxy["service"] == _GATEWAY and proxy["zone"] in zones:
+        served |= entry == zones.index(proxy["zone"])
+    return served
+
+
+def _same(a: Codes, a_values: list[str], b: Codes, b_values: list[str]) -> Mask:
+    """Whether two coded columns hold the same value, row by row; never for null."""
+    in_a = {value: code for code, value in enumerate(a_values)}
+    # One more entry, which code -1 finds, stands for null.
+    translated = np.array([*(in_a.get(value, -2) for value in b_values), -2], dtype=np.int64)
+    same: Mask = a == translated[b]
+    return same
+
+
+def _named(column: Codes, values: list[str]) -> Mask:
+    """Whether a coded column holds a value that is neither null nor empty."""
+    named: Mask = np.array([*(value != "" for value in values), False])[column]
+    return named

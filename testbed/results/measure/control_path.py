@@ -1,0 +1,75 @@
+"""How the control plane followed each fault and its heal: noticed, decided, pushed, acknowledged.
+
+Owns the definition of these steps; it stands at `control_path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from testbed.control.views.entry import EntryTables
+from testbed.results.tables.columns import codes, floats
+
+DETECTED_FAULT = frozenset({"NodeNotReady", "ContainersNotReady", "Unhealthy", "BackOff", "Ejected"})
+DETECTED_HEAL = frozenset({"NodeReady", "Started", "Unejected"})
+DECIDED = frozenset({"EndpointsChanged"})
+WAVE_GAP_S = 0.5
+"""Pushes further apart than this belong to different decisions: istiod collects changes for 0.1 s before it pushes."""
+
+CLIENTS = EntryTables.prefix
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPath:
+    """When the control plane followed a change, in seconds after it; None where it never did. See `control_path`."""
+
+    detected_s: float | None = None
+    decided_s: float | None = None
+    pushed_s: float | None = None
+    propagated_s: float | None = None
+    unacked: int = 0
+
+
+def control_path(
+    events: pa.Table, pushes: pa.Table, start_s: float, end_s: float, signs: Iterable[str] = DETECTED_FAULT
+) -> ControlPath:
+    """How the control plane followed a change at `start_s`, all before `end_s`; times are seconds after `start_s`.
+
+    detected: the first event with one of the reasons `signs`; decided: the first EndpointsChanged; pushed: the first
+    push sent since; propagated: the last ACK of that wave, which goes on while pushes are less than 0.5 s apart. What
+    clients are told of gateways is no answer to endpoints and is left out. `unacked` counts pushes of the wave that
+    nobody acknowledged (dead or rejecting proxies).
+    """
+    times_s = floats(events["t_s"])
+    found, reasons = codes(events["reason"])
+
+    def first(wanted: Iterable[str]) -> float | None:
+        chosen = np.isin(found, [reasons.index(reason) for reason in sorted(wanted) if reason in reasons])
+        matching_s = times_s[chosen & (times_s >= start_s) & (times_s < end_s)]
+        return float(matching_s.min()) - start_s if len(matching_s) else None
+
+    detected_s, decided_s = first(signs), first(DECIDED)
+    if decided_s is None:
+        return ControlPath(detected_s)
+    sent_s, acked_s = floats(pushes["sent_s"]), floats(pushes["acked_s"])
+    told, names = codes(pushes["proxy"])
+    to_clients = np.isin(told, [index for index, name in enumerate(names) if name and name.startswith(CLIENTS)])
+    wave = np.flatnonzero((sent_s >= start_s + decided_s) & (sent_s < end_s) & ~to_clients)
+    if not len(wave):
+        return ControlPath(detected_s, decided_s)
+    wave = wave[np.argsort(sent_s[wave], kind="stable")]
+    pauses = np.flatnonzero(np.diff(sent_s[wave]) > WAVE_GAP_S)
+    if len(pauses):
+        wave = wave[: pauses[0] + 1]
+    acks_s = acked_s[wave][~np.isnan(acked_s[wave])]
+    return ControlPath(
+        detected_s,
+        decided_s,
+        float(sent_s[wave[0]]) - start_s,
+        float(acks_s.max()) - start_s if len(acks_s) else None,
+        len(wave) - len(acks_s),
+    )

@@ -1,0 +1,66 @@
+"""Arrow columns as arrays that numpy can count with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from testbed.results.tables.facts import AppliedFault
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The columns of `requests` that time and outcome need, as arrays. `finished_s` is infinite for no finish."""
+
+    intended_s: Floats
+    counted_s: Floats
+    """Where it belongs: its intended time, or the moment of the first fault that came while it was in flight."""
+    sent_s: Floats
+    finished_s: Floats
+    latency_ms: Floats
+    ok: Mask
+    failed: Mask
+
+    @classmethod
+    def of(cls, table: pa.Table, faults: Sequence[AppliedFault] = ()) -> Requests:
+        outcome, names = codes(table["outcome"])
+        finished_s = floats(table["finished_s"])
+        finished_s = np.where(np.isnan(finished_s), np.inf, finished_s)
+        intended_s = floats(table["intended_s"])
+        counted_s = intended_s.copy()
+        for fault in sorted(faults, key=lambda fault: -fault.applied_s):
+            counted_s[(intended_s < fault.applied_s) & (finished_s >= fault.applied_s)] = fault.applied_s
+        return cls(
+            intended_s,
+            counted_s,
+            floats(table["sent_s"]),
+            finished_s,
+            floats(table["latency_ms"]),
+            outcome == (names.index("ok") if "ok" in names else -1),
+            outcome == (names.index("failed") if "failed" in names else -1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.intended_s)
+
+
+def floats(column: pa.ChunkedArray) -> Floats:
+    """A numeric column with NaN for null."""
+    values: Floats = column.cast(pa.float64()).to_numpy()
+    return values
+
+
+def codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
+    """A dictionary column as codes (-1 for null) into its values."""
+    array = column.unify_dictionaries().combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        return np.zeros(0, dtype=np.int64), []
+    return array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary.to_pylist()

@@ -1,0 +1,181 @@
+"""What a run knows about itself that no table holds; `facts.json` in its folder, so that a report can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from testbed.results.tables.damage import BadRunFolder
+from testbed.scenario import Expectation, LoadSource
+from testbed.scenario.models.metrics import METRICS
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_FILE = "facts.json"
+_NAMED = 4
+
+
+def named(victims: Sequence[str]) -> str:
+    """For people: the first few by name."""
+    more = len(victims) - _NAMED
+    return ", ".join(victims[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedFault:
+    """When a fault was to come, when it came, and when it was lifted again (None: never)."""
+
+    name: str
+    declared_at_s: float
+    applied_s: float
+    healed_s: float | None = None
+    declared_heal_s: float | None = None
+    instant: bool = False
+    """It has no duration, and so no heal: a kill."""
+    by_command: bool = False
+    """A command of the user's did it, in its own time."""
+    victims: tuple[str, ...] | None = None
+    """Pods, nodes, machines or directed links (`a > b`) that it hit; None where nobody noted it."""
+    hit_nothing: str = ""
+    """Why there are no victims."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """A machine of the run: what lived there, and its clock against that of the machine that drove the run."""
+
+    name: str
+    places: tuple[str, ...] = ()
+    epoch_step_s: float = 0.0
+    """How much its epoch clock, which proxies log, moved against its monotonic one, which clients record."""
+    clock_offset_s: float = 0.0
+    clock_drift: float = 0.0
+    clock_error_s: float = 0.0
+    """By how much times of this machine can be wrong in the tables, after correction."""
+    lost_s: float | None = None
+    """Since when it was silent for good."""
+    records_until_s: float | None = None
+    """Up to when its records were brought home before that."""
+    powered_off: bool = False
+    """Whether a fault of the scenario made it so."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocustCount:
+    """Locust's own statistics of one origin zone; its failures are the failed and the unknown together.
+
+    They include events that the user's locustfile fired itself, which are no requests.
+    """
+
+    requests: int
+    failures: int
+    own_events: int = 0
+    own_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadLines:
+    """Lines of one raw log that are in no table."""
+
+    file: str
+    unreadable: int = 0
+    orphans: int = 0
+    """Finishes of requests that were never sent."""
+    unknown: int = 0
+    """Lines of a pod that nobody knew."""
+
+    @property
+    def lines(self) -> int:
+        return self.unreadable + self.orphans + self.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """All about a run but its tables. Times are seconds since the load started."""
+
+    name: str
+    seed: int
+    profile: str
+    warmup_s: float
+    end_s: float
+    """When the load ended: its declared duration, warm-up included, or less where the run was interrupted."""
+    ready_s: float
+    """How long it took from nothing until every pod was ready."""
+    sources: tuple[LoadSource, ...] = ()
+    faults: tuple[AppliedFault, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
+    locust: dict[str, LocustCount] = field(default_factory=dict)
+    """By origin zone; a zone is missing if its Locust died before it could count."""
+    killed_proxies: tuple[tuple[str, float], ...] = ()
+    """Pod and time of every proxy that was killed, by a fault or by its node's crash."""
+    machines: tuple[MachineFacts, ...] = ()
+    unread: tuple[UnreadLines, ...] = ()
+    """Of every log that was not read whole."""
+    logs_hops: bool = True
+    """False where no proxy is in the way of requests, so that no hops can be expected."""
+    interrupted: bool = False
+    broken: str | None = None
+    """What the testbed itself could not do, where the run went on without it."""
+
+    def records_until_s(self, place: str) -> float | None:
+        """Up to when there are records of a place whose machine was lost; None where it was not."""
+        return next((machine.records_until_s for machine in self.machines if place in machine.places), None)
+
+    def unrecorded(self) -> list[tuple[float, float]]:
+        """Of every lost machine: since when its records did not come home, and since when it was silent."""
+        return [
+            (machine.records_until_s, machine.lost_s)
+            for machine in self.machines
+            if machine.records_until_s is not None and machine.lost_s is not None
+        ]
+
+    def save(self, run_dir: Path) -> None:
+        (run_dir / _FILE).write_bytes(orjson.dumps(self, option=orjson.OPT_INDENT_2))
+
+    @classmethod
+    def load(cls, run_dir: Path) -> RunFacts:
+        """Raises BadRunFolder: the folder is none of a finished run, or the file was damaged or altered."""
+        # Whoever only saves facts must not load Pydantic.
+        from pydantic import TypeAdapter, ValidationError
+
+        path = run_dir / _FILE
+        try:
+            facts = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except FileNotFoundError:
+            raise BadRunFolder(f"{path}: is missing, so this is not the folder of a finished run") from None
+        except OSError as error:
+            raise BadRunFolder(f"{path}: cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise BadRunFolder(f"{path}: {_first_of(error)}") from error
+        if unknown := {expectation.metric for expectation in facts.expectations} - METRICS.keys():
+            raise BadRunFolder(f"{path}: expectations: {min(unknown)!r} is no metric of this version of testbed")
+        return facts
+
+
+_SHOULD_BE = {
+    "missing": "is missing",
+    "float": "should be a number",
+    "int": "should be a whole number",
+    "string": "should be a text",
+    "bool": "should be true or false",
+    "tuple": "should be a list",
+    "too": "is a list of the wrong length",
+    "dict": "should be an object",
+    "dataclass": "should be an object",
+}
+"""By the first word of the types of Pydantic's errors."""
+
+
+def _first_of(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False)
+    if first["type"] == "json_invalid":
+        return "is no JSON, or only a part of it"
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"]).lstrip(".")
+    what = _SHOULD_BE.get(first["type"].partition("_")[0], "has a value that it cannot have")
+    more = f", and {len(others)} more" if others else ""
+    return f"{where} {what}{more}".lstrip()

@@ -1,0 +1,144 @@
+"""Raw records -> tables: what clients and Envoy's outlier detection wrote, line by line. Calls are `ingest_calls`'.
+
+Owns the client record format. Memory is bounded by a block of lines and the requests in flight. A line that cannot be
+read is counted and skipped.
+
+A client writes a JSON line when a request is sent, and one when it is finished:
+`{"e": "s", "id": .., "t": method, "u": path, "n": name, "p": partition, "i": intended, "s": sent, "z": entry zone}`
+`{"e": "f", "id": .., "f": finished, "c": status, "o": outcome, "m": error, "a": bytes sent, "b": bytes received}`
+and one for each event that a locustfile fired itself:
+`{"e": "o", "t": type, "n": name, "f": fired, "d": response time in ms, "m": error}`
+Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from testbed.results.tables.lines import IngestCounts, blocks, whole
+from testbed.results.tables.pods import Pods
+from testbed.results.tables.schemas import SCHEMAS, Clock
+from testbed.results.tables.writer import TableWriter
+
+_OUTCOMES = ("ok", "failed", "unknown")
+NOT_FINISHED = "not finished when the run ended"
+
+
+def ingest_requests(
+    path: Path, requests: TableWriter, events: TableWriter, clock: Clock, origin_zone: str
+) -> IngestCounts:
+    """Client records -> `requests`: exactly one row for every sent line, unfinished ones last with outcome unknown.
+
+    What the locustfile fired itself is no request: it becomes `events` of kind LocustEvent, reason Fired or Failed. The
+    counted `rows` are those of requests.
+    """
+    sent: dict[str, tuple[Any, ...]] = {}
+    total = rows_written = unreadable = orphans = 0
+    names = SCHEMAS["requests"].names
+    for lines, torn in blocks(path):
+        total, unreadable = total + len(lines) + torn, unreadable + torn
+        rows = []
+        for line in lines:
+            try:
+                kind = line["e"]
+                if kind == "o":
+                    events.append(_own_event(line, clock, origin_zone))
+                    continue
+                request_id = line["id"]
+                if kind == "f":
+                    outcome = _OUTCOMES[_OUTCOMES.index(line["o"])]
+                    bodies = (line.get("a"), line.get("b"))
+                    finish = (line["f"] + 0.0, whole(line["c"]), outcome, line["m"], *bodies)
+                    if request_id in sent:
+                        rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
+                    else:
+                        orphans += 1
+                else:
+                    partition = line["p"]
+                    send = (
+                        line["n"],
+                        line.get("t"),
+                        line.get("u"),
+                        None if partition is None else str(partition),
+                        line["i"] + 0.0,
+                        line["s"] + 0.0,
+                        line["z"],
+                    )
+                    if request_id in sent:
+                        rows.append(_request(request_id, sent[request_id], None, clock, origin_zone))
+                    sent[request_id] = send
+            except (KeyError, TypeError, ValueError, AttributeError):
+                unreadable += 1
+        rows_written += _write_rows(requests, names, rows)
+    unfinished = [_request(request_id, send, None, clock, origin_zone) for request_id, send in sent.items()]
+    rows_written += _write_rows(requests, names, unfinished)
+    return IngestCounts(total, rows_written, unreadable, orphans)
+
+
+def _request(
+    request_id: str,
+    send: tuple[Any, ...],
+    finish: tuple[float, int | None, str, str | None, int | None, int | None] | None,
+    clock: Clock,
+    origin_zone: str,
+) -> tuple[Any, ...]:
+    name, method, path, partition, intended_s, sent_s, entry_zone = send
+    times_s = (clock.from_monotonic(intended_s), clock.from_monotonic(sent_s))
+    begun = (request_id, origin_zone, name, method, path, partition, *times_s)
+    if finish is None:
+        return (*begun, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None)
+    finished_s, status, outcome, error, sent_bytes, received_bytes = finish
+    latency_ms = (finished_s - intended_s) * 1e3
+    answered = (clock.from_monotonic(finished_s), latency_ms, status, outcome, error)
+    return (*begun, *answered, entry_zone, sent_bytes, received_bytes)
+
+
+def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[str, Any]:
+    error = line["m"]
+    details = {"request_type": line["t"], "response_time_ms": line["d"], "error": error}
+    return {
+        "t_s": clock.from_monotonic(line["f"] + 0.0),
+        "source": f"clients/{origin_zone}",
+        "kind": "LocustEvent",
+        "object": str(line["n"]),
+        "reason": "Fired" if error is None else "Failed",
+        "details": orjson.dumps(details).decode(),
+    }
+
+
+def ingest_outlier_log(path: Path, pod: str, pods: Pods, clock: Clock, events: TableWriter) -> IngestCounts:
+    """Envoy's outlier detection log of one pod's proxy -> `events` of kind Endpoint, reason Ejected or Unejected.
+
+    An ejection that Envoy only noted (`enforced` false) has the reason EjectionNotEnforced.
+    """
+    total = rows = unreadable = 0
+    for lines, torn in blocks(path):
+        total, unreadable = total + len(lines) + torn, unreadable + torn
+        for line in lines:
+            try:
+                t_s = clock.from_epoch(datetime.fromisoformat(line["timestamp"]).timestamp())
+                reason = {"EJECT": "Ejected", "UNEJECT": "Unejected"}[line["action"]]
+                if reason == "Ejected" and not line.get("enforced", True):
+                    reason = "EjectionNotEnforced"
+                host = pods.at(line["upstream_url"], t_s)
+                name = line["upstream_url"] if host is None else pods.identities[host].pod
+                known = ("type", "cluster_name", "upstream_url", "num_ejections")
+                details = {key: line[key] for key in known if key in line}
+            except (KeyError, TypeError, ValueError, AttributeError):
+                unreadable += 1
+                continue
+            event = {"t_s": t_s, "source": pod, "kind": "Endpoint", "object": name, "reason": reason}
+            events.append({**event, "details": orjson.dumps(details).decode()})
+            rows += 1
+    return IngestCounts(total, rows, unreadable)
+
+
+def _write_rows(writer: TableWriter, names: Sequence[str], rows: list[tuple[Any, ...]]) -> int:
+    if rows:
+        writer.write(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    return len(rows)

@@ -1,0 +1,224 @@
+"""Checks of topology, services and the capacity that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, KeysView
+
+from testbed.documents.problems import Path
+from testbed.scenario.checks.findings import Findings
+from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY
+from testbed.scenario.models.cluster import ProbeModel, ServiceModel, ZoneModel
+from testbed.scenario.models.experiment import ScenarioModel
+from testbed.scenario.wording import LISTED_MAX, listed
+
+SIDECAR_PORTS = range(15000, 15091)
+"""Istio's: 15000 admin, 15001 outbound, 15006 inbound, 15021 health, 15090 metrics."""
+
+
+def zones_of(model: ScenarioModel) -> Iterator[tuple[Path, str, ZoneModel]]:
+    """Location, name and model of every zone."""
+    for region_name, region in model.spec.topology.regions.items():
+        for zone_name, zone in region.zones.items():
+            yield ("spec", "topology", "regions", region_name, "zones", zone_name), zone_name, zone
+
+
+def node_names(zone_name: str, zone: ZoneModel) -> tuple[str, ...]:
+    return tuple(node.name or f"{zone_name}-{number}" for number, node in enumerate(zone.nodes, start=1))
+
+
+def zone_names(findings: Findings) -> KeysView[str]:
+    """All zones that are written, valid or not."""
+    return findings.known("zone")
+
+
+def check_topology(model: ScenarioModel, findings: Findings) -> None:
+    homes: dict[str, str] = {}
+    zones = zone_names(findings)
+    for location, zone_name, _ in zones_of(model):
+        if zone_name in homes:
+            message = f"zone {zone_name!r} is in region {homes[zone_name]!r} as well; zones need names of their own"
+            findings.report(location, message, at_key=True)
+        homes.setdefault(zone_name, str(location[3]))
+        if zone_name == CONTROL_PLANE:
+            findings.report(location, f"{CONTROL_PLANE!r} is the place of the control plane; choose another name")
+    taken: dict[str, str] = {}
+    for location, zone_name, zone in zones_of(model):
+        for index, name in enumerate(node_names(zone_name, zone)):
+            here = (*location, "nodes", index, "name")
+            if name in taken:
+                message = f"node {name!r} is in zone {taken[name]!r} as well, so that both would have one address"
+                findings.report(here, f"{message}; choose another name")
+            elif name in zones or name == CONTROL_PLANE:
+                other = "control plane" if name == CONTROL_PLANE else "zone"
+                findings.report(here, f"node {name!r} has the name of a {other}; choose another")
+            taken.setdefault(name, zone_name)
+    seen: set[frozenset[str]] = set()
+    for index, between in enumerate(model.spec.topology.links.between):
+        here = ("spec", "topology", "links", "between", index, "zones")
+        for end, name in enumerate(between.zones):
+            findings.reference((*here, end), "zone", name, zones)
+        pair = frozenset(between.zones)
+        if len(pair) == 1:
+            findings.report(here, "must be two different zones; links within zones are `sameZone`")
+        elif pair in seen:
+            findings.report(here, "this pair of zones is written twice; keep one of them")
+        seen.add(pair)
+    if model.spec.control_plane.zone is not None:
+        findings.reference(("spec", "controlPlane", "zone"), "zone", model.spec.control_plane.zone, zones)
+
+
+def check_services(model: ScenarioModel, findings: Findings) -> None:
+    zones = zone_names(findings)
+    nodes = [node for _, zone_name, zone in zones_of(model) for node in node_names(zone_name, zone)]
+    reserved = dict.fromkeys([GATEWAY, *(f"{GATEWAY}-{zone}" for zone in zones)], "gateway")
+    reserved |= dict.fromkeys([NODE_PROXY, *(f"{NODE_PROXY}-{node}" for node in nodes)], "node proxy")
+    for name, service in model.spec.services.items():
+        here: Path = ("spec", "services", name)
+        if name in reserved:
+            message = f"{name!r} is the name of the {reserved[name]}'s own pods; choose another"
+            findings.report(here, message, at_key=True)
+        if service.container_port in SIDECAR_PORTS:
+            message = f"port {service.container_port} overlaps with the sidecar's, 15000 to 15090 of the same address"
+            findings.report((*here, "containerPort"), f"{message}; choose another, for example 8080")
+        written: set[str] = set()
+        for index, zone in enumerate(service.zones):
+            findings.reference((*here, "zones", index), "zone", zone, zones)
+            if zone in written:
+                findings.report((*here, "zones", index), f"zone {zone!r} is written twice")
+            written.add(zone)
+        _check_workload((*here, "workload"), service, findings)
+        for key, probe in (("readinessProbe", service.readiness_probe), ("livenessProbe", service.liveness_probe)):
+            if probe is not None:
+                _check_probe((*here, key), probe, findings)
+
+
+def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> None:
+    workload = service.workload
+    builtin = {
+        "work": workload.work is not None,
+        "calls": bool(workload.calls),
+        "responseSize": workload.response_size is not None,
+        "errorRate": workload.error_rate is not None,
+    }
+    if workload.command is not None:
+        for key in (key for key, written in builtin.items() if written):
+            findings.report((*here, key), "belongs to the built-in workload; remove it or `command`", at_key=True)
+    elif workload.env and findings.is_whole(*here):
+        findings.report((*here, "env"), "is the environment of a `command`, and there is none", at_key=True)
+    work = workload.work
+    if work is None or not findings.is_whole(*here, "work"):
+        return
+    spreads = work.distribution in ("uniform", "lognormal")
+    if spreads and work.spread is None:
+        findings.report((*here, "work"), f"distribution {work.distribution!r} needs a `spread`, for example 1ms")
+    elif not spreads and work.spread:
+        findings.report((*here, "work", "spread"), f"distribution {work.distribution!r} has no spread; remove it")
+    elif work.distribution == "uniform" and work.spread is not None and work.spread > work.mean:
+        findings.report((*here, "work", "spread"), "must be at most the mean, or work times would be negative")
+    elif work.distribution == "lognormal" and work.mean == 0:
+        findings.report((*here, "work", "mean"), "must be more than 0s for a lognormal distribution")
+
+
+def _check_probe(here: Path, probe: ProbeModel, findings: Findings) -> None:
+    kinds = {"httpGet": probe.http_get, "tcpSocket": probe.tcp_socket, "exec": probe.exec}
+    written = [key for key, value in kinds.items() if value is not None]
+    if len(written) != 1 and findings.is_whole(*here):
+        found = f"but has {' and '.join(written)}" if written else "but has none"
+        findings.report(here, f"must have exactly one of httpGet, tcpSocket and exec, {found}", at_key=True)
+
+
+# --- calls and capacity ----------------------------------------------------------------------------------------
+
+
+def check_calls(model: ScenarioModel, findings: Findings) -> None:
+    services = model.spec.services
+    known = findings.names("spec", "services")
+    for name, service in services.items():
+        for stage, callees in enumerate(service.workload.calls):
+            for index, callee in enumerate(callees):
+                here = ("spec", "services", name, "workload", "calls", stage, index)
+                findings.reference(here, "service", callee, known)
+    finished: set[str] = set()
+    for name in services:
+        _find_cycles([name], model, findings, finished)
+
+
+def _find_cycles(chain: list[str], model: ScenarioModel, findings: Findings, finished: set[str]) -> None:
+    """Depth first, without recursion; `chain` is the way to where the search is, and each cycle is reported once."""
+    on_the_way = {chain[0]: 0}
+    pending = [_callees(chain[0], model)] if chain[0] not in finished else []
+    while pending:
+        location, callee = next(pending[-1], ((), ""))
+        if not location:
+            del on_the_way[chain[-1]]
+            finished.add(chain.pop())
+            pending.pop()
+        elif callee in on_the_way:
+            start = on_the_way[callee]
+            around = chain[start : start + LISTED_MAX]
+            cycle = " -> ".join([*around, *(["..."] if len(chain) > start + LISTED_MAX else []), callee])
+            findings.report(location, f"call cycle {cycle}: a request would never end; remove one of these calls")
+        elif callee in model.spec.services and callee not in finished:
+            on_the_way[callee] = len(chain)
+            chain.append(callee)
+            pending.append(_callees(callee, model))
+
+
+def _callees(name: str, model: ScenarioModel) -> Iterator[tuple[Path, str]]:
+    for stage, callees in enumerate(model.spec.services[name].workload.calls):
+        for index, callee in enumerate(callees):
+            yield ("spec", "services", name, "workload", "calls", stage, index), callee
+
+
+def check_capacity(model: ScenarioModel, findings: Findings) -> None:
+    """What no scheduler could place. A cluster that passes may still not hold them: `scheduling_checks` tries."""
+    if not findings.is_whole("spec", "topology") or not findings.is_whole("spec", "services"):
+        return
+    proxies = 1 if model.spec.mesh.mode == "node" else 0
+    capacity = {
+        name: sum((node.capacity_pods or zone.capacity_pods) - proxies for node in zone.nodes)
+        for _, name, zone in zones_of(model)
+    }
+    everywhere = frozenset(capacity)
+    by_zones: dict[frozenset[str], dict[str, ServiceModel]] = {}
+    for name, service in model.spec.services.items():
+        zones = frozenset(service.zones) & everywhere if service.zones else everywhere
+        by_zones.setdefault(zones, {})[name] = service
+    for allowed, services in by_zones.items():
+        if not allowed:
+            continue
+        room = sum(capacity[zone] for zone in allowed) - len(allowed)
+        where = listed(zone for zone in capacity if zone in allowed)
+        too_large = {name for name, service in services.items() if service.replicas > room}
+        for name, service in services.items():
+            here: Path = ("spec", "services", name, "replicas")
+            if name in too_large:
+                message = f"{where} can hold {room} pods beside the gateways, {name} wants {service.replicas}"
+                findings.report(here, message)
+            else:
+                _check_spread(here, service, allowed, capacity, findings)
+        inside = {
+            other: service.replicas
+            for zones, others in by_zones.items()
+            if zones <= allowed
+            for other, service in others.items()
+        }
+        if sum(inside.values()) > room and not too_large:
+            shares = listed(f"{other} {replicas}" for other, replicas in inside.items())
+            message = f"{where} can hold {room} pods beside the gateways; wanted are {shares}"
+            findings.report(("spec", "services", next(iter(services)), "replicas"), message)
+
+
+def _check_spread(
+    here: Path, service: ServiceModel, allowed: frozenset[str], capacity: dict[str, int], findings: Findings
+) -> None:
+    """With N zones and a skew of at most S, no zone has less than (replicas - S (N - 1)) / N of the pods."""
+    spread = service.topology_spread
+    if spread.when_unsatisfiable != "DoNotSchedule":
+        return
+    least = -(-(service.replicas - spread.max_skew * (len(allowed) - 1)) // len(allowed))
+    for zone in (zone for zone in capacity if zone in allowed):
+        room = capacity[zone] - 1
+        if least > room:
+            message = f"with maxSkew {spread.max_skew} zone {zone} must take {least} of the {service.replicas} pods"
+            findings.report(here, f"{message}, but holds {room} beside its gateway")

@@ -1,0 +1,32 @@
+"""Who is called what in a scenario, whatever is wrong with it: what references are checked against."""
+
+from __future__ import annotations
+
+from testbed.scenario.checks.cluster import node_names, zones_of
+from testbed.scenario.checks.findings import Findings
+from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY
+from testbed.scenario.models.experiment import ScenarioModel
+from testbed.scenario.wording import listed
+
+
+def introduce_names(model: ScenarioModel, findings: Findings) -> None:
+    """Make all names known that are written, valid or not, and the nodes' of zones that are valid."""
+    regions = ("spec", "topology", "regions")
+    zones = {region: findings.names(*regions, region, "zones") for region in findings.names(*regions)}
+    nodes = {name: node_names(name, zone) for _, name, zone in zones_of(model)}
+    with_nodes = {zone: f", with the nodes {listed(names)}" for zone, names in nodes.items()}
+    findings.introduce("region", {name: f"a region, with the zones {listed(within)}" for name, within in zones.items()})
+    findings.introduce(
+        "zone", {name: f"a zone{with_nodes.get(name, '')}" for within in zones.values() for name in within}
+    )
+    findings.introduce("node", {name: f"a node of zone {zone}" for zone, names in nodes.items() for name in names})
+    nodes_with_proxy = findings.known("node") if model.spec.mesh.mode == "node" else ()
+    findings.introduce("service", dict.fromkeys(findings.names("spec", "services"), "a service"))
+    clients = {f"clients/{zone}": f"the clients of zone {zone}" for zone in findings.known("zone")}
+    places = dict.fromkeys((*findings.known("zone"), *findings.known("node")), "a zone or node")
+    findings.introduce("zone or node", {**places, **clients, CONTROL_PLANE: "the control plane"})
+    gateways = [f"{GATEWAY}-{zone}" for zone in findings.known("zone")]
+    node_proxies = [f"{NODE_PROXY}-{node}" for node in nodes_with_proxy]
+    deployments = (*findings.known("service"), *gateways, *node_proxies)
+    findings.introduce("deployment", dict.fromkeys(deployments, "a Deployment"))
+    findings.introduce("fault", dict.fromkeys(findings.names("spec", "faults"), "a fault"))

@@ -1,0 +1,30 @@
+"""Whether every pod of a cluster finds a node, as the scheduler itself decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from testbed.documents.problems import Path
+from testbed.objects.core import Pod
+from testbed.scenario.checks.cluster import zones_of
+from testbed.scenario.checks.findings import Findings
+from testbed.scenario.convert import GATEWAY
+from testbed.scenario.models.experiment import ScenarioModel
+
+
+def check_scheduling(model: ScenarioModel, pods: Sequence[Pod], findings: Findings) -> None:
+    """Report each Deployment with pods that find no node. Expects all pods of the scenario, none of them started."""
+    reasons: dict[str, list[str]] = {}
+    for pod in pods:
+        if pod.node is None:
+            reasons.setdefault(pod.deployment, []).append(pod.reason)
+    gateways: dict[str, Path] = {f"{GATEWAY}-{zone}": location for location, zone, _ in zones_of(model)}
+    for deployment, why in reasons.items():
+        if deployment in gateways:
+            message = f"its gateway finds no node: {why[0]} Give it a node more or a larger `capacityPods`"
+            findings.report(gateways[deployment], message, at_key=True)
+        else:
+            # A node proxy is the first pod of its node, which holds one at least.
+            replicas = model.spec.services[deployment].replicas
+            message = f"{len(why)} of its {replicas} pods find no node: {why[0]}"
+            findings.report(("spec", "services", deployment, "replicas"), message)

@@ -1,0 +1,1 @@
+"""The language itself: each key with its type."""

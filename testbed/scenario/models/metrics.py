@@ -1,0 +1,52 @@
+"""The metrics that an expectation can bound, and the unit of each. How they are measured is `results.analysis`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from testbed.documents.quantities import DURATION, PERCENTAGE, RATE, Quantity, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A whole number without a unit."""
+
+    def parse(self, value: object) -> float:
+        """Raises ValueError."""
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10**15:
+            raise ValueError(f"must be a whole number, 0 or more, not {shown(value)}")
+        return float(value)
+
+    def format(self, value: float) -> int:
+        return int(value)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 0, "examples": [0, 10]}
+
+
+MetricName = Literal[
+    "success_rate",
+    "latency_p50",
+    "latency_p90",
+    "latency_p95",
+    "latency_p99",
+    "latency_p999",
+    "time_to_recover",
+    "same_zone_share",
+    "request_rate",
+    "errors",
+]
+
+METRICS: dict[str, Quantity | Count] = {
+    "success_rate": PERCENTAGE,
+    "latency_p50": DURATION,
+    "latency_p90": DURATION,
+    "latency_p95": DURATION,
+    "latency_p99": DURATION,
+    "latency_p999": DURATION,
+    "time_to_recover": DURATION,
+    "same_zone_share": PERCENTAGE,
+    "request_rate": RATE,
+    "errors": Count(),
+}

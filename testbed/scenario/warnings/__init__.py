@@ -1,0 +1,1 @@
+"""What can be run, but would not show what is wanted."""
