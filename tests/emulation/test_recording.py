@@ -22,6 +22,6 @@ def test_lines_that_are_in_no_table_are_counted_log_by_log(tmp_path: Path) -> No
     (logs / "b.requests.jsonl").write_text(f"{SENT}\n")
     (logs / "gone-1.access.jsonl").write_text("{}\n{}\n")
     clock = Clock(0.0, 0.0)
-    unread = record(tmp_path, clock, lambda _: clock, Topology(()), ClusterRecords([], [], [], ()), [])
-    assert unread == (UnreadLines("a.requests.jsonl", 1, 1), UnreadLines("gone-1.access.jsonl", unknown=2))
+    written = record(tmp_path, clock, lambda _: clock, Topology(()), ClusterRecords([], [], [], ()), [])
+    assert written.unread == (UnreadLines("a.requests.jsonl", 1, 1), UnreadLines("gone-1.access.jsonl", unknown=2))
     assert read_table(tmp_path, "requests").num_rows == 2

@@ -29,7 +29,7 @@ def left_out(program: str) -> str:
 
 @pytest.mark.parametrize("actor", ACTORS)
 def test_a_worker_that_becomes_an_actor_leaves_out_what_actors_never_use(actor: str) -> None:
-    assert left_out(f"{AS_A_WORKER}\nimport testbed.emulation.{actor}") == "['pydantic', 'pyarrow']"
+    assert left_out(f"{AS_A_WORKER}\nimport testbed.emulation.actors.{actor}") == "['pydantic', 'pyarrow']"
 
 
 def test_what_a_worker_has_loaded_already_stays() -> None:
