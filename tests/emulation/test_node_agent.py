@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -202,3 +203,28 @@ async def test_a_container_and_its_probes_get_a_chosen_part_of_the_callers_envir
             environment = dict(line.split("=", 1) for line in file.read_text().split("\0") if line)
             assert environment.items() >= {**chosen, "OWN": "on 8080", RUN_VARIABLE: "testbed-none"}.items()
             assert "of the caller" not in environment.values()
+
+
+async def test_a_node_that_has_been_shut_down_takes_no_more_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[float] = []
+    wake_up = NodeAgent._advance
+
+    def counted(agent: NodeAgent) -> None:
+        woken.append(time.monotonic())
+        wake_up(agent)
+
+    async def at_once(*_: object) -> tuple[bool, str]:
+        return False, "it does not listen"
+
+    monkeypatch.setattr(NodeAgent, "_advance", counted)
+    monkeypatch.setattr(node_agent, "run_probe", at_once)
+    probed = PodTemplate("web", SLEEP, mesh_mode="none", readiness=Probe("tcpSocket", period_s=0.3))
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1", probed))
+        # From one probe to the next the node waits, and so it does when it is shut down.
+        await eventually(lambda: len(woken) > 1)
+    woken.clear()
+    await asyncio.sleep(0.6)
+    assert woken == []

@@ -277,6 +277,7 @@ class NodeAgent(Attended):
     async def shut_down(self) -> None:
         """End everything in good order."""
         self._closing = True
+        self._look_ahead()
         await self._everywhere("stop", *self._pods.values())
         for held in self._pods.values():
             held.dismiss()
@@ -395,7 +396,9 @@ class NodeAgent(Attended):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadlines = [held.lifecycle.next_deadline() for held in self._pods.values()] if self._powered else []
+        # What is due is not done any more while it closes: to wake up for it would take a whole core from who ends.
+        at_work = self._powered and not self._closing
+        deadlines = [held.lifecycle.next_deadline() for held in self._pods.values()] if at_work else []
         due_s = min((deadline for deadline in deadlines if deadline is not None), default=None)
         if due_s is not None:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due_s - time.monotonic()), self._advance)
