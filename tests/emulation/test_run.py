@@ -47,7 +47,7 @@ def test_an_expectation_that_does_not_hold_exits_with_1(testbed_run: Callable[..
 
 
 def test_a_generator_that_cannot_keep_up_exits_with_3_and_says_so(testbed_run: Callable[..., FinishedRun]) -> None:
-    run = testbed_run("small.yaml", "spec.load.sources[0].rate=8000/s", "spec.load.duration=3s")
+    run = testbed_run("small.yaml", "spec.load.sources[0].rate=8000/s", "spec.load.duration=2s")
     assert (run.exit_code, run.summary["verdict"]) == (3, "invalid")
     assert any("load generator" in reason or "rate" in reason for reason in run.summary["invalid_reasons"])
     requests = run.summary["requests"]
@@ -60,7 +60,7 @@ def test_a_cluster_that_does_not_come_up_names_what_and_why_and_leaves_nothing(
     run = testbed_run(
         "small.yaml",
         "spec.services.web.workload={command: [python3, -c, 'raise SystemExit(\"no database\")']}",
-        "spec.controlPlane.readyTimeout=6s",
+        "spec.controlPlane.readyTimeout=4s",
     )
     assert run.exit_code == 3
     assert "pod web-1" in run.stderr

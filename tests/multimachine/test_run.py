@@ -193,13 +193,15 @@ def test_a_machine_that_is_none_of_the_clusters_is_told_what_to_do_instead(clust
         text=True,
         timeout=30.0,
     )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, f"▸ connecting to Ray at {address}\n")
     assert done.stderr.startswith(f"Ray at {address} cannot be used: no Ray node runs on this machine; ")
 
 
 def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluster) -> None:
     waiting = run_command(machines=9)
-    script = f"coproc {waiting} 2>&1; pid=$COPROC_PID; exec 3<&${{COPROC[0]}}; read -ru3; kill $pid; cat <&3; wait $pid"
+    # It says first that it connects, and then who has joined.
+    told = "until [[ $REPLY == *joined* ]]; do read -ru3 || break; done"
+    script = f"coproc {waiting} 2>&1; pid=$COPROC_PID; exec 3<&${{COPROC[0]}}; {told}; kill $pid; cat <&3; wait $pid"
     code, output = cluster.run("m1", f'{script}; code=$?; echo "$REPLY"; exit $code')
     assert (code, output.splitlines()) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
 

@@ -9,7 +9,6 @@ process that carries the run's mark in its environment, and removes the run's fo
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import select
@@ -20,6 +19,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
+
+import orjson
 
 from testbed.emulation.processes.process import adopt_orphans, kill_descendants, kill_marked
 
@@ -60,7 +61,7 @@ class Janitor:
         What it leaves behind goes on until the run ends, and no longer. Raises OSError.
         """
         order = {"arguments": list(arguments), "env": dict(env), "output": str(output)}
-        self._orders.write(json.dumps(order).encode() + b"\n")
+        self._orders.write(orjson.dumps(order, option=orjson.OPT_APPEND_NEWLINE))
         self._orders.flush()
         if not select.select([self._answers], [], [], deadline_s)[0]:
             return None
@@ -83,7 +84,7 @@ def main() -> None:
         os._exit(0)
     adopt_orphans()
     while order := sys.stdin.buffer.readline():
-        code = _carry_out(**json.loads(order))
+        code = _carry_out(**orjson.loads(order))
         if code is None:
             break
         print(code, flush=True)
