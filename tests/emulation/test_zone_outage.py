@@ -16,7 +16,7 @@ DEAD = "east-a"
 
 @pytest.fixture(scope="module")
 def outage(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
-    run = testbed_run("outage.yaml")
+    run = testbed_run("outage.yaml", hosting="actor")
     assert run.summary, run.stderr
     return run
 

@@ -227,7 +227,7 @@ def test_a_machine_that_a_fault_powers_off_is_measured_like_any_other_fault(clus
         "--address",
         f"http://{cluster.address('m1')}:8265",
     ]
-    command = shlex.split(run_command(*LOAD, "spec.load.duration=18s", fault, options=f"--out {home.strip()}/runs"))
+    command = shlex.split(run_command(*LOAD, "spec.load.duration=15s", fault, options=f"--out {home.strip()}/runs"))
     command[2] = "zone-outage.yaml"
     done = subprocess.run(
         [*job, "--working-dir", str(ROOT / "scenarios"), "--", *command],
