@@ -17,7 +17,8 @@ import gevent
 import requests
 import urllib3
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
-from geventhttpclient.useragent import BadStatusCode, RetriesExceeded
+from geventhttpclient.useragent import ConnectionError as ClientError
+from geventhttpclient.useragent import RetriesExceeded
 
 Outcome = Literal["ok", "failed", "unknown"]
 
@@ -43,7 +44,9 @@ def what_went_wrong(status: int | None, error: BaseException) -> str:
     cause = _cause(error)
     if isinstance(cause, _TIMEOUTS):
         return "timed out"
-    if status is not None and isinstance(cause, (requests.exceptions.HTTPError, BadStatusCode)):
+    # Locust has a class of its own for a bad status, in a module that patches whoever imports it.
+    of_client = isinstance(cause, ClientError) and getattr(cause, "code", None) == status
+    if status is not None and (of_client or isinstance(cause, requests.exceptions.HTTPError)):
         return f"status {status}"
     return str(cause) or type(cause).__name__
 

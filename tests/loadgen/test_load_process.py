@@ -100,6 +100,8 @@ def test_outcomes_tell_failed_from_unknown(server: Any, start_load: Any) -> None
         "/lose": {(None, "unknown")},
         "/hang": {(None, "unknown")},
     }
+    words = {sent[request_id]["n"]: record["m"] for request_id, record in finished.items()}
+    assert [words[path] for path in ("/404", "/503", "/504")] == ["status 404", "status 503", "status 504"]
     # Neither a redirect nor a lost connection makes the client ask again.
     assert Counter(server.request_ids) == Counter(sent.keys())
 
