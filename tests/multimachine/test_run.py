@@ -199,8 +199,8 @@ def test_a_machine_that_is_none_of_the_clusters_is_told_what_to_do_instead(clust
 
 def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluster) -> None:
     waiting = run_command(machines=9)
-    # It says first that it connects, and then who has joined.
-    told = "until [[ $REPLY == *joined* ]]; do read -ru3 || break; done"
+    # It says first that it connects, and then who has joined, each time that there are more.
+    told = "until [[ $REPLY == *'4 of 9'* ]]; do read -ru3 || break; done"
     script = f"coproc {waiting} 2>&1; pid=$COPROC_PID; exec 3<&${{COPROC[0]}}; {told}; kill $pid; cat <&3; wait $pid"
     code, output = cluster.run("m1", f'{script}; code=$?; echo "$REPLY"; exit $code')
     assert (code, output.splitlines()) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
