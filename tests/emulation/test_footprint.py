@@ -65,7 +65,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRun]:
     with adopting_orphans(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.setenv("TMPDIR", str(temporary))
-        command = start_run("small.yaml", out, "spec.load.duration=100s")
+        # With as many processes and ports as a run can have.
+        command = start_run("small.yaml", out, "spec.load.duration=100s", hosting="actor")
         try:
             assert until(lambda: any(path.stat().st_size for path in out.glob("*/logs/*.requests.jsonl")), 60)
             (folder,) = temporary.iterdir()
