@@ -173,6 +173,9 @@ def resident(fleet: Fleet, place: str, kind: type) -> Resident:
 
 
 class Silent(Attended):
+    def __init__(self) -> None:
+        super().__init__("one that never answers")
+
     async def answer(self) -> None:
         await asyncio.Event().wait()
 

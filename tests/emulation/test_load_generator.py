@@ -12,6 +12,7 @@ import pytest
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.entry import GATEWAYS
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
+from testbed.emulation.actors import load_generator
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
@@ -20,7 +21,7 @@ from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, c
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.core import Endpoint
 from testbed.scenario import load_scenario
-from tests.emulation.loopback import eventually
+from tests.emulation.loopback import DEADLINE_S, eventually
 
 SCENARIO = Path(__file__).parent / "scenarios" / "outage.yaml"
 SMALL = SCENARIO.with_name("small.yaml")
@@ -49,6 +50,24 @@ async def _gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     address = writer.get_extra_info("sockname")[0]
     writer.write(address.encode())
     writer.close()
+
+
+def small_generator(folder: Path) -> LoadGenerator:
+    users = "spec.load.sources=[{zone: east-a, users: 1}]"
+    scenario = load_scenario(SMALL, [users])
+    network = LoopbackNetwork(250, [place.name for place in scenario.topology.places])
+    folders = MachineFolders(folder, folder, "test")
+    return LoadGenerator(
+        "east-a",
+        scenario.topology,
+        scenario.control_plane_place,
+        scenario.cluster.timings,
+        network,
+        handle_of(Listening()),
+        scenario.load,
+        folders,
+        1,
+    )
 
 
 async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_they_are_cut_off(tmp_path: Path) -> None:
@@ -103,6 +122,25 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
         block.release()
 
 
+async def test_what_goes_wrong_while_gateways_are_checked_is_told_to_who_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> int:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(load_generator, "http_status", broken)
+    locustfile = tmp_path / "mine.py"
+    locustfile.write_text("import no_such_module\n")
+    generator = small_generator(tmp_path)
+    await generator.boot()
+    try:
+        assert await generator.prepare(locustfile) is not None
+        defect, *_ = await generator.vigil(DEADLINE_S)
+    finally:
+        await generator.shut_down()
+    assert defect.startswith("a defect of the load generator of zone east-a: KeyError: 'a defect'")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -113,21 +151,7 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
 async def test_why_there_is_no_load_is_one_line_for_the_user(tmp_path: Path, text: str, why: str | None) -> None:
     locustfile = tmp_path / "mine.py"
     locustfile.write_text(text)
-    users = "spec.load.sources=[{zone: east-a, users: 1}]"
-    scenario = load_scenario(SMALL, [users])
-    network = LoopbackNetwork(250, [place.name for place in scenario.topology.places])
-    folders = MachineFolders(tmp_path, tmp_path, "test")
-    generator = LoadGenerator(
-        "east-a",
-        scenario.topology,
-        scenario.control_plane_place,
-        scenario.cluster.timings,
-        network,
-        handle_of(Listening()),
-        scenario.load,
-        folders,
-        1,
-    )
+    generator = small_generator(tmp_path)
     await generator.boot()
     try:
         answer = await generator.prepare(locustfile)

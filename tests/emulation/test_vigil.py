@@ -18,7 +18,7 @@ class Supervisor(Attended):
     """Whatever is to happen to it can be told to it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("the supervisor of pod web-1")
         self.end = asyncio.Event()
         self.stopped = False
 

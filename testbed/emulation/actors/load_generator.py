@@ -74,7 +74,7 @@ class LoadGenerator(Attended):
         folders: MachineFolders,
         seed: int,
     ) -> None:
-        super().__init__()
+        super().__init__(f"the load generator of zone {zone}")
         self._zone = zone
         self._place = f"clients/{zone}"
         self._topology = topology
@@ -162,7 +162,7 @@ class LoadGenerator(Attended):
         `locustfile` is the user's, if any, on this machine.
         """
         self._write_entries(self._entry.answer())
-        self._checks = asyncio.create_task(self._check_entries())
+        self._checks = self.spawn(self._check_entries())
         self._settings_file.write_bytes(orjson.dumps(self._settings(locustfile), option=orjson.OPT_INDENT_2))
         self._process = ChildProcess(
             command(self._settings_file),
@@ -173,7 +173,7 @@ class LoadGenerator(Attended):
             pipes=True,
             punctual=True,
         )
-        self._reader = asyncio.create_task(self._read(self._process))
+        self._reader = self.spawn(self._read(self._process))
         try:
             await asyncio.wait_for(self._ready.wait(), STARTUP_DEADLINE_S)
         except TimeoutError:
@@ -242,7 +242,7 @@ class LoadGenerator(Attended):
         while True:
             due = self._entry.due_checks(time.monotonic())
             for zone, _ in due:
-                asyncio.create_task(self._check_entry(zone))  # noqa: RUF006 - ends by its own time-out
+                self.spawn(self._check_entry(zone))
             deadline_s = self._entry.next_deadline()
             await asyncio.sleep(max(0.001, (deadline_s or time.monotonic() + 1.0) - time.monotonic()))
 
@@ -289,7 +289,7 @@ class LoadGenerator(Attended):
                     self._done.set()
 
     def _exited(self, code: int) -> None:
-        self._ending = asyncio.create_task(self._ended(code))
+        self._ending = self.spawn(self._ended(code))
 
     async def _ended(self, code: int) -> None:
         # What it said last may still be on the way.

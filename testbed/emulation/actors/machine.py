@@ -79,7 +79,7 @@ class Machine(Attended):
     def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
         """`folders` are the driver's own, which it also removes. Elsewhere they are made here, and their files go to
         the driver by `collect`."""
-        super().__init__()
+        super().__init__("the process of the testbed")
         self._streams = self._is_actor = folders is None
         if folders is None:
             self._janitor = Janitor(run_id)

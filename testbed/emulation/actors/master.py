@@ -6,9 +6,8 @@ Decides nothing. The control path to every node obeys the emulated links, from t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import orjson
@@ -30,7 +29,7 @@ from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
 from testbed.emulation.actors.seam import Actor, tell, until
-from testbed.emulation.actors.vigil import Attended, in_short
+from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.processes.protobuf import shared_to_any
 from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
 from testbed.network.links import LinkSample, LinkTable
@@ -49,7 +48,7 @@ MAIL_S = 0.05
 class Master(Attended):
     def __init__(self, cluster: ClusterSpec, topology: Topology, place: str, clients: Sequence[str]) -> None:
         """`clients` are the places from which load comes."""
-        super().__init__()
+        super().__init__("the control plane")
         self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
         self._declared = cluster.objects
         self._place = place
@@ -99,7 +98,7 @@ class Master(Attended):
     async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
         """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
         clock there."""
-        with self._failing_loudly():
+        with self.failing_loudly():
             self._take_in(reports, delivered_s - self._clock_offsets_s[place])
 
     def _take_in(self, reports: list[Reported], arrived_s: float) -> None:
@@ -200,19 +199,10 @@ class Master(Attended):
             self._advance()
 
     def _advance(self) -> None:
-        with self._failing_loudly():
+        with self.failing_loudly():
             self._now_s = time.monotonic()
             self._carry_out(self._plane.handle(None, self._now_s))
             self._look_ahead()
-
-    @contextlib.contextmanager
-    def _failing_loudly(self) -> Iterator[None]:
-        # Reports and deadlines have no caller who looks at what comes back: a defect must not pass for a slow cluster.
-        try:
-            yield
-        except Exception as failure:
-            self.report_defect(f"a defect of the control plane: {in_short(failure)}")
-            raise
 
 
 async def _deliver(actor: Actor, commands: list[NodeCommand]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
@@ -57,7 +57,7 @@ from testbed.emulation.actors.reports import (
 )
 from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, tell, this_actor, until
 from testbed.emulation.actors.sidecar import Sidecar
-from testbed.emulation.actors.vigil import ActorLost, Attended, Watched, in_short
+from testbed.emulation.actors.vigil import ActorLost, Attended, Watched
 from testbed.emulation.processes.container import command_line
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.probes import run_probe
@@ -119,7 +119,7 @@ class NodeAgent(Attended):
     ) -> None:
         """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
         supervises the node's pods lives."""
-        super().__init__()
+        super().__init__(f"the agent of node {name}")
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -138,7 +138,6 @@ class NodeAgent(Attended):
         self._powered = False
         self._closing = False
         self._events: list[Recorded] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._while_powered: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._to_master: ControlChannel[Reported] | None = None
@@ -168,7 +167,7 @@ class NodeAgent(Attended):
         self._report(NodeRegistered(self._name, relays))
         if self._kube_proxy.addresses:
             self._report(ProxyConnected(self._kube_proxy.name))
-        self._while_powered = [self._spawn(self._renew_lease()), self._spawn(self._restart_pods())]
+        self._while_powered = [self.spawn(self._renew_lease()), self.spawn(self._restart_pods())]
         return time.monotonic()
 
     async def crash(self) -> tuple[float, list[str]]:
@@ -214,7 +213,7 @@ class NodeAgent(Attended):
     # --- the control plane wants something -----------------------------------------------------------------------
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
-        with self._failing_loudly():
+        with self.failing_loudly():
             self._take_commands(commands)
 
     def _take_commands(self, commands: list[NodeCommand]) -> None:
@@ -242,7 +241,7 @@ class NodeAgent(Attended):
         held.running.discard(process)
         if self._powered and not self._closing:
             self._record_exit(held, process, {"process": process, "code": code, "last_lines": last_words})
-        with self._failing_loudly():
+        with self.failing_loudly():
             self._step(held, ProcessExited(process, code))
 
     async def proxy_reported(self, pod: str, what: str, at_s: float, details: tuple[str, ...]) -> None:
@@ -250,7 +249,7 @@ class NodeAgent(Attended):
         held = self._pods.get(pod)
         if held is None or not self._powered or self._closing:
             return
-        with self._failing_loudly():
+        with self.failing_loudly():
             match what, details:
                 case "connected", ():
                     self._report(ProxyConnected(pod), at_s)
@@ -303,12 +302,12 @@ class NodeAgent(Attended):
     def _carry_out(self, held: _HeldPod, command: KubeletCommand) -> None:
         match command:
             case StartProcesses(processes):
-                self._spawn(self._start(held, processes))
+                self.spawn(self._start(held, processes))
             case KillProcesses(processes):
                 for process in processes:
-                    self._spawn(self._stop(held, process))
+                    self.spawn(self._stop(held, process))
             case RunProbe(kind, _):
-                self._spawn(self._probe(held, kind))
+                self.spawn(self._probe(held, kind))
             case Report(PodStopped() as stopped):
                 held.dismiss()
                 del self._pods[held.pod.name]  # the last handles of its actors go with it, and so the actors
@@ -367,11 +366,11 @@ class NodeAgent(Attended):
     def _actor(self, held: _HeldPod, process: Process) -> Watched:
         what = "sidecar" if process == "proxy" else "container"
         title = f"the supervisor of pod {held.pod.name} ({what}) on node {self._name}"
-        return Watched(self._new_actor(held, process), title, self._broken)
+        return Watched(self._new_actor(held, process), title, self.report_defect)
 
-    def _broken(self, what: str) -> None:
+    def report_defect(self, what: str) -> None:
         if not self._closing:
-            self.report_defect(what)
+            super().report_defect(what)
 
     def _new_actor(self, held: _HeldPod, process: Process) -> Actor:
         if process == "proxy":
@@ -405,7 +404,7 @@ class NodeAgent(Attended):
 
     def _advance(self) -> None:
         now_s = time.monotonic()
-        with self._failing_loudly():
+        with self.failing_loudly():
             for held in list(self._pods.values()):
                 due_s = held.lifecycle.next_deadline()
                 if due_s is not None and due_s <= now_s:
@@ -441,26 +440,3 @@ class NodeAgent(Attended):
 
     def _record(self, kind: str, name: str, reason: str, details: dict[str, Any]) -> None:
         self._events.append(Recorded(time.monotonic(), self._name, kind, name, reason, details))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._defective_by(error)
-
-    @contextlib.contextmanager
-    def _failing_loudly(self) -> Iterator[None]:
-        # Nobody looks at what comes of tasks, timers and reports: what goes wrong there must not pass for a slow node.
-        try:
-            yield
-        except Exception as error:
-            self._defective_by(error)
-            raise
-
-    def _defective_by(self, error: BaseException) -> None:
-        self._broken(f"a defect of the agent of node {self._name}: {in_short(error)}")

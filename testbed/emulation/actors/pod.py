@@ -27,7 +27,7 @@ class Pod(Attended):
         seed: int,
         services: Mapping[str, SocketAddress],
     ) -> None:
-        super().__init__()
+        super().__init__(f"the supervisor of pod {pod.name} (container)")
         self._name = pod.name
         self._agent = agent
         self._environment = folders.container_environment()

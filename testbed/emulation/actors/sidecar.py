@@ -65,7 +65,7 @@ class Sidecar(Attended):
     """One Envoy. Tells its node agent of connections, ACKs and NACKs, readiness and exits."""
 
     def __init__(self, agent: Actor, folders: MachineFolders, pod: str) -> None:
-        super().__init__()
+        super().__init__(f"the supervisor of pod {pod} (sidecar)")
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)
@@ -103,7 +103,7 @@ class Sidecar(Attended):
             niceness=EMULATED_NICENESS,
             on_exit=lambda code: self._exited(life, code),
         )
-        self._readiness = asyncio.create_task(self._await_ready())
+        self._readiness = self.spawn(self._await_ready())
 
     async def publish(self, type_url: str, version: str, resources: tuple[bytes, ...]) -> None:
         self._ads.publish(type_url, version, resources)

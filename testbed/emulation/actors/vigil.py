@@ -8,8 +8,9 @@ waits for another answer of the same actor is told then, so that nobody waits fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def in_short(error: BaseException) -> str:
 
 
 class Attended:
-    """What every actor's class has for those who watch it."""
+    """What every actor's class has for those who watch it. `title` is what a person calls the actor."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
+        self._title = title
         self._defects: list[str] = []
         self._defective = asyncio.Event()
+        self._spawned: set[asyncio.Task[None]] = set()
 
     async def vigil(self, for_s: float) -> list[str]:
         """What has gone wrong in here since the last answer: at once if anything has, else nothing after `for_s`."""
@@ -58,6 +61,30 @@ class Attended:
         """Tell whoever watches."""
         self._defects.append(what)
         self._defective.set()
+
+    @contextlib.contextmanager
+    def failing_loudly(self) -> Iterator[None]:
+        """Around what nobody waits for (timers, reports): what goes wrong must not pass for a slow cluster."""
+        try:
+            yield
+        except Exception as error:
+            self._report_error(error)
+            raise
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The same for a task."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._spawned.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report_error(error)
+
+    def _report_error(self, error: BaseException) -> None:
+        self.report_defect(f"a defect of {self._title}: {in_short(error)}")
 
 
 class Watched:
