@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: bring-up, then rate, errors and latency, and the faults as they come.
 
 Owns the live lines in the terminal, and that no stage is silent for long. What happened is told afterwards by
-`results.report`.
+`results.show.report`.
 """
 
 from __future__ import annotations

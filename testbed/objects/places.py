@@ -1,7 +1,7 @@
 """Where things are and how far apart: localities, places and the declared quality of the links between places.
 
 Owns the *declared* network. What faults do to it at run time is `network.links`; what really happens to a byte is
-`network.relay`.
+`network.wire.relay`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the built-in workload calls other services: through the mesh, or at their virtual addresses.
 
 Owns also what a workload without a proxy logs of its own calls, since nobody else could: the lines of
-`control.access_log`, as a proxy would write them.
+`control.views.envoy.access_log`, as a proxy would write them.
 """
 
 from __future__ import annotations

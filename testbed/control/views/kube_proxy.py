@@ -2,7 +2,7 @@
 
 Owns which endpoints those are, the form in which a node is told, and the names in the lines that a kube-proxy writes
 about connections. It keeps no health of its own and repeats nothing; the choice among the endpoints, at random for
-each connection, is `emulation.kube_proxy`'s.
+each connection, is `emulation.processes.kube_proxy`'s.
 """
 
 from __future__ import annotations

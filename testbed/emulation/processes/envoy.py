@@ -1,6 +1,6 @@
 """An Envoy as a program: its binary, command line and bootstrap.
 
-Owns what is the same for every proxy of a run. What a proxy is told is `control.xds`; its process and its
+Owns what is the same for every proxy of a run. What a proxy is told is `control.views.envoy.xds`; its process and its
 configuration stream are the sidecar's.
 """
 

@@ -1,4 +1,4 @@
-"""The edge between plain dicts and protobuf: a resource of `control.xds` as the message that Envoy takes.
+"""The edge between plain dicts and protobuf: a resource of `control.views.envoy.xds` as the message that Envoy takes.
 
 Apart from `envoy`, because only the master encodes, and the messages' modules are slow to import.
 """

@@ -1,6 +1,6 @@
 """Asks other machines what time it is there, and by that how far away they are and whether they still answer.
 
-Owns the readings. What they say about a clock is estimated in `results.clocks`; who answers is `ingress`.
+Owns the readings. What they say about a clock is estimated in `results.tables.clocks`; who answers is `ingress`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What proxies, and workloads without one, wrote about calls -> `hops` and `attempts`.
 
-Owns the meaning of their lines, of which the fields are `control.access_log`'s, and what several lines say together:
+Owns the meaning of their lines, of which the fields are `control.views.envoy`'s, and what several lines say together:
 what ended a try, and who was behind a virtual address. Memory is bounded by some blocks of lines, and by the
 connections that one node's kube-proxy led.
 """

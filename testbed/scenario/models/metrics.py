@@ -1,4 +1,4 @@
-"""The metrics that an expectation can bound, and the unit of each. How they are measured is `results.analysis`."""
+"""The metrics that an expectation can bound, and the unit of each. How they are measured is `results.measure`."""
 
 from __future__ import annotations
 
