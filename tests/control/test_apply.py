@@ -135,6 +135,22 @@ def test_a_rollout_whose_new_pods_do_not_become_ready_stops_and_can_be_taken_bac
     assert endpoints(world, "web") == ["web-1", "web-2", "web-3"]
 
 
+def test_fewer_replicas_in_the_middle_of_a_rollout_leave_no_more_than_the_surge_allows_at_once() -> None:
+    world = World()
+    world.run(0.1)  # pods are there, and none is ready
+
+    def ports() -> Counter[int]:
+        pods = world.plane.pods()
+        return Counter(pod.template.port for pod in pods if pod.deployment == "web" and pod.phase != "Terminating")
+
+    world.apply(replace(WEB, replicas=5, template=replace(WEB.template, port=9090)))
+    assert ports() == {8080: 3, 9090: 4}, "5 + 25 %, of which 3 were there"
+    world.apply(WEB)
+    assert ports() == {8080: 2, 9090: 2}, "3 + 25 %, as 3 is to 4"
+    settled(world)
+    assert ports() == {8080: 3}
+
+
 def test_a_pod_that_is_pinned_to_its_node_leaves_before_its_successor_comes() -> None:
     world = up()
     pinned = Deployment("agent", 1, PodTemplate("agent", None, node="east-b-1"))

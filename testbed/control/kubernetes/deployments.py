@@ -50,7 +50,7 @@ def _steps(deployment: Deployment, pods: Sequence[Pod]) -> tuple[int, list[Pod]]
     """How many pods to create now, and which to delete.
 
     While there are pods of an older template, new ones come and old ones go as far as surge and availability allow.
-    Pods that never became ready go first. Source: Kubernetes, pkg/controller/deployment/rolling.go. A pod that is
+    Pods that never became ready go first. Source: Kubernetes, pkg/controller/deployment, rolling.go. A pod that is
     pinned to its node leaves before its successor comes, as a DaemonSet's does.
     """
     wanted, pinned = deployment.replicas, deployment.template.node is not None
@@ -62,6 +62,11 @@ def _steps(deployment: Deployment, pods: Sequence[Pod]) -> tuple[int, list[Pod]]
     if not surge and not unavailable:
         unavailable = 1  # ResolveFenceposts; for no replicas at all
     new = [pod for pod in pods if pod.template == deployment.template]
+    if len(pods) > wanted + surge:
+        # It was scaled down meanwhile: in proportion, before the rollout goes on (sync.go, scale).
+        new_stay = floor(len(new) * (wanted + surge) / len(pods) + 0.5)
+        old_stay = wanted + surge - new_stay
+        return 0, [*_victims(new, len(new) - new_stay), *_victims(old, len(old) - old_stay)]
     missing = max(0, min(wanted - len(new), wanted + surge - len(pods)))
     surplus = _victims(new, len(new) - wanted)
     unready_new = sum(not pod.ready for pod in new if pod not in surplus) + missing
