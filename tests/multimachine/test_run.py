@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from testbed.emulation.processes import janitor
+from testbed.workloads import builtin
 from tests.emulation.conftest import until
 from tests.multimachine.conftest import (
     COMMAND,
@@ -95,7 +97,9 @@ def documented_ports(where: str) -> set[int]:
 
 def what_runs(cluster: Cluster, machine: str) -> str:
     """How many processes of runs there are on a machine, and the folders that they have there."""
-    processes = "[e]nvoy|[l]ocust|emulation.[w]orkload|emulation.[j]anitor"
+    names = ("envoy", "locust", builtin.__name__, janitor.__name__)
+    # Brackets, so that the command does not find itself.
+    processes = "|".join(f"[{name[0]}]{name[1:]}" for name in names)
     _, output = cluster.run(machine, f"pgrep -fc '{processes}'; ls -d /tmp/testbed-* 2>/dev/null")
     return " ".join(output.split())
 
@@ -103,7 +107,7 @@ def what_runs(cluster: Cluster, machine: str) -> str:
 def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(cluster: Cluster) -> None:
     before = cluster.run_dirs()
     fault = "spec.faults=[{name: lose-east-a, at: 7s, for: 7s, crash: {zone: east-a}}]"
-    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=20s", fault))
+    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=18s", fault))
     seen = wait_for_line(running, "sending load")
 
     # Nothing but what the README names can be reached, and one port of the run's.
