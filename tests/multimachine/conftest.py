@@ -57,6 +57,14 @@ class Cluster:
             arguments, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
 
+    def submit(self, folder: Path, command: list[str]) -> subprocess.Popen[str]:
+        """A job for the head, from a machine that is none of the cluster's. It has the folder, and runs in it."""
+        ray = str(Path(sys.executable).with_name("ray"))
+        job = [ray, "job", "submit", "--address", f"http://{self.address('m1')}:8265", "--working-dir", str(folder)]
+        return subprocess.Popen(
+            [*job, "--", *command], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
     def run(self, machine: str, script: str, timeout_s: float = 60.0) -> tuple[int, str]:
         """Its exit code and all that it printed."""
         process = self.start(machine, script)
