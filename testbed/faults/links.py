@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.faults.actions import Action, ImposeOnLinks, LiftFromLinks, LinkEffect
+from testbed.faults.effects import Effect, ImpairLinks, LinkEffect
 from testbed.objects.places import Topology
 
 EVERYTHING_ELSE = "*"
@@ -37,11 +37,8 @@ class LinkFault:
             _places(self.destinations, self.sources, topology),
         )
 
-    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return (ImposeOnLinks(name, self.pairs(topology), self.effect),)
-
-    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return (LiftFromLinks(name),)
+    def effects(self, topology: Topology) -> tuple[Effect, ...]:
+        return (ImpairLinks(self.pairs(topology), self.effect),)
 
 
 def directed_links(
@@ -53,10 +50,10 @@ def directed_links(
     return tuple(dict.fromkeys(there + back))
 
 
-def silence(name: str, victims: tuple[str, ...], topology: Topology) -> ImposeOnLinks:
+def silence(victims: tuple[str, ...], topology: Topology) -> ImpairLinks:
     """Cut every link of the given places, those to clients as well: a dead machine answers nobody."""
     everywhere = tuple(place.name for place in topology.places)
-    return ImposeOnLinks(name, directed_links(victims, everywhere, both_ways=True), LinkEffect(cut=True))
+    return ImpairLinks(directed_links(victims, everywhere, both_ways=True), LinkEffect(cut=True))
 
 
 def _places(names: tuple[str, ...], others: tuple[str, ...], topology: Topology) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.faults.actions import Action, PowerOffMachine
+from testbed.faults.effects import Effect, PowerOffMachine
 from testbed.objects.places import Topology
 
 
@@ -15,8 +15,5 @@ class MachinePowerOff:
     machine: str
     command: tuple[str, ...]
 
-    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
+    def effects(self, topology: Topology) -> tuple[Effect, ...]:
         return (PowerOffMachine(self.machine, self.command),)
-
-    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return ()

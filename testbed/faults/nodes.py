@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.faults.actions import Action, BootNode, CrashNode, LiftFromLinks
+from testbed.faults.effects import CutPower, Effect
 from testbed.faults.links import silence
 from testbed.objects.places import Topology
 
@@ -18,8 +18,5 @@ class NodeCrash:
     def victims(self, topology: Topology) -> tuple[str, ...]:
         return (topology.place(self.node).name,)
 
-    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return (silence(name, self.victims(topology), topology), CrashNode(self.node))
-
-    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return (LiftFromLinks(name), BootNode(self.node))
+    def effects(self, topology: Topology) -> tuple[Effect, ...]:
+        return (silence(self.victims(topology), topology), CutPower(self.node))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.faults.actions import Action, KillPod
+from testbed.faults.effects import Effect, KillPods
 from testbed.objects.places import Topology
 
 
@@ -17,8 +17,5 @@ class PodKill:
     zone: str | None = None
     count: int = 1
 
-    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return (KillPod(self.pod, self.service, self.zone, self.count),)
-
-    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return ()
+    def effects(self, topology: Topology) -> tuple[Effect, ...]:
+        return (KillPods(self.pod, self.service, self.zone, self.count),)

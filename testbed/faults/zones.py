@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.faults.actions import Action, BootNode, CrashNode, LiftFromLinks
+from testbed.faults.effects import CutPower, Effect
 from testbed.faults.links import silence
 from testbed.objects.places import Topology
 
@@ -22,9 +22,6 @@ class ZoneCrash:
         """The nodes that go down, in topology order. Raises KeyError for a zone that the topology does not have."""
         return topology.nodes_of((self.zone,))
 
-    def start(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        silenced = silence(name, topology.places_of((self.zone,)), topology)
-        return (silenced, *(CrashNode(node) for node in self.victims(topology)))
-
-    def stop(self, name: str, topology: Topology) -> tuple[Action, ...]:
-        return (LiftFromLinks(name), *(BootNode(node) for node in self.victims(topology)))
+    def effects(self, topology: Topology) -> tuple[Effect, ...]:
+        silenced = silence(topology.places_of((self.zone,)), topology)
+        return (silenced, *(CutPower(node) for node in self.victims(topology)))

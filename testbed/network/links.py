@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.objects.places import LinkQuality, Topology
 
 
@@ -79,6 +79,12 @@ class LinkTable:
                 quality = _layered(quality, effect)
             self._current[source, destination] = quality
         return quality
+
+    def worsened(self, pairs: Iterable[tuple[str, str]], effect: LinkEffect) -> tuple[tuple[str, str], ...]:
+        """Those of the directed pairs that the effect would make worse than they are. One that is cut is as bad as can
+        be."""
+        now = ((pair, self.quality(*pair)) for pair in pairs)
+        return tuple(pair for pair, quality in now if not quality.cut and _layered(quality, effect) != quality)
 
     def passable(self, source: str, destination: str) -> bool:
         """Whether a TCP handshake gets through: neither direction is cut."""

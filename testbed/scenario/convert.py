@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
-from testbed.faults.schedule import Fault, ScheduledFault
+from testbed.faults.timeline import Fault, ScheduledFault
 from testbed.faults.zones import ZoneCrash
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Service

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from testbed.documents.problems import Problem
-from testbed.faults.schedule import ScheduledFault
+from testbed.faults.timeline import ScheduledFault
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.places import Topology
 

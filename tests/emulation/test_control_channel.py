@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testbed.emulation.actors.control_channel import ControlChannel
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.network.links import LinkTable
 from testbed.objects.places import LinkQuality, Locality, Place, Topology
 from tests.emulation.loopback import DEADLINE_S, eventually

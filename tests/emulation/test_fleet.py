@@ -25,7 +25,7 @@ from testbed.emulation.driver.fleet import Fleet, FleetUnfit, survey
 from testbed.emulation.driver.member import MachineLost, Resident
 from testbed.emulation.driver.power_off import PowerOffFailed
 from testbed.emulation.driver.ray_session import RayMachine
-from testbed.faults.actions import PowerOffMachine
+from testbed.faults.effects import PowerOffMachine
 from testbed.network.addresses.loopback import LoopbackBlock
 from testbed.objects.addresses import SocketAddress
 from testbed.scenario import Scenario, load_scenario

@@ -6,16 +6,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import pytest
-
-from testbed.emulation.driver.cluster import Effect
 from testbed.emulation.driver.injection import FAULT_LEAD_S, Injection
 from testbed.emulation.driver.power_off import PowerOffFailed
-from testbed.faults.actions import Action, CrashNode, KillPod, LinkEffect
-from testbed.faults.links import LinkFault
+from testbed.emulation.driver.world import Impact
+from testbed.faults.effects import CutPower, Effect, KillPods
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
-from testbed.faults.schedule import ScheduledFault
+from testbed.faults.timeline import ScheduledFault
 from testbed.objects.places import Locality, Place, Topology
 
 TOPOLOGY = Topology(
@@ -24,7 +21,6 @@ TOPOLOGY = Topology(
         Place("control-plane", Locality("east", ""), "control-plane"),
     )
 )
-CUT = LinkEffect(cut=True)
 
 
 class Victims:
@@ -32,29 +28,32 @@ class Victims:
 
     def __init__(self, takes_s: float = 0.0) -> None:
         self.begun: list[tuple[float, float]] = []
-        self.off: set[str] = set()
         self._takes_s = takes_s
 
-    def is_off(self, place: str) -> bool:
-        return place in self.off
+    async def apply(self, fault: str, effects: Sequence[Effect], due_s: float) -> Impact:
+        at_s = await self._felt_s(due_s)
+        match effects[-1]:
+            case CutPower(node):
+                return Impact(at_s, victims=(node,))
+            case KillPods(pod="web-1"):
+                return Impact(at_s, (("web-1", at_s),), ("web-1",))
+            case KillPods(pod="gone-1"):
+                return Impact(due_s, hit_nothing="pod gone-1 was not running")
+            case KillPods(pod="buggy-1"):
+                raise KeyError("buggy-1")
+            case KillPods():
+                raise PowerOffFailed("it still answers")
+        raise AssertionError(effects)
 
-    async def carry_out(self, actions: Sequence[Action], due_s: float) -> Effect:
+    async def revert(self, fault: str, effects: Sequence[Effect], due_s: float) -> float:
+        return await self._felt_s(due_s)
+
+    async def _felt_s(self, due_s: float) -> float:
         self.begun.append((time.monotonic(), due_s))
         await asyncio.sleep(due_s - time.monotonic())
         at_s = time.monotonic()
         await asyncio.sleep(self._takes_s)
-        match actions[-1]:
-            case CrashNode(node):
-                return Effect(at_s, victims=(node,))
-            case KillPod(pod="web-1"):
-                return Effect(at_s, (("web-1", at_s),), ("web-1",))
-            case KillPod(pod="gone-1"):
-                return Effect(due_s, hit_nothing="pod gone-1 was not running")
-            case KillPod(pod="buggy-1"):
-                raise KeyError("buggy-1")
-            case KillPod():
-                raise PowerOffFailed("it still answers")
-        return Effect(at_s)
+        return at_s
 
 
 def injection(victims: Victims, *faults: ScheduledFault) -> tuple[Injection, list[tuple[str, str]]]:
@@ -69,10 +68,6 @@ def crash(node: str, at_s: float = 0.1) -> ScheduledFault:
 
 def kill(pod: str, at_s: float = 0.0) -> ScheduledFault:
     return ScheduledFault(f"kill-{pod}", at_s, None, PodKill(pod=pod))
-
-
-def cut(name: str, to: str, at_s: float, effect: LinkEffect = CUT) -> ScheduledFault:
-    return ScheduledFault(name, at_s, 0.4, LinkFault(("a-1",), (to,), effect))
 
 
 async def test_faults_of_one_moment_are_announced_and_carried_out_together() -> None:
@@ -103,34 +98,6 @@ async def test_a_fault_that_hits_nothing_says_why() -> None:
     (applied,) = faults.applied()
     assert (applied.victims, applied.hit_nothing) == ((), "pod gone-1 was not running")
     assert told == [("kill-gone-1", "hit nothing: pod gone-1 was not running")]
-
-
-@pytest.mark.parametrize(
-    ("others", "hit"),
-    [
-        ((), ("a-1 > b-1", "b-1 > a-1")),
-        ((crash("a-1", 0.0),), ()),
-        ((crash("a-1", 0.1),), ("a-1 > b-1", "b-1 > a-1")),
-        ((cut("before", "b-1", 0.0),), ()),
-        ((cut("before", "c-1", 0.0),), ("a-1 > b-1", "b-1 > a-1")),
-        ((cut("before", "b-1", 0.0, LinkEffect(added_delay_s=1.0)),), ("a-1 > b-1", "b-1 > a-1")),
-    ],
-    ids=["alone", "dead before", "dies with it", "cut before", "another link", "slow before"],
-)
-async def test_a_cut_hits_the_links_that_were_open(others: tuple[ScheduledFault, ...], hit: tuple[str, ...]) -> None:
-    faults, _ = injection(Victims(), *others, cut("cut", "b-1", 0.1))
-    await faults.carry_out()
-    applied = {fault.name: fault for fault in faults.applied()}["cut"]
-    assert applied.victims == hit
-    assert bool(applied.hit_nothing) == (not hit)
-
-
-async def test_links_of_a_machine_without_power_are_not_hit() -> None:
-    victims = Victims()
-    victims.off.add("b-1")
-    faults, _ = injection(victims, cut("cut", "b-1", 0.0))
-    await faults.carry_out()
-    assert [fault.victims for fault in faults.applied()] == [()]
 
 
 async def test_what_is_overdue_is_named() -> None:

@@ -16,7 +16,7 @@ from testbed.emulation.actors import load_generator
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
-from testbed.faults.actions import ImposeOnLinks, LiftFromLinks, LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, candidates
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.core import Endpoint
@@ -108,12 +108,12 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
         assert await answer_of(entry) == gateways[1].ip.encode(), "nobody says where it is now"
         acked = [ConfigAcked(CLIENTS, ENDPOINT_SLICE, version) for version in ("1", "2", "3", "4")]
         await eventually(lambda: master.heard[1:] == acked[:3])
-        await clients.impose(ImposeOnLinks("cut", ((place, CLIENTS),), LinkEffect(cut=True)), time.monotonic())
+        await clients.impose("cut", [(place, CLIENTS)], LinkEffect(cut=True), time.monotonic())
         await told("4", *reversed(gateways))
         assert await answer_of(entry) == gateways[0].ip.encode(), "the newest pod of a zone is its gateway"
         await asyncio.sleep(0.1)
         assert master.heard[1:] == acked[:3]
-        await clients.lift(LiftFromLinks("cut"), time.monotonic())
+        await clients.lift("cut", time.monotonic())
         await eventually(lambda: master.heard[1:] == acked)
     finally:
         await clients.shut_down()

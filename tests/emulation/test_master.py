@@ -17,7 +17,7 @@ from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Reported
 from testbed.emulation.actors.seam import handle_of
-from testbed.faults.actions import ImposeOnLinks, LiftFromLinks, LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.core import Node, Service
@@ -128,14 +128,13 @@ async def test_new_addresses_of_gateways_reach_clients_over_the_control_path_and
         await say(name, NodeRegistered(name))
     await say("east-a-1", PodStarted("east-a-1", "gateway-1", ADDRESS))
     await until_true(lambda: clients.told[1:] == [("2", ["127.20.1.3:8080"])])
-    cut = ImposeOnLinks("cut", ((CLIENTS, "control-plane"),), LinkEffect(cut=True))
-    await master.impose(cut, time.monotonic())
+    await master.impose("cut", [(CLIENTS, "control-plane")], LinkEffect(cut=True), time.monotonic())
     moved = replace(ADDRESS, app=SocketAddress("127.20.1.4", 8080))
     await say("east-a-1", PodStarted("east-a-1", "gateway-1", moved))
     pushed = await pushes_to(master, CLIENTS, 3)
     assert [push.acked_s for push in pushed] == [None] * 3
     assert len(clients.told) == 2
-    await master.lift(LiftFromLinks("cut"), time.monotonic())
+    await master.lift("cut", time.monotonic())
     await until_true(lambda: clients.told[2:] == [("3", ["127.20.1.4:8080"])])
     await say(CLIENTS, ConfigAcked(CLIENTS, ENDPOINT_SLICE, "3"))
     assert (await pushes_to(master, CLIENTS, 3))[-1].acked_s is not None

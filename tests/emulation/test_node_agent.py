@@ -88,9 +88,9 @@ async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
     monkeypatch.setattr(node_agent, "RESTART_SPACING_S", 0.05)
     async with running(tmp_path) as (agent, master):
         await start(agent, master, pod("web-1"), pod("web-2"), pod("web-3"))
-        await agent.crash()
+        await agent.cut_power("outage")
         master.events.clear()
-        await agent.power_on()
+        await agent.restore_power("outage")
         await agent.take_commands([StopPod(NODE, "web-2")])
         await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-3"))
         assert len(master.of(PodStopped, "web-2")) == 1
@@ -105,9 +105,9 @@ async def test_a_node_that_loses_power_while_it_boots_starts_each_pod_once_when_
     async with running(tmp_path) as (agent, master):
         await start(agent, master, pod("web-1"), pod("web-2"))
         for _ in range(2):
-            await agent.crash()
+            await agent.cut_power("outage")
             master.events.clear()
-            await agent.power_on()
+            await agent.restore_power("outage")
         await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-2"))
         assert [event.restarts for event in master.of(PodStarted, "web-2")] == [1]
 

@@ -6,21 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.faults.actions import (
-    Action,
-    BootNode,
-    CrashNode,
-    ImposeOnLinks,
-    KillPod,
-    LiftFromLinks,
-    LinkEffect,
-    PowerOffMachine,
-)
+from testbed.faults.effects import CutPower, Effect, ImpairLinks, KillPods, LinkEffect, PowerOffMachine
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
-from testbed.faults.schedule import Fault, ScheduledFault, steps
+from testbed.faults.timeline import Fault, ScheduledFault, Timeline
 from testbed.faults.zones import ZoneCrash
 from testbed.objects.places import Locality, Place, Topology
 
@@ -33,37 +24,31 @@ CUT = LinkEffect(cut=True)
 
 
 class World:
-    """As much of the world as actions change: effects by directed link and fault, and nodes without power."""
+    """As much of the world as lasting effects change: what is upon links and nodes, by fault."""
 
     def __init__(self) -> None:
-        self.effects: dict[tuple[str, str], dict[str, LinkEffect]] = {}
-        self.down: list[str] = []
-        self.killed: list[KillPod] = []
+        self.upon: dict[tuple[str, str] | str, dict[str, LinkEffect | None]] = {}
 
-    def apply(self, *actions: Action) -> World:
-        for action in actions:
-            match action:
-                case ImposeOnLinks():
-                    for pair in action.pairs:
-                        self.effects.setdefault(pair, {})[action.fault] = action.effect
-                case LiftFromLinks():
-                    for pair in list(self.effects):
-                        self.effects[pair].pop(action.fault, None)
-                        if not self.effects[pair]:
-                            del self.effects[pair]
-                case CrashNode():
-                    assert action.node not in self.down
-                    self.down.append(action.node)
-                case BootNode():
-                    self.down.remove(action.node)
-                case KillPod():
-                    self.killed.append(action)
-                case PowerOffMachine():
-                    raise AssertionError("a machine cannot be restored")
+    def apply(self, fault: str, *effects: Effect) -> World:
+        for effect in effects:
+            match effect:
+                case ImpairLinks(pairs, what):
+                    for pair in pairs:
+                        self.upon.setdefault(pair, {})[fault] = what
+                case CutPower(node):
+                    self.upon.setdefault(node, {})[fault] = None
+                case _:
+                    raise AssertionError(f"{effect} does not last")
         return self
 
-    def state(self) -> tuple[dict[tuple[str, str], dict[str, LinkEffect]], list[str]]:
-        return self.effects, sorted(self.down)
+    def revert(self, fault: str, *effects: Effect) -> World:
+        for effect in effects:
+            assert effect.lasts
+            for target in effect.pairs if isinstance(effect, ImpairLinks) else (effect.node,):
+                del self.upon[target][fault]
+                if not self.upon[target]:
+                    del self.upon[target]
+        return self
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -80,54 +65,49 @@ FAULTS: tuple[Fault, ...] = (
 @pytest.mark.parametrize("topology", [TOPOLOGY, MASTER_IN_A], ids=["regional master", "master in a"])
 def test_stopping_a_fault_restores_what_was_before_it(fault: Fault, topology: Topology) -> None:
     def world() -> World:
-        return World().apply(ImposeOnLinks("other", (("a-1", "b-1"), ("b-1", "a-2")), LinkEffect(added_delay_s=1)))
+        return World().apply("other", ImpairLinks((("a-1", "b-1"), ("b-1", "a-2")), LinkEffect(added_delay_s=1)))
 
-    broken = world().apply(*fault.start("mine", topology))
-    assert broken.state() != world().state()
-    assert broken.apply(*fault.stop("mine", topology)).state() == world().state()
-
-
-OVERLAPPING = [fault for fault in FAULTS if not isinstance(fault, ZoneCrash)]
-"""All concern a-1; none has a victim that another one of them has already powered off."""
+    broken = world().apply("mine", *fault.effects(topology))
+    assert broken.upon != world().upon
+    assert broken.revert("mine", *fault.effects(topology)).upon == world().upon
 
 
-@given(st.permutations([*range(len(OVERLAPPING))] * 2))
+@given(st.permutations([*range(len(FAULTS))] * 2))
 def test_overlapping_faults_on_one_victim_are_undone_in_any_order(order: list[int]) -> None:
     world, in_force = World(), set[int]()
     for number in order:
-        fault = OVERLAPPING[number]
-        stopping = number in in_force
-        world.apply(*(fault.stop if stopping else fault.start)(str(number), TOPOLOGY))
+        change = world.revert if number in in_force else world.apply
+        change(str(number), *FAULTS[number].effects(TOPOLOGY))
         in_force ^= {number}
         # What is there is what those that are in force would have made alone, whatever came and went before.
         alone = World()
         for other in in_force:
-            alone.apply(*OVERLAPPING[other].start(str(other), TOPOLOGY))
-        assert world.state() == alone.state()
-    assert world.state() == World().state()
+            alone.apply(str(other), *FAULTS[other].effects(TOPOLOGY))
+        assert world.upon == alone.upon
+    assert world.upon == {}
 
 
 def test_a_node_is_silent_to_everybody_before_its_processes_die() -> None:
-    silenced, crash = NodeCrash("a-1").start("f", TOPOLOGY)
+    silenced, crash = NodeCrash("a-1").effects(TOPOLOGY)
     others = [place.name for place in TOPOLOGY.places if place.name != "a-1"]
-    assert crash == CrashNode("a-1")
-    assert isinstance(silenced, ImposeOnLinks)
+    assert crash == CutPower("a-1")
+    assert isinstance(silenced, ImpairLinks)
     assert set(silenced.pairs) == {pair for other in others for pair in (("a-1", other), (other, "a-1"))}
     assert silenced.effect == CUT
 
 
 def test_a_zone_loses_all_its_nodes_after_all_of_them_are_silent() -> None:
-    first, *rest = ZoneCrash("a").start("f", TOPOLOGY)
-    assert isinstance(first, ImposeOnLinks)
+    first, *rest = ZoneCrash("a").effects(TOPOLOGY)
+    assert isinstance(first, ImpairLinks)
     assert {("a-1", "a-2"), ("a-2", "b-1"), ("clients/a", "a-1"), ("a-1", "control-plane")} < set(first.pairs)
     assert ("clients/a", "b-1") not in first.pairs
     assert ("b-1", "control-plane") not in first.pairs
-    assert rest == [CrashNode("a-1"), CrashNode("a-2")]
+    assert rest == [CutPower("a-1"), CutPower("a-2")]
 
 
 def test_a_control_plane_in_a_crashed_zone_falls_silent_with_it() -> None:
-    silenced = ZoneCrash("a").start("f", MASTER_IN_A)[0]
-    assert isinstance(silenced, ImposeOnLinks)
+    silenced = ZoneCrash("a").effects(MASTER_IN_A)[0]
+    assert isinstance(silenced, ImpairLinks)
     assert {("control-plane", "b-1"), ("b-1", "control-plane")} < set(silenced.pairs)
 
 
@@ -159,29 +139,35 @@ def test_a_name_that_the_topology_lacks_is_refused() -> None:
         LinkFault(("west",), ("a",), CUT).pairs(TOPOLOGY)
 
 
-def test_a_killed_pod_has_nothing_to_undo() -> None:
-    kill = PodKill(service="orders", zone="a", count=2)
-    assert kill.start("f", TOPOLOGY) == (KillPod(service="orders", zone="a", count=2),)
-    assert kill.stop("f", TOPOLOGY) == ()
+def test_a_killed_pod_and_a_machine_without_power_have_nothing_to_undo() -> None:
+    kill = KillPods(service="orders", zone="a", count=2)
+    off = PowerOffMachine("m2", ("testbed", "lab", "kill", "m2"))
+    assert PodKill(service="orders", zone="a", count=2).effects(TOPOLOGY) == (kill,)
+    assert MachinePowerOff("m2", ("testbed", "lab", "kill", "m2")).effects(TOPOLOGY) == (off,)
+    assert not kill.lasts
+    assert not off.lasts
 
 
-def test_a_machine_without_power_stays_off() -> None:
-    off = MachinePowerOff("m2", ("testbed", "lab", "kill", "m2"))
-    assert off.start("f", TOPOLOGY) == (PowerOffMachine("m2", ("testbed", "lab", "kill", "m2")),)
-    assert off.stop("f", TOPOLOGY) == ()
-
-
-def test_steps_come_in_order_of_time_and_stops_before_starts() -> None:
+def test_steps_are_due_in_order_of_time_and_reverts_before_what_comes() -> None:
     faults = (
         ScheduledFault("late", 20.0, 5.0, NodeCrash("b-1")),
         ScheduledFault("early", 10.0, 10.0, ZoneCrash("a")),
         ScheduledFault("kill", 10.0, None, PodKill(pod="web-0")),
     )
-    found = [(step.at_s, step.fault, step.phase) for step in steps(faults, TOPOLOGY)]
+    timeline = Timeline(faults, TOPOLOGY)
+    assert timeline.due(9.9) == ()
+    found: list[list[tuple[float, str, str]]] = []
+    while (next_s := timeline.next_s()) is not None:
+        found.append([(step.at_s, step.fault, step.do) for step in timeline.due(next_s)])
     assert found == [
-        (10.0, "early", "start"),
-        (10.0, "kill", "start"),
-        (20.0, "early", "stop"),
-        (20.0, "late", "start"),
-        (25.0, "late", "stop"),
+        [(10.0, "early", "apply"), (10.0, "kill", "apply")],
+        [(20.0, "early", "revert"), (20.0, "late", "apply")],
+        [(25.0, "late", "revert")],
     ]
+
+
+def test_who_asks_late_is_told_of_all_that_was_due() -> None:
+    timeline = Timeline((ScheduledFault("crash", 1.0, 2.0, NodeCrash("a-1")),), TOPOLOGY)
+    assert [step.do for step in timeline.due(5.0)] == ["apply", "revert"]
+    assert timeline.due(6.0) == ()
+    assert timeline.next_s() is None

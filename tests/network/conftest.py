@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.network.links import LinkTable
 from testbed.network.wire.ingress import Ingress

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.network.links import LinkTable
 from testbed.objects.places import LinkQuality, Locality, Place, Topology
 

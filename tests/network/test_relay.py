@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.network.wire.relay import Choice
 from testbed.network.wire.tunnel import parse_connect
 from testbed.objects.addresses import SocketAddress

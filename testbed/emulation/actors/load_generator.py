@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from testbed.emulation.actors.seam import Actor, tell, until
 from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.processes.probes import http_status
 from testbed.emulation.processes.process import ChildProcess, last_lines
-from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.wire.relay import LinkRelay
@@ -141,15 +141,15 @@ class LoadGenerator(Attended):
     async def _deliver(self, reports: list[Reported]) -> None:
         await tell(self._master, "report", self._place, time.monotonic(), reports)
 
-    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+    async def impose(self, fault: str, pairs: Sequence[tuple[str, str]], effect: LinkEffect, due_s: float) -> float:
         await until(due_s)
-        self._links.impose(action.fault, action.pairs, action.effect)
-        return self._links_changed(self._relay.impose(action.fault, action.pairs, action.effect))
+        self._links.impose(fault, pairs, effect)
+        return self._links_changed(self._relay.impose(fault, pairs, effect))
 
-    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+    async def lift(self, fault: str, due_s: float) -> float:
         await until(due_s)
-        self._links.lift(action.fault)
-        return self._links_changed(self._relay.lift(action.fault))
+        self._links.lift(fault)
+        return self._links_changed(self._relay.lift(fault))
 
     def _links_changed(self, in_effect_s: float) -> float:
         if self._to_master is not None:

@@ -31,7 +31,7 @@ from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Rea
 from testbed.emulation.actors.seam import Actor, tell, until
 from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.processes.protobuf import shared_to_any
-from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.faults.effects import LinkEffect
 from testbed.network.links import LinkSample, LinkTable
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Pod
@@ -112,14 +112,14 @@ class Master(Attended):
                 self._note_start(report.event.pod, report.at_s)
         self._look_ahead()
 
-    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+    async def impose(self, fault: str, pairs: Sequence[tuple[str, str]], effect: LinkEffect, due_s: float) -> float:
         await until(due_s)
-        self._links.impose(action.fault, action.pairs, action.effect)
+        self._links.impose(fault, pairs, effect)
         return self._links_changed()
 
-    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+    async def lift(self, fault: str, due_s: float) -> float:
         await until(due_s)
-        self._links.lift(action.fault)
+        self._links.lift(fault)
         return self._links_changed()
 
     async def readiness(self) -> Readiness:

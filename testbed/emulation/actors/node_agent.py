@@ -61,7 +61,7 @@ from testbed.emulation.actors.vigil import ActorLost, Attended, Watched
 from testbed.emulation.processes.container import command_line
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.probes import run_probe
-from testbed.faults.actions import ImposeOnLinks, LiftFromLinks
+from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.wire.relay import LinkRelay
@@ -136,6 +136,8 @@ class NodeAgent(Attended):
         self._pods: dict[str, _HeldPod] = {}
         self._started_pods = 0
         self._powered = False
+        self._without_power: set[str] = set()
+        """The faults that keep it without power."""
         self._closing = False
         self._events: list[Recorded] = []
         self._while_powered: list[asyncio.Task[None]] = []
@@ -158,23 +160,30 @@ class NodeAgent(Attended):
         self._to_master = ControlChannel(
             self._links, self._name, self._control_plane, self._deliver, supersede=latest_lease_only
         )
-        await self.power_on()
+        self._power_on()
 
-    async def power_on(self) -> float:
-        """The kubelet comes up, registers, and starts what it still holds. Returns when, in monotonic seconds."""
+    async def restore_power(self, fault: str) -> float:
+        """What a fault did by `cut_power` is over. Returns when, in monotonic seconds."""
+        self._without_power.discard(fault)
+        if not self._powered and not self._without_power:
+            self._power_on()
+        return time.monotonic()
+
+    def _power_on(self) -> None:
+        """The kubelet comes up, registers, and starts what it still holds."""
         self._powered = True
         relays = tuple((peer, self._network.relay_listener(self._name, peer)) for peer in self._peers)
         self._report(NodeRegistered(self._name, relays))
         if self._kube_proxy.addresses:
             self._report(ProxyConnected(self._kube_proxy.name))
         self._while_powered = [self.spawn(self._renew_lease()), self.spawn(self._restart_pods())]
-        return time.monotonic()
 
-    async def crash(self) -> tuple[float, list[str]]:
+    async def cut_power(self, fault: str) -> tuple[float, list[str]]:
         """Power off: every process of the node ends at once. The links were silenced before.
 
         Returns when, in monotonic seconds, and the pods whose proxies ran.
         """
+        self._without_power.add(fault)
         self._powered = False
         for task in self._while_powered:
             task.cancel()
@@ -190,15 +199,15 @@ class NodeAgent(Attended):
 
     # --- the world does something to it --------------------------------------------------------------------------
 
-    async def impose(self, action: ImposeOnLinks, due_s: float) -> float:
+    async def impose(self, fault: str, pairs: Sequence[tuple[str, str]], effect: LinkEffect, due_s: float) -> float:
         await until(due_s)
-        self._links.impose(action.fault, action.pairs, action.effect)
-        return self._links_changed(self._relay.impose(action.fault, action.pairs, action.effect))
+        self._links.impose(fault, pairs, effect)
+        return self._links_changed(self._relay.impose(fault, pairs, effect))
 
-    async def lift(self, action: LiftFromLinks, due_s: float) -> float:
+    async def lift(self, fault: str, due_s: float) -> float:
         await until(due_s)
-        self._links.lift(action.fault)
-        return self._links_changed(self._relay.lift(action.fault))
+        self._links.lift(fault)
+        return self._links_changed(self._relay.lift(fault))
 
     async def kill_pod(self, pod: str, due_s: float) -> float | None:
         """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds; None if none ran."""

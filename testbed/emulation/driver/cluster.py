@@ -1,12 +1,11 @@
-"""The emulated cluster as a set of actors: brings it up, does to it what faults say, collects what it recorded."""
+"""The emulated cluster as a set of actors: brings it up, loads it, collects what it recorded."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 from testbed.control.placement import Hosting
@@ -21,18 +20,9 @@ from testbed.emulation.actors.load_generator import (
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
-from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver.fleet import Fleet
-from testbed.emulation.driver.member import MachineLost, Member, Resident
-from testbed.faults.actions import (
-    Action,
-    BootNode,
-    CrashNode,
-    ImposeOnLinks,
-    KillPod,
-    LiftFromLinks,
-    PowerOffMachine,
-)
+from testbed.emulation.driver.member import Member, Resident, ask_all
+from testbed.emulation.driver.world import EmulatedWorld
 from testbed.network.links import LinkSample
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
@@ -45,27 +35,6 @@ ENDS_WITHIN_S = 120.0
 
 class BringUpFailed(Exception):
     """The cluster did not become ready in time; the message names what did not, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """When the last victim felt it, and the pods whose proxies were killed, and when. Monotonic seconds.
-
-    `victims` are the pods, nodes or machines that it hit; `hit_nothing` says why there are none. What an effect on
-    links hits is known where all effects on links are.
-    """
-
-    at_s: float
-    killed_proxies: tuple[tuple[str, float], ...] = ()
-    victims: tuple[str, ...] = ()
-    hit_nothing: str = ""
-
-    @classmethod
-    def all(cls, effects: Sequence[Effect]) -> Effect:
-        kills = tuple(kill for effect in effects for kill in effect.killed_proxies)
-        victims = tuple(victim for effect in effects for victim in effect.victims)
-        why = "; ".join(dict.fromkeys(effect.hit_nothing for effect in effects if effect.hit_nothing))
-        return cls(max(effect.at_s for effect in effects), kills, victims, "" if victims else why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +110,7 @@ class EmulatedCluster:
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
         self._pods: tuple[tuple[PodObject, float], ...] = ()
-        self._doomed: set[str] = set()
-        """Pods that a kill has chosen and not yet killed: of several kills at one moment each takes others."""
+        self.world = EmulatedWorld(topology, fleet, self._agents, [self._master, *self._load_generators.values()])
 
     @property
     def failure(self) -> str | None:
@@ -198,7 +166,7 @@ class EmulatedCluster:
         told = self._agents | {f"clients/{zone}": generator for zone, generator in self._load_generators.items()}
         actors = {place: resident.actor for place, resident in told.items()}
         await self._master.ask("connect", actors, self._clock_offsets_s(told))
-        await self._all("boot", [*self._agents.values(), *self._load_generators.values()])
+        await ask_all("boot", [*self._agents.values(), *self._load_generators.values()])
 
     @property
     def _residents(self) -> list[Resident]:
@@ -224,21 +192,6 @@ class EmulatedCluster:
         master_s = self._master.machine.clock.to_remote(now_s)
         return {place: each.machine.clock.to_remote(now_s) - master_s for place, each in residents.items()}
 
-    async def carry_out(self, actions: Iterable[Action], due_s: float) -> Effect:
-        """Do what a fault asks at `due_s` (monotonic): kinds of action in the given order, victims of one kind at once.
-
-        Call it some tenths of a second ahead: every victim waits for the time by itself, so that no way to it counts.
-        """
-        effects = []
-        for _, group in groupby(actions, key=type):
-            effects.append(Effect.all(await asyncio.gather(*(self._carry_out(action, due_s) for action in group))))
-        # What follows the first kind of action (processes die behind silenced links) is not felt from outside.
-        return replace(Effect.all(effects), at_s=effects[0].at_s)
-
-    def is_off(self, place: str) -> bool:
-        """Whether the machine of a place was powered off."""
-        return self._fleet.of(place).powered_off
-
     async def prepare_load(self) -> None:
         """Raises LoadGeneratorFailed or MachineLost."""
         await asyncio.gather(*(self._prepare(generator) for generator in self._load_generators.values()))
@@ -253,26 +206,26 @@ class EmulatedCluster:
 
     async def load_progress(self) -> dict[str, LoadProgress]:
         """The newest figures of every origin zone whose machine is there."""
-        progress = await self._all("progress", self._load_generators.values())
+        progress = await ask_all("progress", self._load_generators.values())
         zones = {id(generator): zone for zone, generator in self._load_generators.items()}
         return {zones[id(generator)]: figures for generator, figures in progress}
 
     async def stop_load(self) -> None:
         within_s = self._scenario.load.timeout_s + 2 * DRAIN_MARGIN_S
-        await self._all("stop", self._load_generators.values(), within_s=within_s)
+        await ask_all("stop", self._load_generators.values(), within_s=within_s)
 
     async def collect(self) -> None:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
-        for resident, (events, links) in await self._all("records", self._residents):
+        for resident, (events, links) in await ask_all("records", self._residents):
             self._events += [(resident.machine, event) for event in events]
             self._links += [(resident.machine, sample) for sample in links]
-        for _, pods in await self._all("pods_ever", [self._master]):
+        for _, pods in await ask_all("pods_ever", [self._master]):
             self._pods = pods
 
     async def records(self) -> ClusterRecords:
         """Everything so far, in the driver's time; without pushes if the master's machine is lost."""
         await self.collect()
-        pushes: list[Push] = [push for _, found in await self._all("pushes", [self._master]) for push in found]
+        pushes: list[Push] = [push for _, found in await ask_all("pushes", [self._master]) for push in found]
         for push in pushes:
             push.sent_s = self._master.machine.clock.to_local(push.sent_s)
             if push.acked_s is not None:
@@ -292,36 +245,7 @@ class EmulatedCluster:
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
         residents = [*self._agents.values(), *self._load_generators.values()]
-        await self._all("shut_down", residents, within_s=ENDS_WITHIN_S)
-
-    async def _carry_out(self, action: Action, due_s: float) -> Effect:
-        match action:
-            case ImposeOnLinks():
-                return await self._everywhere("impose", action, due_s)
-            case LiftFromLinks():
-                return await self._everywhere("lift", action, due_s)
-            case CrashNode(node) | BootNode(node) if self.is_off(node):
-                return Effect(due_s, hit_nothing=f"the machine of node {node} was off already")
-            case CrashNode(node):
-                return await self._crash(node)
-            case BootNode(node):
-                agent = self._agents[node]
-                return Effect(agent.machine.clock.to_local(await agent.ask("power_on")))
-            case KillPod():
-                victims = await self._victims(action)
-                times = await asyncio.gather(
-                    *(self._at(self._agents[node], "kill_pod", due_s, pod.name) for pod, node in victims)
-                )
-                self._doomed.difference_update(pod.name for pod, _ in victims)
-                killed = [(pod, at_s) for (pod, _), at_s in zip(victims, times, strict=True) if at_s is not None]
-                return Effect(
-                    max((at_s for _, at_s in killed), default=due_s),
-                    tuple((pod.name, at_s) for pod, at_s in killed if pod.template.has_proxy),
-                    tuple(pod.name for pod, _ in killed),
-                    "" if killed else _nobody(action, victims),
-                )
-            case PowerOffMachine():
-                return Effect(await self._fleet.power_off(action, due_s), victims=(action.machine,))
+        await ask_all("shut_down", residents, within_s=ENDS_WITHIN_S)
 
     async def _prepare(self, generator: Resident) -> None:
         machine, locustfile = generator.machine, self._scenario.load.locustfile
@@ -331,46 +255,6 @@ class EmulatedCluster:
         why: str | None = await generator.ask("prepare", locustfile, within_s=within_s)
         if why is not None:
             raise LoadGeneratorFailed(why)
-
-    async def _everywhere(self, method: str, action: ImposeOnLinks | LiftFromLinks, due_s: float) -> Effect:
-        times = await asyncio.gather(*(self._at(each, method, due_s, action) for each in self._residents))
-        return Effect(max((at_s for at_s in times if at_s is not None), default=due_s))
-
-    @staticmethod
-    async def _at(resident: Resident, method: str, due_s: float, *arguments: object) -> float | None:
-        """When it was done, or None where there was nothing left to do it to, as after a power-off on purpose."""
-        clock = resident.machine.clock
-        try:
-            at_s: float | None = await resident.ask(method, *arguments, clock.to_remote(due_s))
-            return None if at_s is None else clock.to_local(at_s)
-        except MachineLost:
-            if resident.machine.powered_off:
-                return None
-            raise
-
-    async def _crash(self, node: str) -> Effect:
-        agent = self._agents[node]
-        at_remote_s, killed = await agent.ask("crash")
-        at_s = agent.machine.clock.to_local(at_remote_s)
-        return Effect(at_s, tuple((pod, at_s) for pod in killed), (node,))
-
-    async def _victims(self, action: KillPod) -> list[tuple[PodObject, str]]:
-        """Pods to kill with their nodes. Which pods run where is asked of the world, not of the master's view of it."""
-        running = await self._all("running_pods", self._agents.values())
-        nodes = {id(agent): node for node, agent in self._agents.items()}
-        found = [
-            (pod, node)
-            for agent, pods in running
-            for node in [nodes[id(agent)]]
-            for pod in pods
-            if pod.name not in self._doomed
-            and (action.pod is None or pod.name == action.pod)
-            and (action.service is None or pod.template.service == action.service)
-            and (action.zone is None or self._scenario.topology.place(node).locality.zone == action.zone)
-        ]
-        victims = sorted(found, key=lambda victim: victim[0].name)[: action.count]
-        self._doomed.update(pod.name for pod, _ in victims)
-        return victims
 
     async def _why_not_ready(self, readiness: Readiness | None) -> str:
         """What is missing, and the last words of the processes that ended."""
@@ -390,30 +274,3 @@ class EmulatedCluster:
             *grouped(last_lines),
         ]
         return "\n  ".join(lines)
-
-    async def _all(
-        self, method: str, residents: Iterable[Resident], *arguments: object, within_s: float | None = None
-    ) -> list[tuple[Resident, Any]]:
-        """Answers of all that are there and stay there; an actor that is lost is the cluster's `failure`."""
-        asked = list(residents)
-        questions = (each.ask(method, *arguments, within_s=within_s) for each in asked)
-        answers = await asyncio.gather(*questions, return_exceptions=True)
-        heard = []
-        for resident, answer in zip(asked, answers, strict=True):
-            match answer:
-                case MachineLost() | ActorLost():
-                    pass
-                case BaseException():
-                    raise answer
-                case _:
-                    heard.append((resident, answer))
-        return heard
-
-
-def _nobody(action: KillPod, chosen: Sequence[tuple[PodObject, str]]) -> str:
-    if chosen:
-        names = ", ".join(pod.name for pod, _ in chosen)
-        return f"{names} ended between being chosen and being killed"
-    where = "" if action.zone is None else f" in {action.zone}"
-    which = f"pod {action.pod} was not running" if action.service is None else f"no pod of {action.service} was running"
-    return which + where

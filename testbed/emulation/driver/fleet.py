@@ -27,7 +27,7 @@ from testbed.emulation.driver.member import LOST_AFTER_S, MachineLost, Member, R
 from testbed.emulation.driver.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, power_off_problems
 from testbed.emulation.driver.ray_session import RayMachine, machines
 from testbed.emulation.processes.sampler import MachineSample
-from testbed.faults.actions import PowerOffMachine
+from testbed.faults.effects import PowerOffMachine
 from testbed.network.addresses.backend import AddressesExhausted, NetworkBackend
 from testbed.network.addresses.host import HostNetwork
 from testbed.network.addresses.loopback import NO_FREE_BLOCK, LoopbackNetwork, candidates
@@ -191,17 +191,17 @@ class Fleet:
         await asyncio.gather(*(self._collect(member) for member in self.members))
         self._read_clocks()
 
-    async def power_off(self, action: PowerOffMachine, due_s: float) -> float:
-        """Run the action's command at `due_s` and wait for the silence; returns since when it lasts.
+    async def power_off(self, effect: PowerOffMachine, due_s: float) -> float:
+        """Run the effect's command at `due_s` and wait for the silence; returns since when it lasts.
 
         The time is that of the last sign of life, or of the order if that was later. Raises PowerOffFailed.
         """
-        member = next(each for each in self.members if action.machine in (each.name, each.address))
+        member = next(each for each in self.members if effect.machine in (each.name, each.address))
         await asyncio.sleep(due_s - time.monotonic())
         ordered_s = time.monotonic()
         member.powered_off = True
         try:
-            async with PowerOffCommand(action) as command:
+            async with PowerOffCommand(effect) as command:
                 while self._last_answer_s(member) > time.monotonic() - SILENT_S:
                     command.check()
                     if time.monotonic() > ordered_s + ENDS_WITHIN_S:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor
-from testbed.emulation.actors.vigil import Watched
+from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.driver.ray_session import RayMachine
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.results.tables.clocks import ClockEstimate
@@ -95,3 +96,22 @@ class Resident(Watched):
         if not self.machine.here:
             # Ray may notice before we do that it is the machine.
             await asyncio.wait({asyncio.ensure_future(self.machine.lost.wait())}, timeout=LOST_AFTER_S + 1.0)
+
+
+async def ask_all(
+    method: str, residents: Iterable[Resident], *arguments: object, within_s: float | None = None
+) -> list[tuple[Resident, Any]]:
+    """Answers of all that are there and stay there; whoever watches an actor that is lost is told of it."""
+    asked = list(residents)
+    questions = (each.ask(method, *arguments, within_s=within_s) for each in asked)
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    heard = []
+    for resident, answer in zip(asked, answers, strict=True):
+        match answer:
+            case MachineLost() | ActorLost():
+                pass
+            case BaseException():
+                raise answer
+            case _:
+                heard.append((resident, answer))
+    return heard

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 
 from testbed.emulation.driver.ray_session import RayMachine
-from testbed.faults.actions import PowerOffMachine
+from testbed.faults.effects import PowerOffMachine
 from testbed.scenario import Scenario
 
 ENDS_WITHIN_S = 30.0
@@ -24,25 +24,25 @@ def power_off_problems(scenario: Scenario, machines: Sequence[RayMachine]) -> li
     problems = []
     names = ", ".join(machine.name for machine in machines)
     for fault in scenario.faults:
-        for action in fault.fault.start(fault.name, scenario.topology):
-            if not isinstance(action, PowerOffMachine):
+        for effect in fault.fault.effects(scenario.topology):
+            if not isinstance(effect, PowerOffMachine):
                 continue
-            machine = next((each for each in machines if action.machine in (each.name, each.address)), None)
+            machine = next((each for each in machines if effect.machine in (each.name, each.address)), None)
             if machine is None:
-                problems.append(f"fault {fault.name}: this run has no machine {action.machine}, only {names}")
+                problems.append(f"fault {fault.name}: this run has no machine {effect.machine}, only {names}")
             elif machine.is_driver or machine.is_head:
                 what = "drives the run" if machine.is_driver else "is Ray's head"
-                problems.append(f"fault {fault.name}: machine {action.machine} {what} and cannot be powered off")
+                problems.append(f"fault {fault.name}: machine {effect.machine} {what} and cannot be powered off")
     return problems
 
 
 class PowerOffCommand:
-    """The running command of one action; an async context, at whose end it is gone. Raises PowerOffFailed."""
+    """The running command of one effect; an async context, at whose end it is gone. Raises PowerOffFailed."""
 
-    def __init__(self, action: PowerOffMachine) -> None:
-        self._machine = action.machine
-        self._command = action.command
-        self.words = " ".join(action.command)
+    def __init__(self, effect: PowerOffMachine) -> None:
+        self._machine = effect.machine
+        self._command = effect.command
+        self.words = " ".join(effect.command)
         # Not a pipe: what the command leaves in the background may keep that open.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context
         self._process: asyncio.subprocess.Process

@@ -190,7 +190,7 @@ class _Run:
         """Send load and carry out the faults until the end, an interrupt, or something that breaks the run."""
         course, load, topology = self._course, self._scenario.load, self._scenario.topology
         course.t0_s = time.monotonic() + START_LEAD_S
-        injection = Injection(self._scenario.faults, topology, cluster, course.t0_s, self._observer.fault)
+        injection = Injection(self._scenario.faults, topology, cluster.world, course.t0_s, self._observer.fault)
         faults = asyncio.create_task(injection.carry_out())
         end = asyncio.create_task(self._end(fleet, cluster, injection))
         interrupt = asyncio.create_task(self._interrupt.wait())

@@ -20,7 +20,7 @@ from random import Random
 from time import monotonic
 from typing import cast
 
-from testbed.faults.actions import LinkEffect
+from testbed.faults.effects import LinkEffect
 from testbed.network.directed_link import Link
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.wire.clock_probe import ClockReading, RemoteClock

@@ -11,7 +11,7 @@ from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
-from testbed.faults.schedule import ScheduledFault
+from testbed.faults.timeline import ScheduledFault
 from testbed.faults.zones import ZoneCrash
 from testbed.objects.core import Pod
 from testbed.scenario.checks.findings import Findings
