@@ -229,7 +229,9 @@ def test_a_machine_powered_off_by_a_fault_is_measured_and_one_that_dies_unasked_
 ) -> None:
     before = cluster.run_dirs()
     fault = "spec.faults=[{name: m4-dies, at: 4s, machine: m4, powerOff: {}}]"
-    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=60s", fault))
+    # The other run is with an actor for every pod, this one with pods hosted by their nodes.
+    hosted = "--address auto --hosting node"
+    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=60s", fault, options=hosted))
     seen = wait_for_line(running, "10.")
     # East-a's clients send 40 a second.
     assert until(lambda: recorded_at_home(cluster, before, "east-a") > 40 * 12, 20.0)
