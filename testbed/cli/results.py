@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
@@ -19,7 +18,7 @@ def report(
     """Analyse a result folder again and print its summary."""
     from testbed.results.judge.verdict import EXIT_CODES
     from testbed.results.show.report import show
-    from testbed.results.show.summary import summarize
+    from testbed.results.show.summarize import summarize
     from testbed.results.tables.damage import BadRunFolder
     from testbed.results.tables.folder import check_run_folder
 
@@ -32,7 +31,7 @@ def report(
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+        sys.stdout.buffer.write(summary.json())
     else:
         show(summary, run_dir, console())
-    raise typer.Exit(EXIT_CODES[summary["verdict"]])
+    raise typer.Exit(EXIT_CODES[summary.verdict])

@@ -11,7 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-import orjson
 import typer
 
 from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, dry_run, load, warn
@@ -126,10 +125,10 @@ def _run(
                 traceback.print_exception(defect, file=file)
         fail(f"testbed itself failed, please report it: {in_short(defect)}\nTraceback: {log}", EXIT_INVALID)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+        sys.stdout.buffer.write(summary.json())
     else:
         show(summary, run_dir, terminal)
-    raise typer.Exit(EXIT_CODES[summary["verdict"]])
+    raise typer.Exit(EXIT_CODES[summary.verdict])
 
 
 def _new_run_dir(out: Path, name: str) -> Path:

@@ -34,6 +34,7 @@ from testbed.control.views.kube_proxy import kube_proxy_name
 from testbed.control.waiting import Waiting
 from testbed.objects.cluster import Declared
 from testbed.objects.core import EndpointSlice, Node, Pod
+from testbed.objects.places import CLIENTS
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Deployment, MeshMode
 
@@ -139,7 +140,7 @@ class ControlPlane:
         waiting += [Waiting("pod", pod.name, why, pod.node or "") for pod in pods if (why := self._problem(pod))]
         clients = ((name, self._discovery.not_in_sync(name)) for name in self._clients)
         waiting += [
-            Waiting("zone", name.removeprefix("clients/"), f"its clients' list of gateways {problem}")
+            Waiting("zone", name.removeprefix(CLIENTS), f"its clients' list of gateways {problem}")
             for name, problem in clients
             if problem
         ]

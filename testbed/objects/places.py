@@ -7,10 +7,21 @@ Owns the *declared* network. What faults do to it at run time is `network.links`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 DNS_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """What a name may be, that of a zone above all: as Kubernetes has it (RFC 1123)."""
+
+
+CONTROL_PLANE: Final = "control-plane"
+"""The place of the control plane, wherever it lies."""
+CLIENTS: Final = "clients/"
+"""What the names of places of clients, and none else, begin with."""
+
+
+def clients_of(zone: str) -> str:
+    """The place of the clients of a zone: they are end users outside, each zone's with links of their own."""
+    return CLIENTS + zone
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from testbed.objects.metadata import DEFAULT_NAMESPACE, Labels
 
@@ -56,6 +56,17 @@ class Probe:
 
 MeshMode = Literal["sidecar", "node", "none"]
 """Who carries the calls of pods: a proxy in each pod, one proxy a node for all pods there, or kube-proxy alone."""
+
+
+GATEWAY: Final = "gateway"
+"""The service that all gateways are of; no other can have the name."""
+NODE_PROXY: Final = "node-proxy"
+"""The service that all node proxies are of."""
+
+
+def gateway_of(zone: str) -> str:
+    """The Deployment of the gateway of a zone."""
+    return f"{GATEWAY}-{zone}"
 
 
 @dataclass(frozen=True, slots=True)

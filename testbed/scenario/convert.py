@@ -18,9 +18,11 @@ from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, IngressPath, VirtualService
 from testbed.objects.metadata import Labels
-from testbed.objects.places import LinkQuality, Locality, Place, Topology, ZoneLink
+from testbed.objects.places import CONTROL_PLANE, LinkQuality, Locality, Place, Topology, ZoneLink, clients_of
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import (
+    GATEWAY,
+    NODE_PROXY,
     BuiltinWorkload,
     CommandWorkload,
     Deployment,
@@ -28,6 +30,7 @@ from testbed.objects.workloads import (
     PodTemplate,
     Probe,
     WorkTime,
+    gateway_of,
 )
 from testbed.scenario.models.cluster import (
     LinkModel,
@@ -43,12 +46,9 @@ from testbed.scenario.models.traffic import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
 from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
 
-CONTROL_PLANE = "control-plane"
-GATEWAY = "gateway"
 GATEWAYS = "testbed-gateway"
 """The Gateway, or the Ingress, that says what all gateways route."""
 GATEWAY_LABELS: Labels = (("istio", GATEWAYS),)
-NODE_PROXY = "node-proxy"
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def topology_of(topology: TopologyModel, control_plane_zone: str | None) -> Topo
         for zone_name, zone in region.zones.items()
     ]
     nodes = [Place(_sure(node.name), locality) for locality, zone in zones for node in zone.nodes]
-    clients = [Place(f"clients/{locality.zone}", locality, "clients") for locality, _ in zones]
+    clients = [Place(clients_of(locality.zone), locality, "clients") for locality, _ in zones]
     regional = Locality(zones[0][0].region, "")
     lies_in = next((locality for locality, _ in zones if locality.zone == control_plane_zone), regional)
     links = topology.links
@@ -125,7 +125,7 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
     )
     mode = spec.mesh.mode
     gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway", mesh_mode=mode, extra_labels=GATEWAY_LABELS)
-    gateways = [Deployment(f"{GATEWAY}-{zone}", 1, replace(gateway, zones=(zone,))) for _, zone, _ in zones]
+    gateways = [Deployment(gateway_of(zone), 1, replace(gateway, zones=(zone,))) for _, zone, _ in zones]
     node_proxy = PodTemplate(service=NODE_PROXY, workload=None, role="node-proxy", mesh_mode=mode)
     node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, replace(node_proxy, node=node.name)) for node in nodes]
     services = spec.services.items()

@@ -27,7 +27,6 @@ from testbed.control.messages import (
     StopPod,
 )
 from testbed.control.plane import ControlPlane
-from testbed.control.views.entry import GATEWAYS
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.views.envoy.proxies import Proxies
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
@@ -44,7 +43,7 @@ from testbed.objects.mesh import (
     VirtualService,
 )
 from testbed.objects.places import Locality
-from testbed.objects.workloads import Deployment, PodTemplate
+from testbed.objects.workloads import GATEWAY, Deployment, PodTemplate
 from tests.control.world import CLUSTER, ORDERS, ZONES, World, address, check_invariants
 
 WEB = CLUSTER.deployments[1]
@@ -332,7 +331,7 @@ def test_clients_are_told_of_gateways_as_they_come_and_go_and_for_as_long_as_the
 
     def gateways(client: str) -> list[str]:
         (told_last,) = told(world, client)[ENDPOINT_SLICE]
-        assert read_endpoints(told_last)[0] == GATEWAYS
+        assert read_endpoints(told_last)[0] == GATEWAY
         return [each["pod"] for each in told_last["endpoints"]]
 
     assert {client: gateways(client) for client in clients} == {client: [GATEWAY_POD] for client in clients}

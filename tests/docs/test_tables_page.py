@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from testbed.results.show.summary import summarize
+from testbed.results.show.summarize import summarize
 from testbed.results.tables.schemas import SCHEMAS
 from tests.results.conftest import write_run
 
@@ -71,14 +71,13 @@ def test_the_query_counts_requests_in_the_phases_in_which_the_report_does(
     program("With DuckDB", run_dir, monkeypatch)
     counted = {name: (sent, ok, p99_ms) for name, sent, ok, p99_ms in shown[0].fetchall()}
     assert counted == {
-        phase["name"]: (phase["sent"], phase["ok"], pytest.approx(phase["latency_ms"]["p99"], abs=0.05))
-        for phase in summary["phases"]
+        phase.name: (phase.sent, phase.ok, pytest.approx(phase.latency_ms["p99"], abs=0.05)) for phase in summary.phases
     }
     assert counted["during lose-east-a"][0] > counted["during lose-east-a"][1]
 
 
 def test_the_pyarrow_program_counts_calls_as_the_report_does(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix = summarize(run_dir)["call_matrix_by_phase"]
+    matrix = summarize(run_dir).call_matrix_by_phase
     calls = sum(count for name in ("warmup", "all") for row in matrix[name].values() for count in row.values())
     printed = program("With pyarrow", run_dir, monkeypatch).splitlines()
     assert sum(int(line.split()[-1]) for line in printed) == calls

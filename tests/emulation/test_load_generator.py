@@ -10,7 +10,6 @@ import orjson
 import pytest
 
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
-from testbed.control.views.entry import GATEWAYS
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.emulation.actors import load_generator
 from testbed.emulation.actors.load_generator import LoadGenerator
@@ -20,6 +19,7 @@ from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, candidates
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.core import Endpoint
+from testbed.objects.workloads import GATEWAY
 from testbed.scenario import load_scenario
 from tests.emulation.loopback import DEADLINE_S, eventually
 
@@ -92,7 +92,7 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
 
     async def told(version: str, *addresses: SocketAddress) -> None:
         found = (Endpoint("gateway-east-b-1", "east-b-1", locality, address) for address in addresses)
-        resource = orjson.dumps(told_endpoints(GATEWAYS, found))
+        resource = orjson.dumps(told_endpoints(GATEWAY, found))
         await clients.take_commands([EncodedPush(CLIENTS, ENDPOINT_SLICE, version, (resource,))])
 
     servers = [await asyncio.start_server(_gateway, address.ip, address.port) for address in gateways]

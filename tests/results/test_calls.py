@@ -34,12 +34,12 @@ def test_shares_and_matrix_count_outbound_hops_with_a_known_destination_once_eac
     assert (got.hops, got.same_zone_share, got.same_cell_share) == (4, 3 / 4, 2 / 3)
     assert got.same_zone_share_by_service == {"orders": 0.0, "web": 1.0}
     assert got.same_cell_share_by_service == {"orders": 1.0, "web": 0.5}
-    assert got.call_matrix == {"a": {"a": 1, "b": 1}, "b": {"b": 2}}
+    assert got.matrix == {"a": {"a": 1, "b": 1}, "b": {"b": 2}}
 
 
 def test_without_calls_there_is_no_share() -> None:
     got = _calls().within(PHASE)
-    assert (got.hops, got.same_zone_share, got.same_cell_share, got.call_matrix) == (0, None, None, {})
+    assert (got.hops, got.same_zone_share, got.same_cell_share, got.matrix) == (0, None, None, {})
 
 
 PODS = pa.Table.from_pylist(

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from testbed.results.show.report import show
-from testbed.results.show.summary import Summary, summarize
+from testbed.results.show.summarize import summarize
+from testbed.results.show.summary import MissingLoad, Summary
 from testbed.results.tables.facts import AppliedFault, MachineFacts
 from testbed.results.tables.writer import TableWriter
 from tests.results.conftest import FACTS, write_run
@@ -89,7 +90,7 @@ def _matrix_figures(summary: Summary) -> set[str]:
     """Matrices are shown as far as they fit beside each other, those of the first phase always."""
     first, *others = [
         {str(calls) for row in matrix.values() for calls in row.values()}
-        for name, matrix in summary["call_matrix_by_phase"].items()
+        for name, matrix in summary.call_matrix_by_phase.items()
         if name not in ("warmup", "all")
     ]
     return set().union(*others) - first
@@ -106,7 +107,7 @@ def test_errors_of_a_run_that_passed_are_listed_all_of_them(run_dir: Path) -> No
         for number in range(9):
             row = {"request_id": f"m{number}", "origin_zone": "x", "intended_s": 1.0, "outcome": "failed"}
             requests.append({**row, "error": f"code={500 + number}"})
-    lines = printed({**summarize(run_dir), "verdict": "passed"}).splitlines()
+    lines = printed(replace(summarize(run_dir), verdict="passed")).splitlines()
     at = lines.index("Requests that were not ok")
     assert lines[at + 1 : at + 4] == ["  20 failed: timed out", "  20 unknown: timed out", "   1 failed: code=500"]
     assert lines[at + 9] == "  and 3 more, of 3 requests"
@@ -117,7 +118,7 @@ def test_what_was_not_judged_is_never_said_to_be_missed(tmp_path: Path, changes:
     expectations = tuple(replace(one, at_least=2.0, at_most=None) for one in FACTS.expectations)
     run_dir = write_run(tmp_path / "run", replace(FACTS, expectations=expectations, **changes))
     summary = summarize(run_dir)
-    assert [result["held"] for result in summary["expectations"]] == [None] * 3
+    assert [result.held for result in summary.expectations] == [None] * 3
     text = printed(summary)
     assert "MISSED" not in text
     assert "held" not in text
@@ -127,8 +128,6 @@ def test_what_was_not_judged_is_never_said_to_be_missed(tmp_path: Path, changes:
 def test_the_load_of_clients_that_went_with_their_machine_is_said_to_be_missing(tmp_path: Path) -> None:
     off = MachineFacts("m2", ("east-b-1", "clients/east-b"), lost_s=12.5, records_until_s=12.25, powered_off=True)
     summary = summarize(write_run(tmp_path / "run", replace(FACTS, machines=(MachineFacts("m1"), off))))
-    assert summary["missing_load"] == [
-        {"zone": "east-b", "machine": "m2", "from_s": 12.5, "rate_per_s": 50.0, "users": 0}
-    ]
+    assert summary.missing_load == (MissingLoad("east-b", "m2", from_s=12.5, rate_per_s=50.0, users=0),)
     text = " ".join(printed(summary).split())
     assert "load of east-b is missing from 12.50 s on (50/s): its clients were on machine m2, which went off" in text

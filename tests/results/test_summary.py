@@ -1,15 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import orjson
 import pyarrow.compute as pc
 import pytest
 
+from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import EXIT_CODES
+from testbed.results.measure.recovery import Errors
 from testbed.results.show.report import render
-from testbed.results.show.summary import Summary, load_summary, summarize
+from testbed.results.show.summarize import summarize
+from testbed.results.show.summary import RecoveryBaseline, RequestCounts, Summary
 from testbed.results.tables.facts import AppliedFault, LocustCount, RunFacts, UnreadLines
 from testbed.results.tables.writer import TableWriter, read_table
 from testbed.scenario import Expectation
@@ -31,28 +34,29 @@ def test_facts_survive_their_file(run_dir: Path) -> None:
 
 def test_sums_agree_exactly_with_the_table_and_with_locust(run_dir: Path) -> None:
     summary = summarize(run_dir)
-    counts = summary["requests"]
+    counts = summary.requests
     rows = read_table(run_dir, "requests")
-    assert counts["sent"] == rows.num_rows == summary["locust"]["requests"]
-    assert counts["sent"] == counts["ok"] + counts["failed"] + counts["unknown"]
-    assert counts["unknown"] == pc.sum(pc.equal(rows["outcome"], "unknown")).as_py()
-    assert summary["locust"]["failures"] == counts["failed"] + counts["unknown"]
-    parts = [phase for phase in summary["phases"] if phase["name"] != "all"]
+    assert counts.sent == rows.num_rows == summary.locust.requests
+    assert counts.sent == counts.ok + counts.failed + counts.unknown
+    assert counts.unknown == pc.sum(pc.equal(rows["outcome"], "unknown")).as_py()
+    assert summary.locust.failures == counts.failed + counts.unknown
+    parts = [phase for phase in summary.phases if phase.name != "all"]
     for count in ("sent", "ok", "failed", "unknown"):
-        assert sum(phase[count] for phase in parts) == counts[count]
+        assert sum(getattr(phase, count) for phase in parts) == getattr(counts, count)
 
 
 def test_the_summary_says_what_clients_suffered_and_how_the_control_plane_followed(run_dir: Path) -> None:
     summary = summarize(run_dir)
-    (fault,) = summary["faults"]
-    assert fault["errors"] == {"failed": 20, "unknown": 20}
-    assert fault["time_to_recover_s"] == pytest.approx(0.78, abs=0.02)
-    assert fault["heal"]["time_to_recover_s"] == 0.0
-    steps = fault["control_path"]
-    assert steps["detected_s"] < steps["decided_s"] < steps["pushed_s"] < steps["propagated_s"]
-    assert summary["same_zone_share"] == 1.0
-    assert summary["call_matrix"]["east-a"] == {"east-a": 200}
-    assert [phase["name"] for phase in summary["phases"]] == [
+    (fault,) = summary.faults
+    assert fault.errors == Errors(failed=20, unknown=20)
+    assert fault.time_to_recover_s == pytest.approx(0.78, abs=0.02)
+    assert fault.heal is not None
+    assert fault.heal.time_to_recover_s == 0.0
+    steps = fault.control_path
+    assert steps.detected_s < steps.decided_s < steps.pushed_s < steps.propagated_s
+    assert summary.same_zone_share == 1.0
+    assert summary.call_matrix["east-a"] == {"east-a": 200}
+    assert [phase.name for phase in summary.phases] == [
         "warmup",
         "steady",
         "during lose-east-a",
@@ -62,17 +66,15 @@ def test_the_summary_says_what_clients_suffered_and_how_the_control_plane_follow
 
 
 def test_errors_of_the_steady_phase_stand_beside_those_of_a_fault(run_dir: Path) -> None:
-    assert summarize(run_dir)["recovery_baseline"]["steady_not_ok_share"] == 0.0
+    assert summarize(run_dir).recovery_baseline.steady_not_ok_share == 0.0
     _change(run_dir, faults=(AppliedFault("late", 8.0, 8.0, instant=True),))
     summary = summarize(run_dir)
     # What was lost from 6 s to 6.8 s is now of the steady phase, from 2 s to 8 s.
     share = 40 / (6 * 150)
-    assert summary["recovery_baseline"] == {
-        "steady_not_ok_share": share,
-        "steady_below_target": True,
-        "target_success_rate": 0.99,
-    }
-    assert summary["faults"][0]["errors_as_in_steady"] == pytest.approx(10 * 150 * share)
+    assert summary.recovery_baseline == RecoveryBaseline(
+        steady_not_ok_share=share, steady_below_target=True, target_success_rate=0.99
+    )
+    assert summary.faults[0].errors_as_in_steady == pytest.approx(10 * 150 * share)
     printed = _printed(summary)
     assert "95.55 % of the steady phase was ok, which is below 99%: recovered means no worse" in printed
     assert "as steady" in printed
@@ -81,14 +83,14 @@ def test_errors_of_the_steady_phase_stand_beside_those_of_a_fault(run_dir: Path)
 def test_the_summary_can_be_made_again_from_the_folder_alone(run_dir: Path) -> None:
     first = summarize(run_dir)
     content = (run_dir / "summary.json").read_bytes()
-    assert summarize(run_dir) == first == load_summary(run_dir)
-    assert (run_dir / "summary.json").read_bytes() == content
-    assert orjson.loads(content)["verdict"] == "passed"
+    assert summarize(run_dir) == first
+    assert (run_dir / "summary.json").read_bytes() == content == first.json()
+    assert list(orjson.loads(content)) == [field.name for field in fields(Summary)]
 
 
 def test_met_expectations_exit_0(run_dir: Path) -> None:
     summary = summarize(run_dir)
-    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("passed", 0)
+    assert (summary.verdict, EXIT_CODES[summary.verdict]) == ("passed", 0)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +109,8 @@ def test_a_missed_expectation_exits_1_and_shows_what_was_measured(
 ) -> None:
     _change(run_dir, expectations=(expectation,))
     summary = summarize(run_dir)
-    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("failed", 1)
-    assert summary["expectations"][0]["shown"] == shown
+    assert (summary.verdict, EXIT_CODES[summary.verdict]) == ("failed", 1)
+    assert summary.expectations[0].shown == shown
 
 
 def test_no_expectation_about_a_fault_that_hit_nothing_holds(run_dir: Path) -> None:
@@ -123,17 +125,17 @@ def test_no_expectation_about_a_fault_that_hit_nothing_holds(run_dir: Path) -> N
     nobody = AppliedFault("lose-east-a", 6.0, 6.0, 12.0, victims=(), hit_nothing="its machine was off already")
     _change(run_dir, expectations=expectations, faults=(nobody,))
     summary = summarize(run_dir)
-    assert summary["verdict"] == "invalid"
+    assert summary.verdict == "invalid"
     shown = "fault lose-east-a hit nothing: its machine was off already"
-    assert [(result["held"], result["shown"]) for result in summary["expectations"]] == [(None, shown)] * 3
+    assert [(result.held, result.shown) for result in summary.expectations] == [(None, shown)] * 3
 
 
 def test_a_time_to_recover_after_a_fault_that_was_never_healed_does_not_hold(run_dir: Path) -> None:
     expectation = Expectation("time_to_recover", "after", "lose-east-a", None, None, 9.0, "x")
     _change(run_dir, expectations=(expectation,), faults=(AppliedFault("lose-east-a", 6.0, 6.0),))
-    (result,) = summarize(run_dir)["expectations"]
-    assert (result["held"], result["measured"]) == (False, None)
-    assert result["shown"] == "fault lose-east-a was never healed"
+    (result,) = summarize(run_dir).expectations
+    assert (result.held, result.measured) == (False, None)
+    assert result.shown == "fault lose-east-a was never healed"
 
 
 def test_a_fault_that_came_with_another_is_judged_by_what_both_cost_and_says_so(run_dir: Path) -> None:
@@ -141,10 +143,10 @@ def test_a_fault_that_came_with_another_is_judged_by_what_both_cost_and_says_so(
     kill = AppliedFault("kill", 6.0, 5.999, instant=True)
     _change(run_dir, expectations=(expectation,), faults=(kill, AppliedFault("lose-east-a", 6.0, 6.001, 12.0)))
     summary = summarize(run_dir)
-    (result,) = summary["expectations"]
-    assert (result["held"], result["shown"]) == (False, "781ms (shared with lose-east-a)")
-    assert [fault["errors"] for fault in summary["faults"]] == [{"failed": 20, "unknown": 20}] * 2
-    assert [fault["shared_with"] for fault in summary["faults"]] == [["lose-east-a"], ["kill"]]
+    (result,) = summary.expectations
+    assert (result.held, result.shown) == (False, "781ms (shared with lose-east-a)")
+    assert [fault.errors for fault in summary.faults] == [Errors(failed=20, unknown=20)] * 2
+    assert [fault.shared_with for fault in summary.faults] == [("lose-east-a",), ("kill",)]
     printed = _printed(summary)
     assert "kill, lose-east-a came together: each has the figures of all of them" in printed
 
@@ -152,21 +154,21 @@ def test_a_fault_that_came_with_another_is_judged_by_what_both_cost_and_says_so(
 def test_an_invalid_run_exits_3_whatever_its_expectations(run_dir: Path) -> None:
     _change(run_dir, locust={})
     summary = summarize(run_dir)
-    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("invalid", 3)
-    assert not summary["valid"]
-    assert len(summary["invalid_reasons"]) == 3
+    assert (summary.verdict, EXIT_CODES[summary.verdict]) == ("invalid", 3)
+    assert not summary.valid
+    assert len(summary.invalid_reasons) == 3
 
 
 def test_an_interrupted_run_exits_130_and_keeps_its_results(run_dir: Path) -> None:
     _change(run_dir, interrupted=True)
     summary = summarize(run_dir)
-    assert (summary["verdict"], EXIT_CODES[summary["verdict"]]) == ("interrupted", 130)
-    assert summary["requests"]["sent"] == 2700
+    assert (summary.verdict, EXIT_CODES[summary.verdict]) == ("interrupted", 130)
+    assert summary.requests.sent == 2700
 
 
 def test_a_run_that_left_nothing_but_facts_has_a_summary(tmp_path: Path) -> None:
     RunFacts("empty", 0, "fast", 1.0, 0.0, 0.0, interrupted=True).save(tmp_path)
-    assert summarize(tmp_path)["requests"] == {"sent": 0, "ok": 0, "failed": 0, "unknown": 0}
+    assert summarize(tmp_path).requests == RequestCounts(sent=0, ok=0, failed=0, unknown=0)
 
 
 def test_what_went_down_outside_of_faults_is_in_the_summary_and_named_first(run_dir: Path) -> None:
@@ -178,15 +180,9 @@ def test_what_went_down_outside_of_faults_is_in_the_summary_and_named_first(run_
         row = {"t_s": 3.0, "source": "east-a-1", "kind": "Pod", "object": "job-1", "reason": "ProcessExited"}
         events.append({**row, "details": '{"process": "app", "code": 1, "program": "command", "by": null}'})
     summary = summarize(run_dir)
-    assert summary["verdict"] == "passed"
-    assert len(summary["undeclared"]) == 11
-    assert summary["undeclared"][0] == {
-        "t_s": 3.0,
-        "what": "death",
-        "object": "job-1",
-        "why": "app ended with code 1",
-        "invalidates": False,
-    }
+    assert summary.verdict == "passed"
+    assert len(summary.undeclared) == 11
+    assert summary.undeclared[0] == Undeclared(3.0, "death", "job-1", "app ended with code 1")
     printed = _printed(summary)
     lines = printed.splitlines()
     assert lines[2] == "  processes ended, by no fault: job-1 at 3.00 s (app ended with code 1)"
@@ -212,9 +208,9 @@ def test_requests_that_no_client_sent_are_told_and_in_no_figure(run_dir: Path) -
                 }
             )
     summary = summarize(run_dir)
-    assert (summary["hops"]["requests_of_strangers"], summary["hops"]["calls_of_strangers"]) == (100, 100)
-    assert summary["hops"]["calls"] == without["hops"]["calls"]
-    assert {**summary, "hops": None} == {**without, "hops": None}
+    assert (summary.hops.requests_of_strangers, summary.hops.calls_of_strangers) == (100, 100)
+    assert summary.hops.calls == without.hops.calls
+    assert replace(summary, hops=without.hops) == without
     printed = _printed(summary)
     assert "100 requests came in that no client of this run sent; no figure counts them" in printed
 
@@ -226,19 +222,19 @@ def test_lines_that_ingest_could_not_read_make_a_run_invalid_unless_their_writer
     torn = UnreadLines("web-1.access.jsonl", unreadable=1)
     _change(run_dir, unread=(torn,), faults=(AppliedFault("lose-east-a", 6.0, 6.0, 12.0, victims=("east-a-1",)),))
     summary = summarize(run_dir)
-    assert (summary["verdict"], summary["unread_lines"]["unexplained"]) == ("passed", [])
-    assert summary["unread_lines"]["all"][0]["unreadable"] == 1
+    assert (summary.verdict, summary.unread_lines.unexplained) == ("passed", ())
+    assert summary.unread_lines.all[0].unreadable == 1
     _change(run_dir, unread=(torn, UnreadLines("east-b.requests.jsonl", orphans=1)))
     summary = summarize(run_dir)
-    assert summary["invalid_reasons"] == [
-        "lost records: 1 lines of logs are in no table: east-b.requests.jsonl (1 finish what was never sent)"
-    ]
+    assert summary.invalid_reasons == (
+        "lost records: 1 lines of logs are in no table: east-b.requests.jsonl (1 finish what was never sent)",
+    )
 
 
 def test_nacks_and_errors_are_shown(run_dir: Path) -> None:
     with TableWriter(run_dir, "pushes", "other") as pushes:
         pushes.append({"proxy": "web-1", "type": "x.Cluster", "version": "3", "sent_s": 1.0, "error": "no such field"})
     summary = summarize(run_dir)
-    assert summary["nacks"]["count"] == 1
-    assert summary["nacks"]["first"][0]["error"] == "no such field"
-    assert [(row["outcome"], row["count"]) for row in summary["errors"]] == [("failed", 20), ("unknown", 20)]
+    assert summary.nacks.count == 1
+    assert summary.nacks.first[0].error == "no such field"
+    assert [(row.outcome, row.count) for row in summary.errors] == [("failed", 20), ("unknown", 20)]

@@ -12,15 +12,14 @@ from testbed.control.delivery.subscribers import Resources, Subscriber
 from testbed.control.store import Store
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.objects.core import Endpoint, Node, Pod
-
-GATEWAYS = "gateway"
-"""The name of the one slice that clients are told. It is read with `kube_proxy.read_endpoints`."""
+from testbed.objects.places import CLIENTS
+from testbed.objects.workloads import GATEWAY
 
 
 class EntryTables:
     """The clients of some zones, each at its place `clients/<zone>`, whose name it has as well."""
 
-    prefix = "clients/"
+    prefix = CLIENTS
 
     def __init__(self, clients: Iterable[str]) -> None:
         self._clients = tuple(clients)
@@ -32,7 +31,8 @@ class EntryTables:
         return _gateways(store)
 
     def resources(self, store: Store, subscriber: Subscriber) -> Resources:
-        return {ENDPOINT_SLICE: (told_endpoints(GATEWAYS, _gateways(store)),)}
+        # One slice, which is read with `kube_proxy.read_endpoints`.
+        return {ENDPOINT_SLICE: (told_endpoints(GATEWAY, _gateways(store)),)}
 
 
 def _gateways(store: Store) -> tuple[Endpoint, ...]:

@@ -33,8 +33,9 @@ from testbed.network.addresses.backend import NetworkBackend
 from testbed.network.links import LinkSample, LinkTable
 from testbed.network.wire.relay import LinkRelay
 from testbed.objects.addresses import SocketAddress
-from testbed.objects.places import Topology
+from testbed.objects.places import Topology, clients_of
 from testbed.objects.timings import Timings
+from testbed.objects.workloads import gateway_of
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import LoadSource, LoadSpec
 
@@ -76,7 +77,7 @@ class LoadGenerator(Attended):
     ) -> None:
         super().__init__(f"the load generator of zone {zone}")
         self._zone = zone
-        self._place = f"clients/{zone}"
+        self._place = clients_of(zone)
         self._topology = topology
         self._control_plane = control_plane
         self._master = master
@@ -94,7 +95,7 @@ class LoadGenerator(Attended):
         self._relay = LinkRelay(self._place, LinkTable(topology), seed=seed)
         self._to_master: ControlChannel[Reported] | None = None
         self._entry = EntryTable(
-            topology, zone, tuple((each, f"gateway-{each}") for each in self._zones), timings, time.monotonic()
+            topology, zone, tuple((each, gateway_of(each)) for each in self._zones), timings, time.monotonic()
         )
         self._targets: dict[str, tuple[str, SocketAddress]] = {}
         self._process: ChildProcess | None = None

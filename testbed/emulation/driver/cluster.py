@@ -26,6 +26,7 @@ from testbed.emulation.driver.world import EmulatedWorld
 from testbed.network.links import LinkSample
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
+from testbed.objects.places import clients_of
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
@@ -66,7 +67,7 @@ class EmulatedCluster:
             scenario.cluster,
             topology,
             control_plane,
-            [f"clients/{zone}" for zone in zones],
+            [clients_of(zone) for zone in zones],
             title="the master",
             broken=self._failures.append,
         )
@@ -92,7 +93,7 @@ class EmulatedCluster:
         self._load_generators: dict[str, Resident] = {
             zone: fleet.start(
                 LoadGenerator,
-                f"clients/{zone}",
+                clients_of(zone),
                 zone,
                 topology,
                 control_plane,
@@ -100,7 +101,7 @@ class EmulatedCluster:
                 fleet.network,
                 self._master.actor,
                 scenario.load,
-                fleet.of(f"clients/{zone}").folders,
+                fleet.of(clients_of(zone)).folders,
                 scenario.seed,
                 title=f"the load generator of zone {zone}",
                 broken=self._failures.append,
@@ -163,7 +164,7 @@ class EmulatedCluster:
             changing.cancel()
 
     async def _boot(self) -> None:
-        told = self._agents | {f"clients/{zone}": generator for zone, generator in self._load_generators.items()}
+        told = self._agents | {clients_of(zone): generator for zone, generator in self._load_generators.items()}
         actors = {place: resident.actor for place, resident in told.items()}
         await self._master.ask("connect", actors, self._clock_offsets_s(told))
         await ask_all("boot", [*self._agents.values(), *self._load_generators.values()])

@@ -17,7 +17,7 @@ from testbed.emulation.processes.kube_proxy import CONNECTIONS_SUFFIX
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.network.links import LinkSample
 from testbed.objects.core import Pod
-from testbed.objects.places import Topology
+from testbed.objects.places import Topology, clients_of
 from testbed.results.tables.facts import UnreadLines
 from testbed.results.tables.ingest import ingest_outlier_log, ingest_requests
 from testbed.results.tables.ingest_calls import Connections, ingest_access_log
@@ -62,7 +62,7 @@ def record(
         with room.for_("requests", zone):
             own = TableWriter(run_dir, "events", f"{zone}.locust")  # no pod has a name like this
             with TableWriter(run_dir, "requests", zone) as requests, own:
-                counts[path.name] = ingest_requests(path, requests, own, clock_of(f"clients/{zone}"), zone)
+                counts[path.name] = ingest_requests(path, requests, own, clock_of(clients_of(zone)), zone)
     with room.for_("events", "the cluster"), TableWriter(run_dir, "events", "cluster") as events:
         for event in records.events:
             events.append(_event(event, clock))

@@ -27,7 +27,8 @@ from testbed.emulation.driver.member import MachineLost
 from testbed.emulation.driver.ray_session import ray_session
 from testbed.emulation.driver.recording import record
 from testbed.emulation.processes.janitor import Janitor
-from testbed.results.show.summary import Summary, summarize
+from testbed.results.show.summarize import summarize
+from testbed.results.show.summary import Summary
 from testbed.results.tables.facts import LocustCount, MachineFacts, RunFacts, UnreadLines
 from testbed.scenario import Scenario
 

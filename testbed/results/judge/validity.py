@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from testbed.objects.places import clients_of
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.measure.calls import Completeness
 from testbed.results.tables.columns import Floats, Requests, codes, floats
@@ -91,7 +92,7 @@ def _rate(facts: RunFacts, table: pa.Table, requests: Requests, limits: Limits) 
     zone_codes, zones = codes(table["origin_zone"])
     measured = (requests.intended_s >= facts.warmup_s) & (requests.intended_s < facts.end_s)
     for zone in sorted({source.zone for source in facts.sources}):
-        until_s = facts.records_until_s(f"clients/{zone}")
+        until_s = facts.records_until_s(clients_of(zone))
         seconds = (facts.end_s if until_s is None else min(until_s, facts.end_s)) - facts.warmup_s
         sources = [source for source in facts.sources if source.zone == zone]
         rates_per_s = [source.rate_per_s for source in sources if source.rate_per_s is not None]
@@ -150,7 +151,7 @@ def _lost_records(facts: RunFacts, table: pa.Table, requests: Requests, complete
         rows = zone_codes == (zones.index(zone) if zone in zones else -2)
         sent, not_ok = int(rows.sum()), int((rows & ~requests.ok).sum())
         count = facts.locust.get(zone)
-        if count is None and facts.records_until_s(f"clients/{zone}") is not None:
+        if count is None and facts.records_until_s(clients_of(zone)) is not None:
             continue  # what it counted went with its machine, of which a reason of its own speaks
         if count is None:
             yield f"lost records: Locust in {zone} ended without its counts, {sent} requests are recorded"

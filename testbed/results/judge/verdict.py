@@ -74,7 +74,7 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     phase = f"{when} {fault}" if when in ("during", "after") else when
     if phase not in measured.stats:
         return f"the run had no time {phase!r}"
-    stats, locality = measured.stats[phase], measured.localities[phase]
+    stats, calls = measured.stats[phase], measured.calls[phase]
     value: float | None
     match metric:
         case "success_rate":
@@ -85,9 +85,9 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
             value = stats.failed + stats.unknown
         case "same_zone_share" | "same_cell_share":
             zone = metric == "same_zone_share"
-            value = locality.same_zone_share if zone else locality.same_cell_share
+            value = calls.same_zone_share if zone else calls.same_cell_share
             if expectation.service is not None:
-                by_service = locality.same_zone_share_by_service if zone else locality.same_cell_share_by_service
+                by_service = calls.same_zone_share_by_service if zone else calls.same_cell_share_by_service
                 value = by_service.get(expectation.service)
         case _:
             latency_ms = stats.latency_ms[metric.removeprefix("latency_")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from testbed.results.measure.calls import Calls, Locality
+from testbed.results.measure.calls import Calls, CallShares
 from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
 from testbed.results.measure.recovery import FaultImpact, Steady, impacts
 from testbed.results.tables.columns import Requests
@@ -22,7 +22,7 @@ class Measured:
     """By phase: `warmup`, `steady`, `during <fault>`, `after <fault>`, in this order, then `all`. Impacts by fault."""
 
     stats: Mapping[str, PhaseStats]
-    localities: Mapping[str, Locality]
+    calls: Mapping[str, CallShares]
     impacts: Mapping[str, FaultImpact]
     steady: Steady
     """What recovery is judged against."""
@@ -35,5 +35,5 @@ def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Tabl
     before = stats.get("steady")
     steady = Steady() if before is None else Steady(before.sent, before.failed + before.unknown)
     found = impacts(requests, events, pushes, facts.faults, facts.end_s, steady)
-    localities = {phase.name: calls.within(phase) for phase in parts}
-    return Measured(stats, localities, {impact.fault.name: impact for impact in found}, steady)
+    shares = {phase.name: calls.within(phase) for phase in parts}
+    return Measured(stats, shares, {impact.fault.name: impact for impact in found}, steady)

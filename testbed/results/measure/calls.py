@@ -1,28 +1,30 @@
 """Where calls went, zone by zone, and whether every request left a trace of its calls.
 
-Locality is judged per hop, never per request: a request of ten calls is ten choices.
+Counted per hop, never per request: a request of ten calls is ten choices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from testbed.objects.workloads import GATEWAY
 from testbed.results.measure.phases import Phase
 from testbed.results.tables.columns import Codes, Mask, codes, floats
 
 ACCESS_LOG_FLUSH_S = 0.2
-_GATEWAY = "gateway"
-"""The service of all gateways; no other can have the name."""
+
+CallMatrix = dict[str, dict[str, int]]
+"""Source zone -> destination zone -> calls."""
 
 
 @dataclass(frozen=True, slots=True)
-class Locality:
-    """Where outbound calls (gateways' too) of one phase went: per hop, never per request; shares None without calls.
+class CallShares:
+    """Where outbound calls (gateways' too) of one phase went; shares are None without calls.
 
     Only hops that reached a known pod count; `same_cell_share` is of those whose both ends are in a cell.
     """
@@ -32,8 +34,7 @@ class Locality:
     same_cell_share: float | None
     same_zone_share_by_service: dict[str, float]
     same_cell_share_by_service: dict[str, float]
-    call_matrix: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Source zone -> destination zone -> calls."""
+    matrix: CallMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Calls:
         self._same_cell = _same(source_cell, source_cells, cell, cells)
         self._in_cells = _named(source_cell, source_cells) & _named(cell, cells)
 
-    def within(self, phase: Phase) -> Locality:
+    def within(self, phase: Phase) -> CallShares:
         """Where the calls went that began in this phase."""
         inside = (self._start_s >= phase.start_s) & (self._start_s < phase.end_s)
         zones, celled = int(inside.sum()), inside & self._in_cells
@@ -76,7 +77,7 @@ class Calls:
             self._source_zone[inside] * len(self._zones) + self._zone[inside],
             minlength=len(self._source_zones) * len(self._zones),
         ).reshape(len(self._source_zones), len(self._zones))
-        return Locality(
+        return CallShares(
             zones,
             int((inside & self._same_zone).sum()) / zones if zones else None,
             int((celled & self._same_cell).sum()) / int(celled.sum()) if celled.any() else None,
@@ -133,7 +134,7 @@ def _entered(entry: Codes, zones: Sequence[str], proxy: Mapping[str, str] | None
     served: Mask = entry < 0
     if proxy is None:
         served = np.ones(len(entry), dtype=np.bool_)
-    elif proxy["service"] == _GATEWAY and proxy["zone"] in zones:
+    elif proxy["service"] == GATEWAY and proxy["zone"] in zones:
         served |= entry == zones.index(proxy["zone"])
     return served
 

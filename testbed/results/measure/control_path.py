@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from testbed.control.views.entry import EntryTables
+from testbed.objects.places import CLIENTS
 from testbed.results.tables.columns import codes, floats
 
 DETECTED_FAULT = frozenset({"NodeNotReady", "ContainersNotReady", "Unhealthy", "BackOff", "Ejected"})
@@ -19,8 +19,6 @@ DETECTED_HEAL = frozenset({"NodeReady", "Started", "Unejected"})
 DECIDED = frozenset({"EndpointsChanged"})
 WAVE_GAP_S = 0.5
 """Pushes further apart than this belong to different decisions: istiod collects changes for 0.1 s before it pushes."""
-
-CLIENTS = EntryTables.prefix
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,14 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseStats:
-    """What clients saw of the requests that count in one phase (`Requests.counted_s`).
+class PhaseStats(Phase):
+    """A phase, and what clients saw of the requests that count in it (`Requests.counted_s`).
 
     Values that need requests (or ok ones) are None where there are none. `latency_ms` has the quantiles of ok requests
     only, from the intended send time: a time-out says how patient the client is and not how slow the service. The
     others are `not_ok_share`.
     """
 
-    phase: Phase
     sent: int
     ok: int
     failed: int
@@ -73,7 +72,9 @@ def phase_stats(requests: Requests, phase: Phase) -> PhaseStats:
     latency_ms = requests.latency_ms[good]
     points = np.quantile(latency_ms, [q for _, q in QUANTILES]).tolist() if ok else [None] * len(QUANTILES)
     return PhaseStats(
-        phase,
+        phase.name,
+        phase.start_s,
+        phase.end_s,
         sent,
         ok,
         failed,

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-GATEWAY = "gateway"
-"""The service that gateways are of."""
+from testbed.objects.workloads import GATEWAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import floor
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from testbed.results.judge.undeclared import Undeclared
+from testbed.results.judge.verdict import ExpectationResult
+from testbed.results.measure.calls import CallMatrix
 from testbed.results.show.grid import Grid, side_by_side, wrapped
-from testbed.results.show.summary import Summary
+from testbed.results.show.summary import ChangeFigures, FaultFigures, MissingLoad, Summary
 from testbed.results.tables.facts import named
 
 _INDENT = "  "
@@ -44,10 +46,10 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
     """Lines: the verdict and why; expectations; faults; errors; latency by phase; where calls went."""
     inner = width - len(_INDENT)
     yield from _headline(summary, width)
-    for line in (*_reasons(summary), *_undeclared(summary["undeclared"])):
+    for line in (*_reasons(summary), *_undeclared(summary.undeclared)):
         yield from wrapped(Text(line, style="yellow"), width, _INDENT, _HANGING)
     for title, block in (
-        ("Expectations", _expectations(summary["expectations"], inner)),
+        ("Expectations", _expectations(summary.expectations, inner)),
         ("Faults (times after the change)", _faults(summary, inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
@@ -61,56 +63,56 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
 
 
 def _headline(summary: Summary, width: int) -> Iterator[Text]:
-    verdict = summary["verdict"]
-    requests = summary["requests"]
-    counts = ", ".join(f"{requests[name]} {name}" for name in ("sent", "ok", "failed", "unknown"))
-    setting = f"profile {summary['profile']}, seed {summary['seed']}, ready in {_seconds(summary['ready_s'])}"
-    title = Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary["name"], "bold"), (f"  {setting}", "dim"))
+    verdict = summary.verdict
+    requests = summary.requests
+    counts = f"{requests.sent} sent, {requests.ok} ok, {requests.failed} failed, {requests.unknown} unknown"
+    setting = f"profile {summary.profile}, seed {summary.seed}, ready in {_seconds(summary.ready_s)}"
+    title = Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary.name, "bold"), (f"  {setting}", "dim"))
     yield from wrapped(title, width, hanging=_HANGING)
     yield from wrapped(Text(f"requests: {counts}"), width, _INDENT, _HANGING)
-    if len(summary["machines"]) > 1:
+    if len(summary.machines) > 1:
         yield from wrapped(Text(_fleet(summary)), width, _INDENT, _HANGING)
 
 
 def _fleet(summary: Summary) -> str:
     off = [
-        f"{machine['name']} off from {_seconds(machine['lost_s'])}"
-        for machine in summary["machines"]
-        if machine["lost_s"] is not None
+        f"{machine.name} off from {_seconds(machine.lost_s)}"
+        for machine in summary.machines
+        if machine.lost_s is not None
     ]
-    parts = [f"{len(summary['machines'])} machines", f"clocks known to {summary['clock_error_ms']:.2f} ms", *off]
+    parts = [f"{len(summary.machines)} machines", f"clocks known to {summary.clock_error_ms:.2f} ms", *off]
     return ", ".join(parts)
 
 
 def _reasons(summary: Summary) -> list[str]:
-    lines = [f"invalid: {reason}" for reason in summary["invalid_reasons"]]
-    lines += [_missing(load) for load in summary["missing_load"]]
-    if summary["nacks"]["count"]:
-        first = summary["nacks"]["first"][0]
-        what = f"{first['proxy']}, {first['type'].rpartition('.')[2]}: {first['error']}"
-        lines.append(f"{summary['nacks']['count']} pushes were rejected (NACK), first by {what}")
-    if strange := summary["hops"]["requests_of_strangers"]:
+    lines = [f"invalid: {reason}" for reason in summary.invalid_reasons]
+    lines += [_missing(load) for load in summary.missing_load]
+    if summary.nacks.count:
+        first = summary.nacks.first[0]
+        what = f"{first.proxy}, {first.type.rpartition('.')[2]}: {first.error}"
+        lines.append(f"{summary.nacks.count} pushes were rejected (NACK), first by {what}")
+    if strange := summary.hops.requests_of_strangers:
         lines.append(f"{strange} requests came in that no client of this run sent; no figure counts them")
     return lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
 
 
-def _missing(load: Mapping[str, Any]) -> str:
-    what = [f"{load['rate_per_s']:g}/s"] if load["rate_per_s"] else []
-    what += [f"{load['users']} users"] if load["users"] else []
+def _missing(load: MissingLoad) -> str:
+    what = [f"{load.rate_per_s:g}/s"] if load.rate_per_s else []
+    what += [f"{load.users} users"] if load.users else []
     return (
-        f"load of {load['zone']} is missing from {_seconds(load['from_s'])} on ({' and '.join(what)}): "
-        f"its clients were on machine {load['machine']}, which went off; no figure has what they would have sent"
+        f"load of {load.zone} is missing from {_seconds(load.from_s)} on ({' and '.join(what)}): "
+        f"its clients were on machine {load.machine}, which went off; no figure has what they would have sent"
     )
 
 
-def _undeclared(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def _undeclared(found: Sequence[Undeclared]) -> list[str]:
     """A line for each kind of thing that went down and no fault explains, with the first few of them."""
     lines = []
     for what, title in _UNDECLARED.items():
-        objects: dict[str, list[Mapping[str, Any]]] = {}
+        objects: dict[str, list[Undeclared]] = {}
         for one in found:
-            if one["what"] == what:
-                objects.setdefault(one["object"], []).append(one)
+            if one.what == what:
+                objects.setdefault(one.object, []).append(one)
         if objects:
             first = [_where_and_when(name, times) for name, times in list(objects.items())[:_NAMED]]
             more = f"; and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
@@ -118,112 +120,112 @@ def _undeclared(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _where_and_when(name: str, times: Sequence[Mapping[str, Any]]) -> str:
+def _where_and_when(name: str, times: Sequence[Undeclared]) -> str:
     first = times[0]
     again = f", {len(times)} times" if len(times) > 1 else ""
-    why = f" ({first['why']})" if first["why"] else ""
-    return f"{name} at {_seconds(first['t_s'])}{again}{why}"
+    why = f" ({first.why})" if first.why else ""
+    return f"{name} at {_seconds(first.t_s)}{again}{why}"
 
 
-def _expectations(results: Sequence[Mapping[str, Any]], width: int) -> list[Text]:
+def _expectations(results: Sequence[ExpectationResult], width: int) -> list[Text]:
     """Bound and figure beside each other where all fit, else below each other."""
     marks = {True: Text("held", style="green"), False: Text("MISSED", style="red"), None: Text("not judged", "yellow")}
-    mark_width = max((len(marks[result["held"]]) for result in results), default=0)
-    text_width = max((len(result["text"]) for result in results), default=0)
-    shown_width = max((len(result["shown"]) for result in results), default=0)
+    mark_width = max((len(marks[result.held]) for result in results), default=0)
+    text_width = max((len(result.text) for result in results), default=0)
+    shown_width = max((len(result.shown) for result in results), default=0)
     beside = mark_width + text_width + shown_width + 4 <= width
     lines = []
     for result in results:
-        mark, missed = marks[result["held"]], result["held"] is False
-        shown = Text(result["shown"], style="red" if missed else "")
+        mark, missed = marks[result.held], result.held is False
+        shown = Text(result.shown, style="red" if missed else "")
         start = mark + Text(" " * (mark_width - len(mark) + 2))
         if beside:
-            lines.append(start + Text(f"{result['text']:<{text_width}}  ") + shown)
+            lines.append(start + Text(f"{result.text:<{text_width}}  ") + shown)
         else:
             hanging = " " * len(start)
-            lines += wrapped(start + Text(result["text"]), width, hanging=hanging)
+            lines += wrapped(start + Text(result.text), width, hanging=hanging)
             lines += wrapped(shown, width, hanging, hanging)
     return lines
 
 
 def _faults(summary: Summary, width: int) -> list[Text]:
-    faults, noisy = summary["faults"], summary["recovery_baseline"]["steady_not_ok_share"] > 0
+    faults, noisy = summary.faults, summary.recovery_baseline.steady_not_ok_share > 0
     if not faults:
         return []
     suffered = ("at", "1st error", "failed", "unknown", *(("as steady",) if noisy else ()), "recovered")
     steps = ("detect", "decide", "push", "ACKed")
     rows: list[list[str | Text]] = []
     for fault in faults[:_FAULTS]:
-        rows.append([fault["name"], _seconds(fault["applied_s"]), *_aftermath(fault, fault["applied_s"], noisy)])
-        if fault["heal"] is not None:
-            heal = _aftermath(fault["heal"], fault["healed_s"], noisy)
-            rows.append(["  healed", _seconds(fault["healed_s"]), *heal])
+        rows.append([fault.name, _seconds(fault.applied_s), *_aftermath(fault, fault.applied_s, noisy)])
+        if fault.heal is not None and fault.healed_s is not None:
+            heal = _aftermath(fault.heal, fault.healed_s, noisy)
+            rows.append(["  healed", _seconds(fault.healed_s), *heal])
     lines = Grid(("fault", *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
     notes = [f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else []
     return lines + [line for note in (*notes, *_notes(summary)) for line in wrapped(Text(note), width, "", _INDENT)]
 
 
 def _errors(summary: Summary, width: int) -> list[Text]:
-    errors = summary["errors"]
-    figures = max((len(str(error["count"])) for error in errors), default=0)
+    errors = summary.errors
+    figures = max((len(str(error.count)) for error in errors), default=0)
     lines = []
     for error in errors[:_ERRORS]:
-        start = f"{error['count']:>{figures}} {error['outcome']}: "
-        lines += wrapped(Text(start + (error["error"] or "no reason given")), width, "", " " * (figures + 1))
+        start = f"{error.count:>{figures}} {error.outcome}: "
+        lines += wrapped(Text(start + (error.error or "no reason given")), width, "", " " * (figures + 1))
     if more := errors[_ERRORS:]:
-        lines += wrapped(Text(f"and {len(more)} more, of {sum(error['count'] for error in more)} requests"), width)
+        lines += wrapped(Text(f"and {len(more)} more, of {sum(error.count for error in more)} requests"), width)
     return lines
 
 
 def _notes(summary: Summary) -> list[str]:
     """What there is to know about the table of faults: whom they hit, errors that are none of theirs, and figures that
     they share."""
-    faults, baseline = summary["faults"], summary["recovery_baseline"]
-    notes = [f"{fault['name']} hit {named(fault['victims'])}" for fault in faults[:_FAULTS] if fault["victims"]]
-    if share := baseline["steady_not_ok_share"]:
+    faults, baseline = summary.faults, summary.recovery_baseline
+    notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:_FAULTS] if fault.victims]
+    if share := baseline.steady_not_ok_share:
         level = f"{_share(1 - share)} of the steady phase was ok"
-        below = f", which is below {baseline['target_success_rate']:.0%}" if baseline["steady_below_target"] else ""
+        below = f", which is below {baseline.target_success_rate:.0%}" if baseline.steady_below_target else ""
         notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
     return notes + _shared(faults)
 
 
-def _shared(faults: Sequence[Mapping[str, Any]]) -> list[str]:
+def _shared(faults: Sequence[FaultFigures]) -> list[str]:
     """A line for each moment at which several changes came together."""
     together = {
-        tuple(sorted((name, *change["shared_with"])))
+        tuple(sorted((name, *change.shared_with)))
         for fault in faults
-        for name, change in ((fault["name"], fault), (f"heal of {fault['name']}", fault["heal"]))
-        if change is not None and change["shared_with"]
+        for name, change in ((fault.name, fault), (f"heal of {fault.name}", fault.heal))
+        if change is not None and change.shared_with
     }
     return [f"{', '.join(names)} came together: each has the figures of all of them" for names in sorted(together)]
 
 
-def _aftermath(change: Mapping[str, Any], at_s: float, noisy: bool) -> list[str | Text]:
-    first_error_s, recover_s, control = change["first_error_s"], change["time_to_recover_s"], change["control_path"]
+def _aftermath(change: ChangeFigures, at_s: float, noisy: bool) -> list[str | Text]:
+    first_error_s, recover_s, control = change.first_error_s, change.time_to_recover_s, change.control_path
     return [
         # A request in flight was meant to be sent before the fault came, and suffered from it at once.
         _NONE if first_error_s is None else _seconds(max(0.0, first_error_s - at_s)),
-        str(change["errors"]["failed"]),
-        str(change["errors"]["unknown"]),
-        *([f"{change['errors_as_in_steady']:.0f}"] if noisy else []),
+        str(change.errors.failed),
+        str(change.errors.unknown),
+        *([f"{change.errors_as_in_steady:.0f}"] if noisy else []),
         Text("never", style="red") if recover_s is None else _seconds(recover_s),
-        *(_seconds(control[step]) for step in ("detected_s", "decided_s", "pushed_s", "propagated_s")),
+        *(_seconds(step) for step in (control.detected_s, control.decided_s, control.pushed_s, control.propagated_s)),
     ]
 
 
 def _phases(summary: Summary) -> Grid:
-    rows = [
+    rows: list[list[str | Text]] = [
         [
-            phase["name"],
-            _seconds(phase["start_s"]),
-            str(phase["sent"]),
-            f"{phase['rate_per_s']:.0f}/s",
-            _share(phase["success_rate"]),
-            *(_NONE if (ms := phase["latency_ms"][name]) is None else f"{ms:.1f}" for name in _QUANTILES),
-            _share(summary["same_zone_share_by_phase"][phase["name"]]),
+            phase.name,
+            _seconds(phase.start_s),
+            str(phase.sent),
+            f"{phase.rate_per_s:.0f}/s",
+            _share(phase.success_rate),
+            *(_NONE if (ms := phase.latency_ms[name]) is None else f"{ms:.1f}" for name in _QUANTILES),
+            _share(summary.same_zone_share_by_phase[phase.name]),
         ]
-        for phase in summary["phases"]
-        if phase["name"] != "warmup"
+        for phase in summary.phases
+        if phase.name != "warmup"
     ]
     return Grid(("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone"), rows, (4, len(_QUANTILES) + 1))
 
@@ -232,7 +234,7 @@ def _matrices(summary: Summary, width: int) -> list[Text]:
     """Matrices of the first phases after the warm-up side by side, as many as fit."""
     matrices = {
         name: matrix
-        for name, matrix in summary["call_matrix_by_phase"].items()
+        for name, matrix in summary.call_matrix_by_phase.items()
         if name not in ("warmup", "all") and matrix
     }
     zones = sorted({zone for matrix in matrices.values() for row in matrix for zone in (row, *matrix[row])})
@@ -240,7 +242,7 @@ def _matrices(summary: Summary, width: int) -> list[Text]:
     blocks: list[list[Text]] = []
     for name, matrix in list(matrices.items())[:_MATRICES]:
         title = name if len(shown) == len(zones) else f"{name} ({len(zones) - len(shown)} more zones not shown)"
-        rows = [[source, *(_calls(matrix, source, to) for to in shown)] for source in shown]
+        rows: list[list[str | Text]] = [[source, *(_calls(matrix, source, to) for to in shown)] for source in shown]
         block = Grid((title, *shown), rows).lines(width)
         if blocks and max(map(len, side_by_side([*blocks, block], _BETWEEN))) > width:
             break
@@ -248,7 +250,7 @@ def _matrices(summary: Summary, width: int) -> list[Text]:
     return side_by_side(blocks, _BETWEEN)
 
 
-def _calls(matrix: Mapping[str, Mapping[str, int]], source: str, to: str) -> Text:
+def _calls(matrix: CallMatrix, source: str, to: str) -> Text:
     return Text(str(matrix.get(source, {}).get(to, 0)), style="" if source == to else "cyan")
 
 

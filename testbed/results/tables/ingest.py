@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from testbed.objects.places import clients_of
 from testbed.results.tables.lines import IngestCounts, blocks, whole
 from testbed.results.tables.pods import Pods
 from testbed.results.tables.schemas import SCHEMAS, Clock
@@ -103,7 +104,7 @@ def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[
     details = {"request_type": line["t"], "response_time_ms": line["d"], "error": error}
     return {
         "t_s": clock.from_monotonic(line["f"] + 0.0),
-        "source": f"clients/{origin_zone}",
+        "source": clients_of(origin_zone),
         "kind": "LocustEvent",
         "object": str(line["n"]),
         "reason": "Fired" if error is None else "Failed",

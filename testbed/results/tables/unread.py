@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from testbed.objects.places import clients_of
 from testbed.results.tables.facts import RunFacts, UnreadLines
 
 
@@ -35,7 +36,7 @@ def unexplained_lines(facts: RunFacts, events: pa.Table, pods: pa.Table) -> tupl
 
 def _deaths(writer: str, facts: RunFacts, exits: Mapping[str, int], nodes: Mapping[str, str]) -> Iterator[str]:
     """Each death of who wrote a log, be it a pod, a node or the clients of a zone."""
-    node, clients = nodes.get(writer, writer), f"clients/{writer}"
+    node, clients = nodes.get(writer, writer), clients_of(writer)
     yield from ["exit"] * exits.get(writer, 0)
     for fault in facts.faults:
         if node in (fault.victims or ()):

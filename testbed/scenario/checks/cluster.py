@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, KeysView
 
 from testbed.documents.problems import Path
+from testbed.objects.places import CONTROL_PLANE
+from testbed.objects.workloads import GATEWAY, NODE_PROXY, gateway_of
 from testbed.scenario.checks.findings import Findings
-from testbed.scenario.convert import CONTROL_PLANE, GATEWAY, NODE_PROXY
 from testbed.scenario.models.cluster import ProbeModel, ServiceModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.wording import LISTED_MAX, listed
@@ -70,7 +71,7 @@ def check_topology(model: ScenarioModel, findings: Findings) -> None:
 def check_services(model: ScenarioModel, findings: Findings) -> None:
     zones = zone_names(findings)
     nodes = [node for _, zone_name, zone in zones_of(model) for node in node_names(zone_name, zone)]
-    reserved = dict.fromkeys([GATEWAY, *(f"{GATEWAY}-{zone}" for zone in zones)], "gateway")
+    reserved = dict.fromkeys([GATEWAY, *map(gateway_of, zones)], "gateway")
     reserved |= dict.fromkeys([NODE_PROXY, *(f"{NODE_PROXY}-{node}" for node in nodes)], "node proxy")
     for name, service in model.spec.services.items():
         here: Path = ("spec", "services", name)

@@ -10,9 +10,10 @@ from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
 from testbed.objects.places import Topology
+from testbed.objects.workloads import GATEWAY, NODE_PROXY
 from testbed.scenario.checks.cluster import node_names, zone_names, zones_of
 from testbed.scenario.checks.findings import Findings
-from testbed.scenario.convert import GATEWAY, NODE_PROXY, fault_of, topology_of
+from testbed.scenario.convert import fault_of, topology_of
 from testbed.scenario.defaults import complete_topology
 from testbed.scenario.models.experiment import (
     CrashModel,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from testbed.documents.problems import Path
 from testbed.objects.core import Pod
+from testbed.objects.workloads import gateway_of
 from testbed.scenario.checks.cluster import zones_of
 from testbed.scenario.checks.findings import Findings
-from testbed.scenario.convert import GATEWAY
 from testbed.scenario.models.experiment import ScenarioModel
 
 
@@ -18,7 +18,7 @@ def check_scheduling(model: ScenarioModel, pods: Sequence[Pod], findings: Findin
     for pod in pods:
         if pod.node is None:
             reasons.setdefault(pod.deployment, []).append(pod.reason)
-    gateways: dict[str, Path] = {f"{GATEWAY}-{zone}": location for location, zone, _ in zones_of(model)}
+    gateways: dict[str, Path] = {gateway_of(zone): location for location, zone, _ in zones_of(model)}
     for deployment, why in reasons.items():
         if deployment in gateways:
             message = f"its gateway finds no node: {why[0]} Give it a node more or a larger `capacityPods`"

@@ -12,8 +12,8 @@ from graphlib import TopologicalSorter
 
 from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
+from testbed.objects.workloads import gateway_of
 from testbed.scenario.checks.findings import Findings
-from testbed.scenario.convert import GATEWAY
 from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.models.traffic import PolicyModel
@@ -147,7 +147,7 @@ def _entering(model: ScenarioModel) -> Iterator[_Calls]:
         by_zone[source.zone] = by_zone.get(source.zone, 0.0) + (source.rate or 0.0)
     for service, weight in weights.items():
         for zone, rate_per_s in by_zone.items():
-            yield _Calls(f"{GATEWAY}-{zone}", service, rate_per_s * weight / total, 1)
+            yield _Calls(gateway_of(zone), service, rate_per_s * weight / total, 1)
 
 
 def _warn_of_timeouts(
@@ -163,7 +163,7 @@ def _warn_of_timeouts(
         findings.warn(location, f"{message}: {whom}")
 
     load = model.spec.load
-    entered = dict.fromkeys(call.service for call in calls if call.caller.startswith(f"{GATEWAY}-"))
+    entered = dict.fromkeys(call.service for call in calls if call.caller.startswith(gateway_of("")))
     if late := beyond(load.timeout, entered):
         warn(("spec", "load", "timeout"), late, "no client waits that long")
     if model.spec.mesh.mode == "none":

@@ -1,0 +1,200 @@
+"""A finished run folder -> its Summary: what was measured, whether to believe it, and the verdict.
+
+How the emulation uses this package:
+
+1. while the run goes on, `TableWriter` for `events`, `pushes`, `links`, `machines` and `pods`;
+2. after it, `ingest_requests`, `ingest_access_log` and `ingest_outlier_log` for the raw records;
+3. then `RunFacts(...).save(run_dir)` and `summarize(run_dir)`, whose result `report.show` prints.
+
+The third step can be done again at any time from the folder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from testbed.objects.places import clients_of
+from testbed.results.judge.undeclared import undeclared
+from testbed.results.judge.validity import invalid_reasons
+from testbed.results.judge.verdict import check, decide
+from testbed.results.measure.analysis import ALL, measure
+from testbed.results.measure.calls import completeness
+from testbed.results.measure.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
+from testbed.results.measure.strangers import without_strangers
+from testbed.results.show.summary import (
+    ChangeFigures,
+    ErrorCount,
+    FaultFigures,
+    HopCounts,
+    MachineFigures,
+    MissingLoad,
+    Nack,
+    Nacks,
+    RecoveryBaseline,
+    RequestCounts,
+    Summary,
+    UnreadLogs,
+)
+from testbed.results.tables.columns import Requests
+from testbed.results.tables.facts import LocustCount, MachineFacts, RunFacts
+from testbed.results.tables.unread import unexplained_lines
+from testbed.results.tables.writer import read_table
+
+_NACKS_SHOWN = 20
+_HOP_COLUMNS = (
+    "request_id",
+    "direction",
+    "start_s",
+    "source_service",
+    "source_zone",
+    "source_cell",
+    "destination_service",
+    "destination_zone",
+    "destination_cell",
+)
+
+
+def summarize(run_dir: Path) -> Summary:
+    """Analyse the run whose tables and facts are in this folder, and write its `summary.json`.
+
+    Raises BadRunFolder if facts or tables cannot be read, OSError if the summary cannot be written.
+    """
+    summary = _summary(run_dir)
+    path = run_dir / "summary.json"
+    try:
+        path.write_bytes(summary.json())
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+    return summary
+
+
+def _summary(run_dir: Path) -> Summary:
+    facts = RunFacts.load(run_dir)
+    table, pushes = read_table(run_dir, "requests"), read_table(run_dir, "pushes")
+    requests, hops = Requests.of(table, facts.faults), read_table(run_dir, "hops", _HOP_COLUMNS)
+    strangers = without_strangers(table, hops, facts.unrecorded())
+    events = read_table(run_dir, "events")
+    measured = measure(facts, requests, strangers.own, events, pushes)
+    unexplained = undeclared(events, facts, list(measured.impacts.values()))
+    pods = read_table(run_dir, "pods")
+    complete = completeness(table, hops, pods, facts.killed_proxies, facts.unrecorded())
+    unread = unexplained_lines(facts, events, pods)
+    links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
+    reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained, unread)
+    judged = not reasons and not facts.interrupted
+    results = tuple(check(expectation, measured, judged) for expectation in facts.expectations)
+    ok, failed = int(requests.ok.sum()), int(requests.failed.sum())
+    steady = measured.calls.get("steady", measured.calls[ALL])
+    counts = facts.locust.values()
+    return Summary(
+        name=facts.name,
+        verdict=decide(results, reasons, facts.interrupted),
+        valid=not reasons,
+        invalid_reasons=reasons,
+        undeclared=unexplained,
+        interrupted=facts.interrupted,
+        seed=facts.seed,
+        profile=facts.profile,
+        ready_s=facts.ready_s,
+        requests=RequestCounts(len(requests), ok, failed, len(requests) - ok - failed),
+        locust=LocustCount(
+            requests=sum(count.requests for count in counts),
+            failures=sum(count.failures for count in counts),
+            own_events=sum(count.own_events for count in counts),
+            own_failures=sum(count.own_failures for count in counts),
+        ),
+        errors=tuple(_errors(table)),
+        expectations=results,
+        recovery_baseline=RecoveryBaseline(measured.steady.not_ok_share, measured.steady.below_target, TARGET_SUCCESS),
+        faults=tuple(_fault(impact, measured.steady) for impact in measured.impacts.values()),
+        phases=tuple(measured.stats.values()),
+        same_zone_share=steady.same_zone_share,
+        same_cell_share=steady.same_cell_share,
+        same_zone_share_by_service=steady.same_zone_share_by_service,
+        same_zone_share_by_phase={name: calls.same_zone_share for name, calls in measured.calls.items()},
+        same_cell_share_by_phase={name: calls.same_cell_share for name, calls in measured.calls.items()},
+        call_matrix=steady.matrix,
+        call_matrix_by_phase={name: calls.matrix for name, calls in measured.calls.items()},
+        hops=HopCounts(
+            calls=len(strangers.own),
+            requests_of_strangers=strangers.requests,
+            calls_of_strangers=strangers.hops,
+            ok_requests_without_hops=complete.without_hops,
+            explained_by_killed_proxies=complete.explained,
+        ),
+        unread_lines=UnreadLogs(facts.unread, unread),
+        nacks=_nacks(pushes),
+        machines=tuple(map(_machine, facts.machines)),
+        missing_load=tuple(_missing_load(facts)),
+        clock_error_ms=max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
+    )
+
+
+def _fault(impact: FaultImpact, steady: Steady) -> FaultFigures:
+    fault, after = impact.fault, _change(impact.applied, steady)
+    return FaultFigures(
+        name=fault.name,
+        declared_at_s=fault.declared_at_s,
+        applied_s=fault.applied_s,
+        healed_s=fault.healed_s,
+        victims=fault.victims,
+        hit_nothing=fault.hit_nothing,
+        **vars(after),
+        heal=None if impact.healed is None else _change(impact.healed, steady),
+    )
+
+
+def _change(aftermath: Aftermath, steady: Steady) -> ChangeFigures:
+    recovery = aftermath.recovery
+    return ChangeFigures(
+        first_error_s=recovery.first_error_s,
+        recovered_s=recovery.recovered_s,
+        time_to_recover_s=recovery.time_to_recover_s,
+        errors=recovery.errors,
+        errors_as_in_steady=recovery.sent * steady.not_ok_share,
+        control_path=aftermath.control,
+        shared_with=aftermath.shared_with,
+    )
+
+
+def _machine(machine: MachineFacts) -> MachineFigures:
+    return MachineFigures(
+        name=machine.name,
+        places=machine.places,
+        clock_error_ms=machine.clock_error_s * 1e3,
+        clock_drift_ppm=machine.clock_drift * 1e6,
+        lost_s=machine.lost_s,
+        powered_off=machine.powered_off,
+    )
+
+
+def _missing_load(facts: RunFacts) -> Iterator[MissingLoad]:
+    for machine in facts.machines:
+        if machine.lost_s is None or machine.lost_s >= facts.end_s:
+            continue
+        for zone in sorted({source.zone for source in facts.sources}):
+            if clients_of(zone) in machine.places:
+                sources = [source for source in facts.sources if source.zone == zone]
+                rate_per_s = sum(source.rate_per_s or 0.0 for source in sources)
+                users = sum(source.users or 0 for source in sources)
+                yield MissingLoad(zone, machine.name, machine.lost_s, rate_per_s, users)
+
+
+def _errors(requests: pa.Table) -> list[ErrorCount]:
+    not_ok = requests.filter(pc.not_equal(requests["outcome"], "ok"))
+    kinds = pa.table({name: not_ok[name].cast(pa.string()) for name in ("outcome", "error")})
+    counted = kinds.group_by(["outcome", "error"]).aggregate([([], "count_all")]).to_pylist()
+    order = sorted(counted, key=lambda row: (-row["count_all"], row["outcome"], row["error"] or ""))
+    return [ErrorCount(row["outcome"], row["error"], row["count_all"]) for row in order]
+
+
+def _nacks(pushes: pa.Table) -> Nacks:
+    rejected = pushes.filter(pc.is_valid(pushes["error"])).to_pylist()
+    first = sorted(rejected, key=lambda push: float(np.nan_to_num(push["sent_s"])))[:_NACKS_SHOWN]
+    names = ("proxy", "type", "version", "sent_s", "error")
+    return Nacks(len(rejected), tuple(Nack(*(push[name] for name in names)) for push in first))
