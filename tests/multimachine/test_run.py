@@ -272,6 +272,8 @@ def test_a_head_that_dies_leaves_a_partial_result_where_the_run_was_started(clus
         "spec.faults=[]",
     )
     options = f"--address {cluster.address('m1')}:6379"
+    # `ray up` does not wait for workers.
+    assert until(lambda: cluster.run("m2", "pgrep raylet && ls testbed/scenarios/zone-outage.yaml")[0] == 0, 60.0)
     running = cluster.start("m2", run_command(*LOAD, *one_zone, "spec.load.duration=60s", machines=2, options=options))
     seen = wait_for_line(running, "sending load")
     cluster.lab("kill", "m1")

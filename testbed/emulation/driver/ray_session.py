@@ -22,7 +22,7 @@ from testbed.emulation.driver.local_ray import start_local_ray
 from testbed.emulation.processes.janitor import RUN_VARIABLE, Janitor
 
 REACHABLE_WITHIN_S = 5.0
-SHUTDOWN_WITHIN_S = 15.0
+SHUTDOWN_WITHIN_S = 5.0
 REFUSED_TOKEN = "it refuses our token; the cluster's has to be in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
 _HEAD_RESOURCE = "node:__internal_head__"
 _stuck = threading.Event()
