@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import orjson
@@ -16,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from testbed.cli import app
+from testbed.results.tables.facts import FORMAT
 from testbed.results.tables.schemas import SCHEMAS
 from testbed.results.tables.writer import read_table
 
@@ -121,6 +123,25 @@ NO_PARQUET = "is no Parquet file, or only a part of one"
             id="an expectation that nobody can check",
         ),
         pytest.param(
+            lambda run: (change_facts(run, "testbed", to="7.0"), change_facts(run, "format", to=FORMAT + 1)),
+            "facts.json",
+            f"the folder has format {FORMAT + 1}, which testbed 7.0 wrote and reads; "
+            f"this is testbed {version('testbed')}, which reads format {FORMAT}",
+            id="another format",
+        ),
+        pytest.param(
+            lambda run: (change_facts(run, "format", to=FORMAT + 1), change_facts(run, "faults", to="none")),
+            "facts.json",
+            f"the folder has format {FORMAT + 1}",
+            id="another format, and what would be damage in this one",
+        ),
+        pytest.param(
+            lambda run: change_facts(run, "format", to="new"),
+            "facts.json",
+            "format should be a whole number",
+            id="a format that is none",
+        ),
+        pytest.param(
             lambda run: become_folder(run / REQUESTS),
             REQUESTS,
             "cannot be read: ",
@@ -197,6 +218,15 @@ def test_a_folder_of_an_earlier_version_is_reported_and_says_what_it_lacks(run_d
     result = report(run_dir)
     assert result.exit_code == 0
     assert result.stderr == f"{run_dir / 'requests'}: an earlier version wrote it, without method, path\n"
+
+
+def test_a_folder_from_before_formats_is_read_as_the_first(run_dir: Path) -> None:
+    facts = orjson.loads((run_dir / "facts.json").read_bytes())
+    assert (facts.pop("format"), facts.pop("testbed")) == (FORMAT, version("testbed"))
+    before = report(run_dir)
+    (run_dir / "facts.json").write_bytes(orjson.dumps(facts))
+    result = report(run_dir)
+    assert (result.exit_code, result.stderr, result.stdout) == (0, "", before.stdout)
 
 
 def test_an_undamaged_folder_is_reported(run_dir: Path) -> None:

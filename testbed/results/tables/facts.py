@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from testbed.scenario.models.metrics import METRICS
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+FORMAT = 1
+"""Of a result folder as a whole. It is raised with what this testbed would misread in an older folder, or an older one
+in this. A column or a fact that is new and can be missing does not raise it."""
 _FILE = "facts.json"
 _NAMED = 4
 
@@ -135,17 +139,24 @@ class RunFacts:
         ]
 
     def save(self, run_dir: Path) -> None:
-        (run_dir / _FILE).write_bytes(orjson.dumps(self, option=orjson.OPT_INDENT_2))
+        facts = {each.name: getattr(self, each.name) for each in fields(self)}
+        written = {"format": FORMAT, "testbed": _version(), **facts}
+        (run_dir / _FILE).write_bytes(orjson.dumps(written, option=orjson.OPT_INDENT_2))
 
     @classmethod
     def load(cls, run_dir: Path) -> RunFacts:
-        """Raises BadRunFolder: the folder is none of a finished run, or the file was damaged or altered."""
+        """Raises BadRunFolder: the folder is none of a finished run, is of another format, or was damaged or altered.
+
+        A folder without a format was written before there were any, and is read as the first.
+        """
         # Whoever only saves facts must not load Pydantic.
         from pydantic import TypeAdapter, ValidationError
 
         path = run_dir / _FILE
         try:
-            facts = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+            content = path.read_bytes()
+            _require_format(path, content)
+            facts = TypeAdapter(cls).validate_json(content, strict=True)
         except FileNotFoundError:
             raise BadRunFolder(f"{path}: is missing, so this is not the folder of a finished run") from None
         except OSError as error:
@@ -155,6 +166,25 @@ class RunFacts:
         if unknown := {expectation.metric for expectation in facts.expectations} - METRICS.keys():
             raise BadRunFolder(f"{path}: expectations: {min(unknown)!r} is no metric of this version of testbed")
         return facts
+
+
+def _version() -> str:
+    return importlib.metadata.version("testbed")
+
+
+def _require_format(path: Path, content: bytes) -> None:
+    """Whatever else is wrong with the file is found by who reads all of it."""
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return
+    if not isinstance(document, dict) or (found := document.get("format", 1)) == FORMAT:
+        return
+    if type(found) is not int:
+        raise BadRunFolder(f"{path}: format should be a whole number")
+    writer = f"testbed {document.get('testbed', 'of an unknown version')}"
+    this = f"this is testbed {_version()}, which reads format {FORMAT}"
+    raise BadRunFolder(f"{path}: the folder has format {found}, which {writer} wrote and reads; {this}")
 
 
 _SHOULD_BE = {
