@@ -1,11 +1,13 @@
 """Where requests enter the cluster: the clients' view of the health-checked entry table.
 
 Behaves like the resolver of a client that honours a record's time to live: a change of the table reaches new requests
-only when the last answer has expired, and nothing tears down connections to the old entry.
+only when the last answer has expired, and nothing tears down connections to the old entry. Owns the form of the table's
+file, for who writes it and who reads it. It imports neither Locust nor gevent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,13 @@ import orjson
 class Entry:
     zone: str
     url: str
+
+
+def write_entries(path: Path, entries: Iterable[Entry]) -> None:
+    """Replace the table as a whole: a reader sees the old one or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(orjson.dumps({"entries": list(entries)}))
+    temporary.replace(path)
 
 
 class Resolver:

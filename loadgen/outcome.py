@@ -11,7 +11,6 @@ So Locust's failures are the failed and the unknown together.
 from __future__ import annotations
 
 import traceback
-from typing import Literal
 
 import gevent
 import requests
@@ -20,7 +19,7 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from geventhttpclient.useragent import ConnectionError as ClientError
 from geventhttpclient.useragent import RetriesExceeded
 
-Outcome = Literal["ok", "failed", "unknown"]
+from loadgen.records import Outcome
 
 _TIMEOUTS = (TimeoutError, gevent.Timeout, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError)
 _LOST = (

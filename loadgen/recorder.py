@@ -1,19 +1,9 @@
-"""Records every request of a Locust process, whatever user class or client sent it, as JSON lines.
+"""Records every request of a Locust process, whatever user class or client sent it, as lines of `records`.
 
-At send, before the first byte leaves:
-    {"e": "s", "id": request id, "t": method, "u": path, "n": name, "p": null, "i": intended, "s": sent,
-     "z": entry zone}
-at finish, with the bytes of both bodies, null where there was none to be known:
-    {"e": "f", "id": request id, "f": finished, "c": status or null, "o": outcome, "m": error or null,
-     "a": bytes sent, "b": bytes received}
-and where a locustfile fired Locust's request event itself, for what it did not send through a recorded client (a step
-of another protocol, a user's whole journey): that is no request, and counted apart:
-    {"e": "o", "t": its request_type, "n": name, "f": fired, "d": response time in ms, "m": error or null}
-Times are monotonic seconds. Lines are written without a buffer: a killed process loses nothing that it sent.
+Lines are written without a buffer: a killed process loses nothing that it sent.
 
-There are exactly as many "s" and "o" lines as requests in Locust's own statistics: a request that Locust would not
+There are exactly as many SENT and OWN lines as requests in Locust's own statistics: a request that Locust would not
 report (killed at the end, or given up inside a `with`) is reported to it here, through its own request event.
-`p`, the partition, is for clients that know one: none does yet.
 """
 
 from __future__ import annotations
@@ -30,6 +20,7 @@ from typing import Any
 import orjson
 from locust.event import EventHook
 
+from loadgen import records
 from loadgen.entry import Resolver
 from loadgen.outcome import outcome_of, what_went_wrong
 
@@ -165,9 +156,18 @@ class Recorder:
         self.outcomes[outcome] += 1
         self._latencies_s.append(finished_s - record.intended_s)
         message = None if exception is None else what_went_wrong(status, exception)
-        answer = {"c": status, "o": outcome, "m": message}
-        bodies = {"a": _body_bytes(response), "b": None if status is None else response_length}
-        self._write({"e": "f", "id": record.id, "f": finished_s, **answer, **bodies})
+        self._write(
+            {
+                records.KIND: records.FINISHED,
+                records.ID: record.id,
+                records.FINISHED_S: finished_s,
+                records.STATUS: status,
+                records.OUTCOME: outcome,
+                records.ERROR: message,
+                records.SENT_BYTES: _body_bytes(response),
+                records.RECEIVED_BYTES: None if status is None else response_length,
+            }
+        )
 
     def _record_own(
         self, request_type: str, name: str, fired_s: float, response_time: float | None, error: BaseException | None
@@ -175,13 +175,33 @@ class Recorder:
         self.own_events += 1
         self.own_failures += error is not None
         message = None if error is None else what_went_wrong(None, error)
-        self._write({"e": "o", "t": request_type, "n": name, "f": fired_s, "d": response_time, "m": message})
+        self._write(
+            {
+                records.KIND: records.OWN,
+                records.TYPE: request_type,
+                records.NAME: name,
+                records.FIRED_S: fired_s,
+                records.RESPONSE_TIME_MS: response_time,
+                records.ERROR: message,
+            }
+        )
 
     def _write_sent(
         self, request_id: str, method: str, path: str, name: str, intended_s: float, sent_s: float, zone: str | None
     ) -> _Sent:
-        what = {"t": method, "u": path, "n": name, "p": None}
-        self._write({"e": "s", "id": request_id, **what, "i": intended_s, "s": sent_s, "z": zone})
+        self._write(
+            {
+                records.KIND: records.SENT,
+                records.ID: request_id,
+                records.METHOD: method,
+                records.PATH: path,
+                records.NAME: name,
+                records.PARTITION: None,
+                records.INTENDED_S: intended_s,
+                records.SENT_S: sent_s,
+                records.ENTRY_ZONE: zone,
+            }
+        )
         record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s)
         self.sent += 1
         self._lags_s.append(sent_s - intended_s)

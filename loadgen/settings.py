@@ -1,11 +1,11 @@
 """What the supervisor asks of one load process: the JSON file named by the environment variable `TESTBED_LOAD`.
 
-Owns the form of that file. It imports neither Locust nor gevent.
+Owns the form of that file, for who writes it and who reads it. It imports neither Locust nor gevent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ class ClosedSource:
     """Users who wait for an answer, think, and ask again."""
 
     users: int
-    think_time_s: float
+    think_time_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class RequestTemplate:
     name: str
     method: str
     path: str
-    weight: float
-    headers: dict[str, str]
-    body: str | None
+    weight: float = 1.0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,10 @@ class Settings:
     entry_ttl_s: float
     records_file: Path
     locustfile: Path | None
+
+    def save(self, path: Path) -> None:
+        """Write what `load` reads."""
+        path.write_bytes(orjson.dumps(self, default=str, option=orjson.OPT_INDENT_2))
 
     @property
     def open_sources(self) -> tuple[OpenSource, ...]:
@@ -81,30 +85,17 @@ def load(path: Path) -> Settings:
     document = orjson.loads(path.read_bytes())
     try:
         settings = Settings(
-            origin_zone=document["origin_zone"],
-            seed=document["seed"],
-            sources=tuple(_source(source) for source in document["sources"]),
-            duration_s=document["duration_s"],
-            requests=tuple(
-                RequestTemplate(
-                    name=request["name"],
-                    method=request["method"],
-                    path=request["path"],
-                    weight=request.get("weight", 1.0),
-                    headers=request.get("headers") or {},
-                    body=request.get("body"),
-                )
-                for request in document["requests"]
-            ),
-            timeout_s=document["timeout_s"],
-            connect_timeout_s=document["connect_timeout_s"],
-            entry_file=Path(document["entry_file"]),
-            entry_ttl_s=document["entry_ttl_s"],
-            records_file=Path(document["records_file"]),
-            locustfile=Path(document["locustfile"]) if document.get("locustfile") else None,
+            **{
+                **document,
+                "sources": tuple(map(_source, document["sources"])),
+                "requests": tuple(RequestTemplate(**request) for request in document["requests"]),
+                "entry_file": Path(document["entry_file"]),
+                "records_file": Path(document["records_file"]),
+                "locustfile": Path(document["locustfile"]) if document["locustfile"] else None,
+            }
         )
-    except KeyError as error:
-        raise ValueError(f"{path}: field {error} is missing") from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: a field is missing or too many: {error}") from None
     if settings.locustfile is not None and (settings.open_sources or not settings.closed_users):
         raise ValueError(f"{path}: a locustfile of one's own needs sources with users, its users decide the rate")
     if settings.locustfile is None and not settings.requests:
@@ -116,10 +107,10 @@ def load(path: Path) -> Settings:
 
 def _source(source: dict[str, Any]) -> OpenSource | ClosedSource:
     if "rate_per_s" not in source:
-        return ClosedSource(source["users"], source.get("think_time_s", 0.0))
+        return ClosedSource(**source)
     if source["rate_per_s"] <= 0:
         raise ValueError(f"a source's rate is {source['rate_per_s']}/s, it must be above 0")
-    arrival = source.get("arrival", "poisson")
-    if arrival not in ("poisson", "constant"):
-        raise ValueError(f"a source's arrival is {arrival!r}, it must be 'poisson' or 'constant'")
-    return OpenSource(source["rate_per_s"], arrival)
+    wanted = OpenSource(**source)
+    if wanted.arrival not in ("poisson", "constant"):
+        raise ValueError(f"a source's arrival is {wanted.arrival!r}, it must be 'poisson' or 'constant'")
+    return wanted

@@ -103,7 +103,6 @@ class Load:
             "seed": 7,
             "sources": [{"rate_per_s": 100.0, "arrival": "poisson"}],
             "duration_s": 1.5,
-            "warmup_s": 0.0,
             "requests": [get("/")],
             "timeout_s": 1.0,
             "connect_timeout_s": 0.5,

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from loadgen import settings
 from loadgen.command import command
+from loadgen.settings import ClosedSource
 
 
 def write(path: Path, **changes: Any) -> Path:
-    settings = {
+    wanted = {
         "origin_zone": "a",
         "seed": 7,
         "sources": [{"rate_per_s": 10.0}, {"rate_per_s": 5.0}, {"users": 20, "think_time_s": 0.1}],
@@ -26,7 +29,7 @@ def write(path: Path, **changes: Any) -> Path:
         "locustfile": None,
     }
     file = path / "settings.json"
-    file.write_bytes(orjson.dumps(settings | changes))
+    file.write_bytes(orjson.dumps(wanted | changes))
     return file
 
 
@@ -56,7 +59,8 @@ def test_a_locustfile_is_loaded_after_the_plugin(tmp_path: Path) -> None:
         ({"sources": [{"rate_per_s": 1, "arrival": "bursty"}]}, "'poisson' or 'constant'"),
         ({"requests": []}, "no requests"),
         ({"locustfile": "/user.py", "sources": [{"rate_per_s": 1.0}]}, "needs sources with users"),
-        ({"requests": [{"method": "GET"}]}, "'name' is missing"),
+        ({"requests": [{"method": "GET", "path": "/"}]}, "missing.*'name'"),
+        ({"warmup_s": 1.0}, "'warmup_s'"),
     ],
 )
 def test_settings_that_cannot_be_carried_out_are_refused(tmp_path: Path, changes: Any, message: str) -> None:
@@ -64,6 +68,14 @@ def test_settings_that_cannot_be_carried_out_are_refused(tmp_path: Path, changes
         command(write(tmp_path, **changes))
 
 
-def test_the_command_can_be_made_without_locust_or_gevent(tmp_path: Path) -> None:
-    code = "import sys, loadgen.command; assert not {'locust', 'gevent'} & sys.modules.keys()"
+def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
+    wanted = settings.load(write(tmp_path, locustfile=None))
+    for each in (wanted, replace(wanted, sources=(ClosedSource(3, 0.5),), locustfile=Path("/user.py"))):
+        each.save(tmp_path / "again.json")
+        assert settings.load(tmp_path / "again.json") == each
+
+
+def test_what_both_sides_have_to_know_can_be_imported_without_locust_or_gevent(tmp_path: Path) -> None:
+    imported = "import sys, loadgen.command, loadgen.entry, loadgen.records, loadgen.settings"
+    code = f"{imported}; assert not {{'locust', 'gevent'}} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from loadgen.command import command
-from loadgen.settings import ENVIRONMENT_VARIABLE
+from loadgen.entry import Entry, write_entries
+from loadgen.settings import ENVIRONMENT_VARIABLE, ClosedSource, OpenSource, RequestTemplate, Settings
 from testbed.control.entry import EntryTable
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.envoy.listeners import READY_PATH
@@ -164,7 +164,7 @@ class LoadGenerator(Attended):
         """
         self._write_entries(self._entry.answer())
         self._checks = self.spawn(self._check_entries())
-        self._settings_file.write_bytes(orjson.dumps(self._settings(locustfile), option=orjson.OPT_INDENT_2))
+        self._settings(locustfile).save(self._settings_file)
         self._process = ChildProcess(
             command(self._settings_file),
             env={**self._environment, ENVIRONMENT_VARIABLE: str(self._settings_file)},
@@ -213,30 +213,29 @@ class LoadGenerator(Attended):
                 self._process.stdin.close()
         self._relay.stop()
 
-    def _settings(self, locustfile: Path | None) -> dict[str, Any]:
-        return {
-            "origin_zone": self._zone,
-            "seed": self._seed,
-            "sources": [_source(source) for source in self._load.sources if source.zone == self._zone],
-            "duration_s": self._load.duration_s,
-            "requests": [{**asdict(request), "headers": dict(request.headers)} for request in self._load.requests],
-            "timeout_s": self._load.timeout_s,
-            "connect_timeout_s": self._load.connect_timeout_s,
-            "entry_file": str(self._entry_file),
-            "entry_ttl_s": self._timings.entry_ttl_s,
-            "records_file": str(self._records_file),
-            "locustfile": None if locustfile is None else str(locustfile),
-        }
+    def _settings(self, locustfile: Path | None) -> Settings:
+        return Settings(
+            origin_zone=self._zone,
+            seed=self._seed,
+            sources=tuple(_source(source) for source in self._load.sources if source.zone == self._zone),
+            duration_s=self._load.duration_s,
+            requests=tuple(
+                RequestTemplate(each.name, each.method, each.path, each.weight, dict(each.headers), each.body)
+                for each in self._load.requests
+            ),
+            timeout_s=self._load.timeout_s,
+            connect_timeout_s=self._load.connect_timeout_s,
+            entry_file=self._entry_file,
+            entry_ttl_s=self._timings.entry_ttl_s,
+            records_file=self._records_file,
+            locustfile=locustfile,
+        )
 
     def _entry_listener(self, zone: str) -> SocketAddress:
         return self._network.client_entry(self._place, self._zones.index(zone))
 
     def _write_entries(self, zones: Iterable[str]) -> None:
-        entries = [{"zone": zone, "url": f"http://{self._entry_listener(zone)}"} for zone in zones]
-        # Replaced as a whole: a reader sees the old table or the new one.
-        temporary = self._entry_file.with_suffix(".tmp")
-        temporary.write_bytes(orjson.dumps({"entries": entries}))
-        temporary.replace(self._entry_file)
+        write_entries(self._entry_file, [Entry(zone, f"http://{self._entry_listener(zone)}") for zone in zones])
 
     async def _check_entries(self) -> None:
         """Health checks of all gateways from where these clients are, as an outside checker of a GSLB does."""
@@ -308,7 +307,8 @@ class LoadGenerator(Attended):
         self._done.set()
 
 
-def _source(source: LoadSource) -> dict[str, Any]:
+def _source(source: LoadSource) -> OpenSource | ClosedSource:
     if source.rate_per_s is not None:
-        return {"rate_per_s": source.rate_per_s, "arrival": source.arrival}
-    return {"users": source.users, "think_time_s": source.think_time_s}
+        return OpenSource(source.rate_per_s, source.arrival)
+    assert source.users is not None, "a source has a rate or users"
+    return ClosedSource(source.users, source.think_time_s)

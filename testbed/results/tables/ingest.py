@@ -1,14 +1,7 @@
 """Raw records -> tables: what clients and Envoy's outlier detection wrote, line by line. Calls are `ingest_calls`'.
 
-Owns the client record format. Memory is bounded by a block of lines and the requests in flight. A line that cannot be
-read is counted and skipped.
-
-A client writes a JSON line when a request is sent, and one when it is finished:
-`{"e": "s", "id": .., "t": method, "u": path, "n": name, "p": partition, "i": intended, "s": sent, "z": entry zone}`
-`{"e": "f", "id": .., "f": finished, "c": status, "o": outcome, "m": error, "a": bytes sent, "b": bytes received}`
-and one for each event that a locustfile fired itself:
-`{"e": "o", "t": type, "n": name, "f": fired, "d": response time in ms, "m": error}`
-Times are monotonic seconds.
+Clients' lines are `loadgen.records`'. Memory is bounded by a block of lines and the requests in flight. A line that
+cannot be read is counted and skipped.
 """
 
 from __future__ import annotations
@@ -20,13 +13,14 @@ from typing import Any
 
 import orjson
 
+from loadgen import records
+from loadgen.records import OUTCOMES
 from testbed.objects.places import clients_of
 from testbed.results.tables.lines import IngestCounts, blocks, whole
 from testbed.results.tables.pods import Pods
 from testbed.results.tables.schemas import SCHEMAS, Clock
 from testbed.results.tables.writer import TableWriter
 
-_OUTCOMES = ("ok", "failed", "unknown")
 NOT_FINISHED = "not finished when the run ended"
 
 
@@ -46,29 +40,30 @@ def ingest_requests(
         rows = []
         for line in lines:
             try:
-                kind = line["e"]
-                if kind == "o":
+                kind = line[records.KIND]
+                if kind == records.OWN:
                     events.append(_own_event(line, clock, origin_zone))
                     continue
-                request_id = line["id"]
-                if kind == "f":
-                    outcome = _OUTCOMES[_OUTCOMES.index(line["o"])]
-                    bodies = (line.get("a"), line.get("b"))
-                    finish = (line["f"] + 0.0, whole(line["c"]), outcome, line["m"], *bodies)
+                request_id = line[records.ID]
+                if kind == records.FINISHED:
+                    outcome = OUTCOMES[OUTCOMES.index(line[records.OUTCOME])]
+                    bodies = (line.get(records.SENT_BYTES), line.get(records.RECEIVED_BYTES))
+                    answer = (whole(line[records.STATUS]), outcome, line[records.ERROR])
+                    finish = (line[records.FINISHED_S] + 0.0, *answer, *bodies)
                     if request_id in sent:
                         rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
                     else:
                         orphans += 1
                 else:
-                    partition = line["p"]
+                    partition = line[records.PARTITION]
                     send = (
-                        line["n"],
-                        line.get("t"),
-                        line.get("u"),
+                        line[records.NAME],
+                        line.get(records.METHOD),
+                        line.get(records.PATH),
                         None if partition is None else str(partition),
-                        line["i"] + 0.0,
-                        line["s"] + 0.0,
-                        line["z"],
+                        line[records.INTENDED_S] + 0.0,
+                        line[records.SENT_S] + 0.0,
+                        line[records.ENTRY_ZONE],
                     )
                     if request_id in sent:
                         rows.append(_request(request_id, sent[request_id], None, clock, origin_zone))
@@ -100,13 +95,13 @@ def _request(
 
 
 def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[str, Any]:
-    error = line["m"]
-    details = {"request_type": line["t"], "response_time_ms": line["d"], "error": error}
+    error = line[records.ERROR]
+    details = {"request_type": line[records.TYPE], "response_time_ms": line[records.RESPONSE_TIME_MS], "error": error}
     return {
-        "t_s": clock.from_monotonic(line["f"] + 0.0),
+        "t_s": clock.from_monotonic(line[records.FIRED_S] + 0.0),
         "source": clients_of(origin_zone),
         "kind": "LocustEvent",
-        "object": str(line["n"]),
+        "object": str(line[records.NAME]),
         "reason": "Fired" if error is None else "Failed",
         "details": orjson.dumps(details).decode(),
     }

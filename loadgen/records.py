@@ -1,0 +1,51 @@
+"""The lines that a load process records about requests: JSON objects, with keys of one letter because there are many.
+
+Owns kinds and keys; `recorder` writes them, `testbed.results.tables.ingest` reads them. It imports neither Locust nor
+gevent. Times are monotonic seconds.
+
+At send, before the first byte leaves, a line of kind SENT: ID, METHOD, PATH, NAME, PARTITION, INTENDED_S, SENT_S,
+ENTRY_ZONE. At finish, one of kind FINISHED: ID, FINISHED_S, STATUS, OUTCOME, ERROR, SENT_BYTES, RECEIVED_BYTES. And
+where a locustfile fired Locust's request event itself, for what it did not send through a recorded client (a step of
+another protocol, a user's whole journey), one of kind OWN: TYPE, NAME, FIRED_S, RESPONSE_TIME_MS, ERROR. That is no
+request, and counted apart.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Outcome = Literal["ok", "failed", "unknown"]
+OUTCOMES: Final[tuple[Outcome, ...]] = ("ok", "failed", "unknown")
+
+KIND: Final = "e"
+SENT: Final = "s"
+FINISHED: Final = "f"
+OWN: Final = "o"
+
+ID: Final = "id"
+NAME: Final = "n"
+ERROR: Final = "m"
+"""Null where there was none."""
+
+METHOD: Final = "t"
+PATH: Final = "u"
+PARTITION: Final = "p"
+"""For clients that know one: none does yet, so it is null."""
+INTENDED_S: Final = "i"
+SENT_S: Final = "s"
+ENTRY_ZONE: Final = "z"
+"""Null where the request left the cluster."""
+
+FINISHED_S: Final = "f"
+STATUS: Final = "c"
+"""Null without an answer."""
+OUTCOME: Final = "o"
+SENT_BYTES: Final = "a"
+"""Of the request's body; null where it was a stream or was not kept."""
+RECEIVED_BYTES: Final = "b"
+"""Of the answer's body; null without an answer."""
+
+TYPE: Final = "t"
+"""Locust's `request_type`, whatever the locustfile says."""
+FIRED_S: Final = "f"
+RESPONSE_TIME_MS: Final = "d"
