@@ -62,7 +62,7 @@ async def until(due_s: float) -> None:
 
 @cache
 def _actor_class(kind: type) -> Any:
-    # Once a class: every call would export it to the cluster again.
+    # Once a class: every call would export it to all of Ray again.
     return ray.remote(kind)
 
 

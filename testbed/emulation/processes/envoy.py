@@ -10,7 +10,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Final
 
-_TYPES: Final = "type.googleapis.com/"
+from testbed.control.views.envoy.envoy_api import TYPES
+
 _ADS_CLUSTER: Final = "xds-grpc"
 
 
@@ -75,7 +76,7 @@ def bootstrap(node_id: str, admin_socket: Path, ads_socket: Path, outlier_log: P
                 {
                     "name": "envoy.resource_monitors.global_downstream_max_connections",
                     "typed_config": {
-                        "@type": _TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3."
+                        "@type": TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3."
                         "DownstreamConnectionsConfig",
                         "max_active_downstream_connections": 1_000_000,
                     },
@@ -95,7 +96,7 @@ def _ads_cluster(ads_socket: Path) -> dict[str, Any]:
         "type": "STATIC",
         "connect_timeout": "1s",
         "typed_extension_protocol_options": {
-            options: {"@type": _TYPES + options, "explicit_http_config": {"http2_protocol_options": {}}}
+            options: {"@type": TYPES + options, "explicit_http_config": {"http2_protocol_options": {}}}
         },
         "load_assignment": {
             "cluster_name": _ADS_CLUSTER,

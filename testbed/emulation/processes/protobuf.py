@@ -1,34 +1,22 @@
 """The edge between plain dicts and protobuf: a resource of `control.views.envoy.xds` as the message that Envoy takes.
 
-Apart from `envoy`, because only the master encodes, and the messages' modules are slow to import.
+Apart from `envoy`, because only the master encodes, and the messages' modules are slow to import. Which of
+them are needed, the resources themselves say.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import pkgutil
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
 from google.protobuf import any_pb2, json_format
 
-# A message can only be read from JSON once its module is imported, also inside a google.protobuf.Any.
-for _module in (
-    "config.cluster.v3.cluster",
-    "config.core.v3.address",
-    "config.endpoint.v3.endpoint",
-    "config.listener.v3.listener",
-    "config.route.v3.route",
-    "extensions.access_loggers.file.v3.file",
-    "extensions.filters.http.router.v3.router",
-    "extensions.filters.network.http_connection_manager.v3.http_connection_manager",
-    "extensions.retry.host.previous_hosts.v3.previous_hosts",
-    "extensions.transport_sockets.http_11_proxy.v3.upstream_http_11_connect",
-    "extensions.transport_sockets.raw_buffer.v3.raw_buffer",
-    "extensions.upstreams.http.v3.http_protocol_options",
-):
-    importlib.import_module(f"envoy.{_module}_pb2")
+from testbed.control.views.envoy.envoy_api import TYPES
 
 
 class InvalidResource(ValueError):
@@ -45,12 +33,34 @@ def to_any(resource: Mapping[str, Any]) -> bytes:
     name = resource.get("name", resource.get("cluster_name", "?"))
     # ParseDict takes `@type` out of what it reads and puts it back last: it gets a copy.
     copy = orjson.loads(orjson.dumps(resource))
+    _import_types(copy)
     try:
         return json_format.ParseDict(copy, any_pb2.Any()).SerializeToString()
     except json_format.ParseError as error:
         # The lines after the first list every field that the message does have.
         problem = str(error).splitlines()[0]
         raise InvalidResource(f"{resource.get('@type', 'resource without @type')} {name!r}: {problem}") from error
+
+
+def _import_types(value: Any) -> None:
+    """A message can only be read from JSON once its module is imported, also inside a google.protobuf.Any."""
+    if isinstance(value, dict):
+        if isinstance(type_url := value.get("@type"), str):
+            _import_package(type_url.removeprefix(TYPES).rpartition(".")[0])
+        for each in value.values():
+            _import_types(each)
+    elif isinstance(value, list):
+        for each in value:
+            _import_types(each)
+
+
+@cache
+def _import_package(name: str) -> None:
+    """All messages of a package of Envoy's API. One that is not there is left to whoever reads the message."""
+    with contextlib.suppress(ModuleNotFoundError):
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{name}.{module.name}")
 
 
 class _Same:

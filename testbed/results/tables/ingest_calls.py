@@ -24,7 +24,7 @@ from testbed.results.tables.writer import TableWriter
 _DIRECTIONS = {access_log.OUTBOUND: "outbound", access_log.GATEWAY: "outbound", access_log.INBOUND: "inbound"}
 
 _Ended = dict[tuple[Any, ...], list[tuple[float, str]]]
-"""Of the calls that ended with flags: when, and with which. By pod, request, host and cluster."""
+"""Of the calls that ended with flags: when, and with which. By pod, request, host and what was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +107,19 @@ def ingest_access_log(
                 start_s = clock.from_epoch(float(line[access_log.START]))
                 duration_ms = _duration_ms(line)
                 host, flags = _upstream(line, connections, duration_ms)
-                cluster = line[access_log.UPSTREAM_CLUSTER]
+                called = line[access_log.UPSTREAM_CLUSTER]
                 # Envoy writes 0 where no answer came, or was given.
                 status = whole(line[access_log.STATUS]) or None
-                call = (line[access_log.POD], line[access_log.REQUEST_ID], line[access_log.UPSTREAM_HOST], cluster)
+                call = (line[access_log.POD], line[access_log.REQUEST_ID], line[access_log.UPSTREAM_HOST], called)
                 if kind == access_log.ATTEMPT:
-                    destination = _destination(pods, host, cluster, start_s)
+                    destination = _destination(pods, host, called, start_s)
                     tries.append(_Try(call[1], me, destination, start_s, duration_ms, status, flags, call))
                     continue
                 direction = _DIRECTIONS[kind]
                 if direction == "inbound":
                     source, destination = pods.named(line[access_log.PEER]), me
                 else:
-                    source, destination = me, _destination(pods, host, cluster, start_s)
+                    source, destination = me, _destination(pods, host, called, start_s)
                     if flags is not None and duration_ms is not None:
                         ended[-1].setdefault(call, []).append((start_s + duration_ms / 1e3, flags))
                 calls.append(
@@ -166,9 +166,9 @@ def _upstream(
     return host, flags
 
 
-def _destination(pods: Pods, host: str | None, cluster: str | None, t_s: float) -> int | None:
+def _destination(pods: Pods, host: str | None, called: str | None, t_s: float) -> int | None:
     found = pods.at(host, t_s)
-    return pods.some(access_log.called_service(cluster)) if found is None else found
+    return pods.some(access_log.called_service(called)) if found is None else found
 
 
 def _write_tries(attempts: TableWriter, pods: Pods, tries: Sequence[_Try], ended: Iterable[_Ended]) -> int:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from testbed.control.views.envoy.envoy_api import TYPES
+
 OUTBOUND: Final = "outbound"
 INBOUND: Final = "inbound"
 GATEWAY: Final = "gateway"
@@ -120,7 +122,7 @@ def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "@type": TYPES + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": "/dev/stdout",
             "log_format": {"json_format": dict(json_format)},
         },
