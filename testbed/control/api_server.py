@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from testbed.control.cells.ownership import problem_of
 from testbed.control.kubernetes.deployments import terminate
 from testbed.control.messages import Apply, Command, Delete, RecordEvent
 from testbed.control.store import Store
+from testbed.objects.cells import PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Node, Pod, Service
 from testbed.objects.mesh import VirtualService
@@ -83,6 +85,8 @@ def _invalid(new: Declared) -> str | None:
             return f"capacity must not be negative, and is {new.capacity_pods}"
         case VirtualService() if not new.http or not new.hosts:
             return "it needs a host and a route"
+        case PartitionMap():
+            return problem_of(new)
         case _:
             return None
 
@@ -93,6 +97,8 @@ def _immutable(old: Declared, new: Declared) -> str | None:
             return f"a node stays where it is: in {old.locality.region}/{old.locality.zone}"
         case Deployment(), Deployment() if old.template.service != new.template.service:
             return f"its selector cannot be changed from app={old.template.service}: field is immutable"
+        case PartitionMap(), PartitionMap() if old != new and new.version <= old.version:
+            return f"version {new.version} is not newer than {old.version}, which is there already"
         case _:
             return None
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any, Final
 
+from testbed.control.cells.manifest import spec_of
 from testbed.control.mesh.locality import HOSTNAME, REGION, SUBZONE, ZONE
 from testbed.control.store import Store
+from testbed.objects.cells import PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import (
@@ -54,6 +56,7 @@ def manifests(store: Store) -> list[Manifest]:
         *(_virtual_service(each, services) for each in in_mesh),
         *(_gateway(gateway) for gateway in store.list(Gateway)),
         *(_virtual_service(each, services) for each in at_gateways),
+        *({**_head("testbed/v1", "PartitionMap", each), "spec": spec_of(each)} for each in store.list(PartitionMap)),
     ]
 
 
@@ -91,7 +94,8 @@ def _service(service: Service, deployments: Iterable[Deployment]) -> Manifest:
     }
     if service.traffic_distribution is not None:
         spec["trafficDistribution"] = service.traffic_distribution
-    return {**_head("v1", "Service", service), "spec": spec}
+    annotations = {} if service.service_class == "global" else {"testbed/class": service.service_class}
+    return {**_head("v1", "Service", service, annotations=annotations), "spec": spec}
 
 
 def _deployment(deployment: Deployment) -> Manifest:
@@ -286,7 +290,9 @@ def _destination_rule(rule: DestinationRule) -> Manifest:
     }
     if policy.outlier_detection is not None:
         traffic_policy["outlierDetection"] = _outlier_detection(policy.outlier_detection)
-    spec = {"host": rule.host, "trafficPolicy": traffic_policy}
+    spec: dict[str, Any] = {"host": rule.host, "trafficPolicy": traffic_policy}
+    if rule.subsets:
+        spec["subsets"] = [{"name": subset.name, "labels": dict(subset.labels)} for subset in rule.subsets]
     return {**_head(_ISTIO, "DestinationRule", rule), "spec": spec}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from testbed.objects.cells import PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, VirtualService
@@ -17,7 +18,18 @@ from testbed.objects.workloads import Deployment
 
 T = TypeVar("T", bound=Declared | Pod | EndpointSlice)
 
-KINDS = (Node, Deployment, Pod, Service, EndpointSlice, DestinationRule, VirtualService, Gateway, Ingress)
+KINDS = (
+    Node,
+    Deployment,
+    Pod,
+    Service,
+    EndpointSlice,
+    DestinationRule,
+    VirtualService,
+    Gateway,
+    Ingress,
+    PartitionMap,
+)
 
 _Key = tuple[str, str]
 

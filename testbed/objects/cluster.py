@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from testbed.objects.cells import PartitionMap
 from testbed.objects.core import Node, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, VirtualService
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Deployment, MeshMode
 
-Declared = Node | Deployment | Service | DestinationRule | VirtualService | Gateway | Ingress
+Declared = Node | Deployment | Service | DestinationRule | VirtualService | Gateway | Ingress | PartitionMap
 """Whatever a user can apply and delete."""
 
 
-D = TypeVar("D", Node, Deployment, Service, DestinationRule, VirtualService, Gateway, Ingress)
+D = TypeVar("D", Node, Deployment, Service, DestinationRule, VirtualService, Gateway, Ingress, PartitionMap)
 
 
 @dataclass(frozen=True, slots=True)

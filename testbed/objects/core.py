@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cells import ServiceClass
 from testbed.objects.metadata import DEFAULT_NAMESPACE, Labels, host_of
 from testbed.objects.places import Locality
 from testbed.objects.workloads import PodTemplate
@@ -21,6 +22,8 @@ class Service:
     selector: Labels = ()
     namespace: str = DEFAULT_NAMESPACE
     labels: Labels = ()
+    service_class: ServiceClass = "global"
+    """How it is spread over cells, where there is a PartitionMap."""
 
     @property
     def host(self) -> str:
@@ -78,6 +81,8 @@ class Endpoint:
     locality: Locality
     address: SocketAddress
     """Where callers connect: the inbound listener of the mesh in front of the pod, or the application itself."""
+    labels: Labels = ()
+    """Of the pod, besides `app`: what subsets are chosen by."""
 
 
 @dataclass(frozen=True, slots=True)

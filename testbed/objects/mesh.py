@@ -77,6 +77,14 @@ class TrafficPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Subset:
+    """Endpoints of a host that have these labels, so that a route can name them alone: `outbound|80|<name>|<host>`."""
+
+    name: str
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationRule:
     """What holds for calls to a service once they are routed there. Of several for one host, the first one counts.
 
@@ -88,6 +96,7 @@ class DestinationRule:
     traffic_policy: TrafficPolicy = TrafficPolicy()
     namespace: str = DEFAULT_NAMESPACE
     labels: Labels = ()
+    subsets: tuple[Subset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

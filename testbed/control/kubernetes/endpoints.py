@@ -6,9 +6,11 @@ Owns who may receive calls. How callers spread over them is `xds`'.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from testbed.control.messages import Command, RecordEvent
 from testbed.control.store import Change, Store
+from testbed.objects.cells import CELL
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.metadata import Labels, selects
 
@@ -50,7 +52,10 @@ def _endpoint(pod: Pod, nodes: Mapping[str, Node]) -> Endpoint | None:
     if node.ready != "True":
         return None
     at = pod.address.app if pod.template.mesh_mode == "none" else pod.address.inbound
-    return Endpoint(pod.name, node.name, node.locality, at)
+    labels = pod.template.extra_labels
+    # A pod in a cell lies in a sub-zone of its own, whichever node it shares with pods of others.
+    cell = dict(labels).get(CELL, node.locality.subzone)
+    return Endpoint(pod.name, node.name, replace(node.locality, subzone=cell), at, labels)
 
 
 def _told(change: Change[EndpointSlice]) -> list[Command]:

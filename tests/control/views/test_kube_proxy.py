@@ -54,8 +54,10 @@ def test_prefer_same_node_keeps_to_the_zone_when_the_node_has_none() -> None:
 
 def test_a_node_is_told_of_every_service_also_of_one_without_endpoints() -> None:
     store, view = Store(), KubeProxies()
-    for each in (*NODES.values(), Service("web", traffic_distribution="PreferSameZone"), Service("orders")):
-        store.put(each)
+    for node in NODES.values():
+        store.put(node)
+    for service in (Service("web", traffic_distribution="PreferSameZone"), Service("orders")):
+        store.put(service)
     store.put(EndpointSlice("web", ALL))
     b1 = next(each for each in view.subscribers(store) if each.place == "b1")
     assert b1.name == kube_proxy_name("b1")
