@@ -44,7 +44,7 @@ DEADLINE_S = 30.0
 GOLDEN = Path(__file__).parent.parent / "control" / "golden"
 GOLDEN_RESOURCES = {
     path.stem: orjson.loads(path.read_bytes())
-    for path in sorted(GOLDEN.glob("*.json"))
+    for path in sorted((*GOLDEN.glob("*.json"), *(GOLDEN.parent / "views" / "golden").glob("*.json")))
     if path.stem not in ("access_log", "retries")  # parts of resources
 }
 

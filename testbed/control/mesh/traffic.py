@@ -12,6 +12,7 @@ from typing import Final
 
 from testbed.control.mesh.locality import LocalityRule, locality_rule
 from testbed.control.store import Store
+from testbed.objects.cells import PartitionMap
 from testbed.objects.core import Pod, Service
 from testbed.objects.mesh import (
     DestinationRule,
@@ -20,6 +21,7 @@ from testbed.objects.mesh import (
     Ingress,
     LocalityLoadBalancing,
     Retries,
+    Subset,
     TrafficPolicy,
     VirtualService,
 )
@@ -39,6 +41,7 @@ class ServiceTraffic:
     policy: TrafficPolicy
     rule: LocalityRule
     http: tuple[HttpRoute, ...]
+    subsets: tuple[Subset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Traffic:
     services: tuple[ServiceTraffic, ...]
     gateways: tuple[GatewayTraffic, ...]
     meshed: bool = True
+    cells: PartitionMap | None = None
 
     def routes_at(self, gateway: Pod) -> tuple[tuple[tuple[str, ...], HttpRoute], ...] | None:
         """None when nothing says that this pod takes calls."""
@@ -68,20 +72,21 @@ class Traffic:
 def mesh_traffic(store: Store) -> Traffic:
     """Of several objects for one host, the first one counts: the oldest, as in Istio."""
     virtual_services = store.list(VirtualService)
-    policies: dict[str, TrafficPolicy] = {}
+    rules: dict[str, DestinationRule] = {}
     for rule in store.list(DestinationRule):
-        policies.setdefault(host_of(rule.host, rule.namespace), rule.traffic_policy)
+        rules.setdefault(host_of(rule.host, rule.namespace), rule)
     routes: dict[str, tuple[HttpRoute, ...]] = {}
     for each in virtual_services:
         for host in each.hosts if not each.gateways else ():
             routes.setdefault(host_of(host, each.namespace), _resolved(each))
     services = []
     for service in store.list(Service):
-        policy = policies.get(service.host, TrafficPolicy())
+        found = rules.get(service.host, DestinationRule("", service.host))
+        policy = found.traffic_policy
         http = routes.get(service.host, (HttpRoute(service.host),))
-        services.append(ServiceTraffic(service, policy, locality_rule(service, policy), http))
+        services.append(ServiceTraffic(service, policy, locality_rule(service, policy), http, found.subsets))
     gateways = (_gateway(gateway, virtual_services) for gateway in store.list(Gateway))
-    return Traffic(tuple(services), tuple(gateways))
+    return Traffic(tuple(services), tuple(gateways), cells=next(iter(store.list(PartitionMap)), None))
 
 
 def ingress_traffic(store: Store) -> Traffic:

@@ -54,9 +54,39 @@ FAILED_STATUS: Final = 500
 ATTEMPTS: Final = "attempts"
 BYTES_RECEIVED: Final = "bytes_received"
 BYTES_SENT: Final = "bytes_sent"
+PARTITION: Final = "partition"
+OWNER_CELL: Final = "owner_cell"
+"""The cell that the call was routed for, by the map of its proxy; null where it goes to none in particular."""
+MAP_VERSION: Final = "map_version"
+ROUTE: Final = "route"
+"""Why the call went where it went. These four are there where there are cells."""
+
+OWN: Final = "own"
+"""The caller's cell, or that of the pod itself, owns the partition."""
+OWNER: Final = "owner"
+"""From outside of all cells to the cell that owns it."""
+CROSS_CELL: Final = "cross-cell"
+"""From one cell to another that owns it: the application called for another key than it was called for, or was called
+for what its cell does not own."""
+NAMED_BY_COOKIE: Final = "cookie"
+"""At a gateway: to the cell that the client's cookie names."""
+FIRST_HIT: Final = "first-hit"
+"""At a gateway: to any cell, as there is no cookie; at a cell: on from there to the owner."""
+STALE_COOKIE: Final = "stale-cookie"
+"""At a cell: on to the owner, which is another than the client's cookie names."""
+STALE_MAP: Final = "stale-map"
+"""At a cell: on to the owner, which is another by its map than by the caller's."""
+REFUSED: Final = "misdirected"
+"""At a cell: answered 421, as it does not own the partition."""
+UNKEYED: Final = "unkeyed"
+GLOBAL: Final = "global"
+PER_CITY: Final = "per-city"
 
 PEER_HEADER: Final = "x-envoy-peer-metadata-id"
 REQUEST_ID_HEADER: Final = "x-request-id"
+PARTITION_HEADER: Final = "x-partition"
+CELLS_METADATA: Final = "testbed.cells"
+"""The namespace of what routes and filters know about cells."""
 
 CALL_FORMAT: Final[Mapping[str, str]] = {
     REQUEST_ID: f"%REQ({REQUEST_ID_HEADER})%",
@@ -74,6 +104,13 @@ CALL_FORMAT: Final[Mapping[str, str]] = {
 }
 """The same fields for every kind of call."""
 
+CELLS_FORMAT: Final[Mapping[str, str]] = {
+    PARTITION: f"%REQ({PARTITION_HEADER})%",
+    OWNER_CELL: f"%METADATA(ROUTE:{CELLS_METADATA}:{OWNER_CELL})%",
+    MAP_VERSION: f"%METADATA(ROUTE:{CELLS_METADATA}:{MAP_VERSION})%",
+    ROUTE: "%ROUTE_NAME%",
+}
+
 ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
     REQUEST_ID: f"%REQ({REQUEST_ID_HEADER})%",
     START: "%START_TIME(%s.%6f)%",
@@ -85,9 +122,13 @@ ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
 }
 
 
-def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None) -> dict[str, Any]:
+def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None, cells: bool = False) -> dict[str, Any]:
     """`access_log` entry of a connection manager: a line for each call, except calls of exactly `unlogged_path`."""
-    entry = _stdout_log({KIND: kind, POD: pod, **CALL_FORMAT})
+    fields = {KIND: kind, POD: pod, **CALL_FORMAT, **(CELLS_FORMAT if cells else {})}
+    if cells and kind == INBOUND:
+        # Its own routes may put the pod itself in the caller's place.
+        fields[PEER] = f"%DYNAMIC_METADATA({CELLS_METADATA}:{PEER})%"
+    entry = _stdout_log(fields)
     if unlogged_path is not None:
         entry["filter"] = {
             "header_filter": {
@@ -114,8 +155,9 @@ def attempt_log(pod: str) -> dict[str, Any]:
 
 
 def called_service(cluster: str | None) -> str | None:
-    """The service that an outbound `UPSTREAM_CLUSTER` is for: `outbound|<port>||<service>`, or its plain name."""
-    return None if cluster in (None, "-") else cluster.rpartition("||")[2]
+    """The service that an outbound `UPSTREAM_CLUSTER` is for: `outbound|<port>|<subset>|<service>`, or its plain
+    name."""
+    return None if cluster in (None, "-") else cluster.rpartition("|")[2]
 
 
 def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:

@@ -7,12 +7,14 @@ node. A gateway has one listener for clients. Where calls go from there is `xds`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, CallKind, attempt_log, call_log
 from testbed.control.views.envoy.envoy_api import ADS, LISTENER_TYPE, TYPES, Resource, address
+from testbed.control.views.envoy.partition_filter import partition_filters
 from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cells import PartitionMap
 from testbed.objects.core import Pod
 
 READY_PATH: Final = "/testbed/ready"
@@ -32,8 +34,16 @@ _INBOUND_RETRIES: Final = {"retry_on": "reset-before-request", "num_retries": 2}
 """Istio 1.32, route.go, BuildDefaultHTTPInboundRoute: what the application has not seen is sent to it again."""
 
 
-def inbound_listener(proxy: Pod, pod: Pod) -> Resource:
-    action = {"cluster": inbound_cluster_name(proxy, pod), "timeout": "0s", "retry_policy": dict(_INBOUND_RETRIES)}
+def inbound_action(proxy: Pod, pod: Pod) -> dict[str, Any]:
+    """What a route does with a call for the pod's own application."""
+    return {"cluster": inbound_cluster_name(proxy, pod), "timeout": "0s", "retry_policy": dict(_INBOUND_RETRIES)}
+
+
+def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -> Resource:
+    """With cells its routes are the map's, and come apart from it: a change of those must not drain connections."""
+    if cells is not None:
+        http = {"rds": _rds(named(INBOUND, proxy, pod)), "access_log": [call_log(INBOUND, pod.name, cells=True)]}
+        return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http, partition_filters(cells, INBOUND))
     route_config = {
         "name": INBOUND,
         "validate_clusters": False,
@@ -41,7 +51,7 @@ def inbound_listener(proxy: Pod, pod: Pod) -> Resource:
             {
                 "name": INBOUND,
                 "domains": ["*"],
-                "routes": [{"match": {"prefix": "/"}, "route": action}],
+                "routes": [{"match": {"prefix": "/"}, "route": inbound_action(proxy, pod)}],
             }
         ],
     }
@@ -49,19 +59,22 @@ def inbound_listener(proxy: Pod, pod: Pod) -> Resource:
     return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http)
 
 
-def outbound_listener(proxy: Pod, pod: Pod) -> Resource:
-    http = {"rds": _rds(named(OUTBOUND, proxy, pod)), "access_log": [call_log(OUTBOUND, pod.name)]}
-    return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http)
+def outbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -> Resource:
+    log = call_log(OUTBOUND, pod.name, cells=cells is not None)
+    http = {"rds": _rds(named(OUTBOUND, proxy, pod)), "access_log": [log]}
+    filters = [] if cells is None else partition_filters(cells, OUTBOUND)
+    return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http, filters)
 
 
-def gateway_listener(gateway: Pod) -> Resource:
+def gateway_listener(gateway: Pod, cells: PartitionMap | None = None) -> Resource:
+    filters = [] if cells is None else partition_filters(cells, GATEWAY)
     http = {
         "rds": _rds(GATEWAY),
-        "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH)],
+        "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH, cells=cells is not None)],
         "always_set_request_id_in_response": True,
         "use_remote_address": True,
     }
-    return _listener(GATEWAY, gateway, gateway, address_of(gateway).app, http)
+    return _listener(GATEWAY, gateway, gateway, address_of(gateway).app, http, filters)
 
 
 def address_of(pod: Pod) -> PodAddress:
@@ -69,8 +82,16 @@ def address_of(pod: Pod) -> PodAddress:
     return pod.address
 
 
-def _listener(kind: CallKind, proxy: Pod, pod: Pod, at: SocketAddress, http: Mapping[str, Any]) -> Resource:
-    """A listener whose only filter is an HTTP connection manager. `http` is what sets it apart from the others."""
+def _listener(
+    kind: CallKind,
+    proxy: Pod,
+    pod: Pod,
+    at: SocketAddress,
+    http: Mapping[str, Any],
+    filters: Sequence[Mapping[str, Any]] = (),
+) -> Resource:
+    """A listener whose only filter is an HTTP connection manager. `http` is what sets it apart from the others,
+    `filters` stand before its router."""
     router: dict[str, Any] = {
         "@type": TYPES + "envoy.extensions.filters.http.router.v3.Router",
         "dynamic_stats": False,
@@ -101,7 +122,7 @@ def _listener(kind: CallKind, proxy: Pod, pod: Pod, at: SocketAddress, http: Map
                             "use_remote_address": False,
                             "generate_request_id": True,
                             "preserve_external_request_id": True,
-                            "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+                            "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": router}],
                             **http,
                         },
                     }

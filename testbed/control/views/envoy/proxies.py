@@ -12,11 +12,12 @@ from testbed.control.delivery.subscribers import Resources, Subscriber
 from testbed.control.mesh.traffic import ingress_traffic, mesh_traffic
 from testbed.control.store import Store
 from testbed.control.views.envoy.xds import ConfigGenerator, served_pods
+from testbed.objects.cells import PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, VirtualService
 
-_TRAFFIC: Final[tuple[type[Declared], ...]] = (Service, DestinationRule, VirtualService, Gateway, Ingress)
+_TRAFFIC: Final[tuple[type[Declared], ...]] = (Service, DestinationRule, VirtualService, Gateway, Ingress, PartitionMap)
 """The kinds of objects that `mesh.traffic` reads."""
 
 

@@ -9,11 +9,14 @@ JSON form of the protobuf messages, each with `@type`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from testbed.control.mesh.locality import LocalityRule, prioritised
 from testbed.control.mesh.traffic import ServiceTraffic, Traffic
-from testbed.control.views.envoy.access_log import GATEWAY, OUTBOUND, PEER_HEADER
+from testbed.control.views.envoy.access_log import GATEWAY, PARTITION_HEADER, PEER_HEADER
+from testbed.control.views.envoy.cells import CellRoutes
 from testbed.control.views.envoy.envoy_api import (
     ADS,
     CLUSTER_TYPE,
@@ -30,15 +33,17 @@ from testbed.control.views.envoy.listeners import (
     READY_PATH,
     address_of,
     gateway_listener,
+    inbound_action,
     inbound_cluster_name,
     inbound_listener,
-    named,
     outbound_listener,
 )
+from testbed.control.views.envoy.routes import domains, inbound_routes, outbound_routes, route_action
 from testbed.control.views.kube_proxy import reachable
 from testbed.objects.addresses import SocketAddress
+from testbed.objects.cells import CELL
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
-from testbed.objects.mesh import HttpRoute, OutlierDetection, Retries, TrafficPolicy
+from testbed.objects.mesh import HttpRoute, OutlierDetection, Subset, TrafficPolicy
 from testbed.objects.metadata import selects
 
 PUSH_ORDER: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
@@ -46,6 +51,12 @@ PUSH_ORDER: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 
 ENTRY_ZONE_HEADER: Final = "x-testbed-entry-zone"
 """Names in every answer that a gateway routed the zone of the gateway."""
+
+ENTRY_PARTITION_HEADER: Final = "x-testbed-partition"
+"""Names there the partition that the gateway made of the request's key."""
+
+ALL: Final = Subset("", ())
+"""All endpoints of a service."""
 
 _NO_LIMIT: Final = 2**32 - 1
 
@@ -73,10 +84,11 @@ class ConfigGenerator:
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
-        self._clusters = tuple(_outbound_cluster(each.service, each.policy, each.rule) for each in traffic.services)
-        self._ports = {each.service.host: each.service.port for each in traffic.services}
-        self._hosts: dict[str, tuple[Resource, ...]] = {}
-        self._assignments: dict[tuple[str, str], tuple[tuple[object, ...], Resource]] = {}
+        self._called = tuple((each, subset) for each in traffic.services for subset in (ALL, *each.subsets))
+        self._clusters = tuple(_outbound_cluster(each, subset.name) for each, subset in self._called)
+        self._services = {each.service.host: each.service for each in traffic.services}
+        self._hosts: dict[tuple[str, str, str], tuple[Resource, ...]] = {}
+        self._assignments: dict[tuple[str, str, str], tuple[tuple[object, ...], Resource]] = {}
 
     def resources(
         self, proxy: Pod, served: tuple[Pod, ...], nodes: Mapping[str, Node], slices: Mapping[str, EndpointSlice]
@@ -88,52 +100,85 @@ class ConfigGenerator:
         """
         assert proxy.node is not None, f"pod {proxy.name} has a proxy but no node"
         node = nodes[proxy.node]
-        endpoints = tuple(self._load_assignment(each, slices, node) for each in self._traffic.services)
+        endpoints = tuple(self._load_assignment(each, subset, slices, node) for each, subset in self._called)
+        cells = self._traffic.cells
         if proxy.template.role == "gateway":
             routes = self._traffic.routes_at(proxy)
             return {
                 CLUSTER_TYPE: self._clusters,
                 ENDPOINT_TYPE: endpoints,
-                LISTENER_TYPE: () if routes is None else (gateway_listener(proxy),),
+                LISTENER_TYPE: () if routes is None else (gateway_listener(proxy, cells),),
                 ROUTE_TYPE: () if routes is None else (self._gateway_routes(routes, proxy, node),),
             }
         return {
             CLUSTER_TYPE: (*(self._inbound_cluster(proxy, pod) for pod in served), *self._clusters),
             ENDPOINT_TYPE: endpoints,
-            LISTENER_TYPE: tuple(make(proxy, pod) for pod in served for make in (inbound_listener, outbound_listener)),
-            ROUTE_TYPE: tuple(_outbound_routes(self._hosts_for(pod.namespace), proxy, pod) for pod in served),
+            LISTENER_TYPE: tuple(each for pod in served for each in self._listeners(proxy, pod)),
+            ROUTE_TYPE: tuple(each for pod in served for each in self._pod_routes(proxy, pod, node)),
         }
 
-    def _inbound_cluster(self, proxy: Pod, pod: Pod) -> Resource:
-        policies = (
-            each.policy
+    def _listeners(self, proxy: Pod, pod: Pod) -> Iterable[Resource]:
+        cells = self._traffic.cells
+        yield inbound_listener(proxy, pod, None if self._sharded(pod) is None else cells)
+        yield outbound_listener(proxy, pod, cells)
+
+    def _pod_routes(self, proxy: Pod, pod: Pod, node: Node) -> Iterable[Resource]:
+        """Outbound, and for a pod in a cell inbound as well."""
+        cells = self._cell_routes(node, pod)
+        traffic = self._sharded(pod)
+        if cells is not None and traffic is not None:
+            route = next(iter(traffic.http), HttpRoute(traffic.service.host))
+            local = inbound_action(proxy, pod)
+            yield inbound_routes(proxy, pod, cells.received(pod.name, local, partial(self._action, route)))
+        yield outbound_routes(self._hosts_for(pod.namespace, node, cells), proxy, pod)
+
+    def _cell_routes(self, node: Node, pod: Pod) -> CellRoutes | None:
+        if self._traffic.cells is None:
+            return None
+        return CellRoutes(self._traffic.cells, node.locality.zone, dict(pod.template.extra_labels).get(CELL, ""))
+
+    def _sharded(self, pod: Pod) -> ServiceTraffic | None:
+        """The service of a pod in a cell, if it is spread over cells."""
+        if self._traffic.cells is None or CELL not in dict(pod.template.extra_labels):
+            return None
+        return next((each for each in self._of(pod) if each.service.service_class == "sharded"), None)
+
+    def _of(self, pod: Pod) -> Iterable[ServiceTraffic]:
+        """The services that select a pod."""
+        return (
+            each
             for each in self._traffic.services
             if each.service.namespace == pod.namespace and selects(each.service.selector, pod.template.labels)
         )
-        return _inbound_cluster(proxy, pod, next(policies, TrafficPolicy()))
 
-    def _load_assignment(self, traffic: ServiceTraffic, slices: Mapping[str, EndpointSlice], node: Node) -> Resource:
+    def _inbound_cluster(self, proxy: Pod, pod: Pod) -> Resource:
+        return _inbound_cluster(proxy, pod, next((each.policy for each in self._of(pod)), TrafficPolicy()))
+
+    def _load_assignment(
+        self, traffic: ServiceTraffic, subset: Subset, slices: Mapping[str, EndpointSlice], node: Node
+    ) -> Resource:
         service = traffic.service
         endpoints = slices[service.host].endpoints if service.host in slices else ()
         made_from = (endpoints, node.relays)
-        key = (service.host, node.name)
+        key = (service.host, subset.name, node.name)
         if key not in self._assignments or self._assignments[key][0] != made_from:
             usable = endpoints if self._traffic.meshed else reachable(endpoints, node, service.traffic_distribution)
-            self._assignments[key] = (made_from, _load_assignment(service, traffic.rule, usable, node))
+            self._assignments[key] = (made_from, _load_assignment(service, subset, traffic.rule, usable, node))
         return self._assignments[key][1]
 
-    def _hosts_for(self, namespace: str) -> tuple[Resource, ...]:
-        """The virtual hosts of all services as the pods of a namespace call them."""
-        if namespace not in self._hosts:
-            self._hosts[namespace] = tuple(
+    def _hosts_for(self, namespace: str, node: Node, cells: CellRoutes | None) -> tuple[Resource, ...]:
+        """The virtual hosts of all services as the pods of a namespace call them, with cells from where they are."""
+        key = (namespace, "", "") if cells is None else (namespace, cells.cell, cells.zone)
+        if key not in self._hosts:
+            self._hosts[key] = tuple(
                 {
                     "name": f"{each.service.host}:{each.service.port}",
-                    "domains": _domains(each.service, namespace),
-                    "routes": [self._route(route) for route in each.http],
+                    "domains": domains(each.service, namespace),
+                    "routes": [found for route in each.http for found in self._routes(route, cells)],
                 }
                 for each in self._traffic.services
             )
-        return self._hosts[namespace]
+        return self._hosts[key]
 
     def _gateway_routes(
         self, routes: Iterable[tuple[tuple[str, ...], HttpRoute]], gateway: Pod, node: Node
@@ -142,7 +187,9 @@ class ConfigGenerator:
             ("*",): [{"match": {"path": READY_PATH}, "direct_response": {"status": 200}}]
         }
         for hosts, route in routes:
-            by_hosts.setdefault(hosts, []).append(self._route(route))
+            by_hosts.setdefault(hosts, []).extend(self._routes(route, self._cell_routes(node, gateway), entering=True))
+        named = self._traffic.cells is not None
+        partition = [header(ENTRY_PARTITION_HEADER, f"%REQ({PARTITION_HEADER})%")] if named else []
         return {
             "@type": ROUTE_TYPE,
             "name": GATEWAY,
@@ -152,26 +199,36 @@ class ConfigGenerator:
                 for hosts, found in by_hosts.items()
             ],
             "request_headers_to_add": [header(PEER_HEADER, gateway.name)],
-            "response_headers_to_add": [header(ENTRY_ZONE_HEADER, node.locality.zone)],
+            "response_headers_to_add": [header(ENTRY_ZONE_HEADER, node.locality.zone), *partition],
         }
 
-    def _route(self, route: HttpRoute) -> dict[str, Any]:
+    def _routes(self, route: HttpRoute, cells: CellRoutes | None, *, entering: bool = False) -> list[dict[str, Any]]:
+        """What becomes of one HTTPRoute: with cells, a route for each place that its calls can go to."""
+        match, to = {"prefix": route.prefix}, partial(self._action, route)
+        if cells is None:
+            return [{"match": match, "route": to("")}]
+        service = self._services.get(route.destination)
+        choose = cells.entered if entering else cells.called
+        return choose("global" if service is None else service.service_class, match, to)
+
+    def _action(self, route: HttpRoute, subset: str) -> dict[str, Any]:
         # Istio does not look whether a destination exists either: Envoy answers 503 where there is no such cluster.
-        cluster = cluster_name(route.destination, self._ports.get(route.destination, 80))
-        return {"match": {"prefix": route.prefix}, "route": _route_action(route, cluster)}
+        service = self._services.get(route.destination)
+        return route_action(route, cluster_name(route.destination, 80 if service is None else service.port, subset))
 
 
-def cluster_name(host: str, port: int) -> str:
-    """Name of the Envoy cluster for calls to a service: `outbound|<port>||<host>`."""
-    return f"outbound|{port}||{host}"
+def cluster_name(host: str, port: int, subset: str = "") -> str:
+    """Name of the Envoy cluster for calls to a service, or a subset of it: `outbound|<port>|<subset>|<host>`."""
+    return f"outbound|{port}|{subset}|{host}"
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------
 
 
-def _outbound_cluster(service: Service, policy: TrafficPolicy, rule: LocalityRule) -> Resource:
+def _outbound_cluster(traffic: ServiceTraffic, subset: str) -> Resource:
+    service, policy, rule = traffic.service, traffic.policy, traffic.rule
     pool, outliers = policy.connection_pool, policy.outlier_detection
-    name = cluster_name(service.host, service.port)
+    name = cluster_name(service.host, service.port, subset)
     balancing: dict[str, Any] = {}
     if outliers is not None:
         balancing["healthy_panic_threshold"] = {"value": outliers.min_health_percent}
@@ -270,11 +327,17 @@ _RELAYED_TRANSPORT: Final[Mapping[str, Any]] = {
 # --- endpoints ---------------------------------------------------------------------------------------------------
 
 
-def _load_assignment(service: Service, rule: LocalityRule, endpoints: Sequence[Endpoint], node: Node) -> Resource:
+def _load_assignment(
+    service: Service, subset: Subset, rule: LocalityRule, endpoints: Sequence[Endpoint], node: Node
+) -> Resource:
     relays = dict(node.relays)
+    labels = dict(subset.labels)
+    chosen = [each for each in endpoints if labels.items() <= dict(each.labels).items()]
+    # Within one cell no endpoint is in another sub-zone than any caller should prefer: zone and node decide.
+    caller = replace(node, locality=replace(node.locality, subzone=labels.get(CELL, node.locality.subzone)))
     return {
         "@type": ENDPOINT_TYPE,
-        "cluster_name": cluster_name(service.host, service.port),
+        "cluster_name": cluster_name(service.host, service.port, subset.name),
         "endpoints": [
             {
                 "locality": {
@@ -286,7 +349,7 @@ def _load_assignment(service: Service, rule: LocalityRule, endpoints: Sequence[E
                 "load_balancing_weight": group.weight,
                 "lb_endpoints": [_lb_endpoint(endpoint, node, relays) for endpoint in group.endpoints],
             }
-            for group in prioritised(endpoints, node, rule)
+            for group in prioritised(chosen, caller, rule)
         ],
     }
 
@@ -305,63 +368,3 @@ def _lb_endpoint(endpoint: Endpoint, node: Node, relays: Mapping[str, SocketAddr
             }
         }
     return resource
-
-
-# --- routes ------------------------------------------------------------------------------------------------------
-
-
-def _outbound_routes(hosts: Sequence[Mapping[str, Any]], proxy: Pod, pod: Pod) -> Resource:
-    # Istio's outboundTrafficPolicy REGISTRY_ONLY: calls to anything but a service are answered 502.
-    blocked = {
-        "name": "block_all",
-        "domains": ["*"],
-        "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 502}}],
-    }
-    return {
-        "@type": ROUTE_TYPE,
-        "name": named(OUTBOUND, proxy, pod),
-        "validate_clusters": False,
-        "virtual_hosts": [*hosts, blocked],
-        "request_headers_to_add": [header(PEER_HEADER, pod.name)],
-    }
-
-
-def _domains(service: Service, namespace: str) -> list[str]:
-    """Every name by which a pod of a namespace can call a service, with and without port."""
-    qualified = f".{service.namespace}"
-    suffixes = (qualified, f"{qualified}.svc", f"{qualified}.svc.cluster.local")
-    names = ("", *suffixes) if namespace == service.namespace else suffixes
-    return [f"{service.name}{suffix}{port}" for suffix in names for port in ("", f":{service.port}")]
-
-
-def _route_action(route: HttpRoute, cluster: str) -> dict[str, Any]:
-    action: dict[str, Any] = {"cluster": cluster, "timeout": duration(route.timeout_s or 0.0)}
-    if route.retries.attempts > 0:
-        action["retry_policy"] = _retry_policy(route.retries)
-    return action
-
-
-def _retry_policy(retries: Retries) -> dict[str, Any]:
-    """Source: Istio 1.32, pilot/pkg/networking/core/route/retry/retry.go. Back-off is Envoy's default, written out.
-
-    Until 1.23 Istio also retried 503 (EXCLUDE_UNSAFE_503_FROM_DEFAULT_RETRY): an answer, after which the work may be
-    done. Now only a policy that names 503 or `gateway-error` has that.
-    """
-    policy: dict[str, Any] = {
-        "retry_on": retries.retry_on,
-        "num_retries": retries.attempts,
-        "retriable_status_codes": list(retries.retriable_status_codes),
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {
-                    "@type": TYPES + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                },
-            }
-        ],
-        "host_selection_retry_max_attempts": 5,
-        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-    }
-    if retries.per_try_timeout_s is not None:
-        policy["per_try_timeout"] = duration(retries.per_try_timeout_s)
-    return policy

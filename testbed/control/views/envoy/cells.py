@@ -1,0 +1,234 @@
+"""Routes between cells: who a call goes to by its partition, and what a cell does with what it does not own.
+
+Owns the routes for services that are spread over cells or cities, and their names, which say in the log why a call
+went where it went. What a partition is comes from `partition_filter`; the other parts of a route are `routes`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from testbed.control.cells.ownership import runs
+from testbed.control.views.envoy.access_log import (
+    CELLS_METADATA,
+    CROSS_CELL,
+    FIRST_HIT,
+    GLOBAL,
+    MAP_VERSION,
+    NAMED_BY_COOKIE,
+    OWN,
+    OWNER,
+    OWNER_CELL,
+    PARTITION_HEADER,
+    PEER_HEADER,
+    PER_CITY,
+    REFUSED,
+    STALE_COOKIE,
+    STALE_MAP,
+    UNKEYED,
+)
+from testbed.control.views.envoy.envoy_api import header
+from testbed.control.views.envoy.partition_filter import (
+    COOKIE_CELL_HEADER,
+    ENTRY_HEADER,
+    FORWARDED_HEADER,
+    MAP_VERSION_HEADER,
+)
+from testbed.objects.cells import CELL, CITY, GROUP, NEAREST, REFUSE, Cell, PartitionMap, ServiceClass
+from testbed.objects.mesh import Subset
+from testbed.objects.metadata import Labels
+
+Match = Mapping[str, Any]
+To = Callable[[str], dict[str, Any]]
+"""The route action for a subset of the service, `` for all of it."""
+
+MISDIRECTED: Final = 421
+BAD_REQUEST: Final = 400
+
+_STALE: Final[Mapping[str | None, str]] = {
+    FIRST_HIT: FIRST_HIT,
+    NAMED_BY_COOKIE: STALE_COOKIE,
+    OWNER: STALE_MAP,
+    None: STALE_MAP,
+}
+"""Why a request is at the wrong cell, by how it entered; None: it came from another service."""
+
+
+def subsets_of(cell_map: PartitionMap, service_class: ServiceClass) -> tuple[Subset, ...]:
+    """Of a service of that class: for each cell, or group of one, or for each city."""
+    match service_class:
+        case "sharded":
+            return tuple(Subset(name, labels) for cell in cell_map.cells for name, labels, _ in groups_of(cell))
+        case "perCity":
+            return tuple(Subset(city.name, ((CITY, city.name),)) for city in cell_map.cities)
+        case "global":
+            return ()
+
+
+def groups_of(cell: Cell) -> Iterable[tuple[str, Labels, int]]:
+    """Subset, labels and weight of each deployment group of a cell; of all of it where it has none."""
+    labels = ((CELL, cell.name),)
+    if not cell.groups:
+        yield cell.name, labels, 100
+    for group in cell.groups:
+        yield f"{cell.name}-{group.name}", (*labels, (GROUP, group.name)), group.weight
+
+
+@dataclass(frozen=True, slots=True)
+class CellRoutes:
+    """The routes of one proxy by one version of the map. `cell` is that of its pod, empty where it is in none."""
+
+    cell_map: PartitionMap
+    zone: str
+    cell: str = ""
+
+    def called(self, service_class: ServiceClass, match: Match, to: To) -> list[dict[str, Any]]:
+        """How a pod calls a service: whoever owns the key."""
+        if service_class != "sharded":
+            return [self._unsharded(service_class, match, to)]
+        owners = [
+            self._to_cell(run.cell, _within(match, run.start, run.end), to, self._reason(run.cell))
+            for run in runs(self.cell_map.owners)
+        ]
+        return [*self._refused_unkeyed(match), *owners, *self._unkeyed(match, to)]
+
+    def entered(self, service_class: ServiceClass, match: Match, to: To) -> list[dict[str, Any]]:
+        """How a gateway calls a service: the cell of the cookie, else as the map says of first hits."""
+        if service_class != "sharded":
+            return [self._unsharded(service_class, match, to)]
+        by_cookie = [
+            self._to_cell(cell.name, _where(match, _is(COOKIE_CELL_HEADER, cell.name)), to, NAMED_BY_COOKIE)
+            for cell in self.cell_map.cells
+        ]
+        if self.cell_map.first_hit == "owner":
+            others = [
+                self._to_cell(run.cell, _within(match, run.start, run.end), to, OWNER)
+                for run in runs(self.cell_map.owners)
+            ]
+        else:
+            keyed = _where(match, {"name": PARTITION_HEADER, "present_match": True})
+            others = [self._route(FIRST_HIT, keyed, {"route": to("")})]
+        entries = [*by_cookie, *others]
+        for each in entries:
+            each["request_headers_to_add"].append(header(ENTRY_HEADER, each["name"]))
+        return [*self._refused_unkeyed(match), *entries, *self._unkeyed(match, to)]
+
+    def received(self, pod: str, local: Mapping[str, Any], to: To) -> list[dict[str, Any]]:
+        """What a pod of a cell does with a call: `local` where it owns the partition, else by the map's word."""
+        match = {"prefix": "/"}
+        owned = [run for run in runs(self.cell_map.owners) if run.cell == self.cell]
+        others = [run for run in runs(self.cell_map.owners) if run.cell != self.cell]
+        found = self._refused_unkeyed(match)
+        for run in owned:
+            within = _within(match, run.start, run.end)
+            for entry in (FIRST_HIT, OWNER):
+                by_entry = _where(within, _is(ENTRY_HEADER, entry))
+                found.append(self._route(OWN, by_entry, {"route": local}, self.cell, cookie=self.cell))
+            found.append(self._route(OWN, within, {"route": local}, self.cell))
+        for run in others:
+            within = _within(match, run.start, run.end)
+            forwarded = _where(within, {"name": FORWARDED_HEADER, "present_match": True})
+            found.append(self._refusal(REFUSED, forwarded, run.cell))
+            for came_by, reason in _STALE.items():
+                by_entry = within if came_by is None else _where(within, _is(ENTRY_HEADER, came_by))
+                cookie = None if came_by is None else run.cell
+                if self.cell_map.misdirected == "refuse":
+                    found.append(self._refusal(REFUSED, by_entry, run.cell, cookie))
+                else:
+                    found.append(self._forward(reason, by_entry, run.cell, to, pod, cookie))
+        return [*found, self._route(UNKEYED, match, {"route": local})]
+
+    def _reason(self, owner: str) -> str:
+        if not self.cell:
+            return OWNER
+        return OWN if owner == self.cell else CROSS_CELL
+
+    def _unsharded(self, service_class: ServiceClass, match: Match, to: To) -> dict[str, Any]:
+        if service_class == "global":
+            return self._route(GLOBAL, match, {"route": to("")})
+        city = next((city.name for city in self.cell_map.cities if self.zone in city.zones), "")
+        return self._route(PER_CITY, match, {"route": to(city)})
+
+    def _refused_unkeyed(self, match: Match) -> list[dict[str, Any]]:
+        if self.cell_map.unkeyed != REFUSE:
+            return []
+        absent = {"name": PARTITION_HEADER, "present_match": True, "invert_match": True}
+        answer = {"status": BAD_REQUEST, "body": {"inline_string": f"no key: {self.cell_map.key.name}\n"}}
+        return [self._route(UNKEYED, _where(match, absent), {"direct_response": answer})]
+
+    def _unkeyed(self, match: Match, to: To) -> list[dict[str, Any]]:
+        """After all keyed routes, for what is left."""
+        fate = self.cell_map.unkeyed
+        if fate == REFUSE:
+            return []
+        if fate == NEAREST:
+            return [self._route(UNKEYED, match, {"route": to("")})]
+        return [self._to_cell(fate, match, to, UNKEYED)]
+
+    def _to_cell(self, cell: str, match: Match, to: To, name: str) -> dict[str, Any]:
+        return self._route(name, match, {"route": self._cell_action(cell, to)}, cell)
+
+    def _cell_action(self, cell: str, to: To) -> dict[str, Any]:
+        groups = list(groups_of(self.cell_map.cell(cell)))
+        if len(groups) == 1:
+            return to(groups[0][0])
+        action = to(groups[0][0])
+        del action["cluster"]
+        clusters = [{"name": to(name)["cluster"], "weight": weight} for name, _, weight in groups]
+        return {**action, "weighted_clusters": {"clusters": clusters}}
+
+    def _forward(self, name: str, match: Match, owner: str, to: To, pod: str, cookie: str | None) -> dict[str, Any]:
+        route = self._to_cell(owner, match, to, name)
+        headers = [header(PEER_HEADER, pod), header(FORWARDED_HEADER, self.cell)]
+        route["request_headers_to_add"] += headers
+        route["request_headers_to_remove"] = [ENTRY_HEADER]
+        return {**route, **self._set_cookie(cookie)}
+
+    def _refusal(self, name: str, match: Match, owner: str, cookie: str | None = None) -> dict[str, Any]:
+        """Both versions are named: who was asked goes by one map, who asked may go by another."""
+        text = (
+            f"misdirected: owner {owner}, this is {self.cell}, map version {self.cell_map.version}, "
+            f"caller's map version %REQ({MAP_VERSION_HEADER})%\n"
+        )
+        answer = {"status": MISDIRECTED, "body_format": {"text_format_source": {"inline_string": text}}}
+        return self._route(name, match, {"direct_response": answer}, owner, cookie=cookie)
+
+    def _route(
+        self, name: str, match: Match, does: Mapping[str, Any], owner: str = "", cookie: str | None = None
+    ) -> dict[str, Any]:
+        known: dict[str, Any] = {MAP_VERSION: self.cell_map.version}
+        if owner:
+            known[OWNER_CELL] = owner
+        return {
+            "name": name,
+            "match": dict(match),
+            **does,
+            "metadata": {"filter_metadata": {CELLS_METADATA: known}},
+            "request_headers_to_add": [header(MAP_VERSION_HEADER, str(self.cell_map.version))],
+            **self._set_cookie(cookie),
+        }
+
+    def _set_cookie(self, cell: str | None) -> dict[str, Any]:
+        if cell is None:
+            return {}
+        value = f"{self.cell_map.cookie}={cell}; Path=/; HttpOnly"
+        return {
+            "response_headers_to_add": [
+                {"header": {"key": "set-cookie", "value": value}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
+            ]
+        }
+
+
+def _where(match: Match, *headers: dict[str, Any]) -> dict[str, Any]:
+    return {**match, "headers": [*match.get("headers", ()), *headers]}
+
+
+def _within(match: Match, start: int, end: int) -> dict[str, Any]:
+    """`end` does not belong to it, as in Envoy's range."""
+    return _where(match, {"name": PARTITION_HEADER, "range_match": {"start": start, "end": end}})
+
+
+def _is(name: str, value: str) -> dict[str, Any]:
+    return {"name": name, "string_match": {"exact": value}}

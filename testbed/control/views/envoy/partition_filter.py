@@ -1,0 +1,165 @@
+"""The HTTP filters that find out the partition of a request, before it is routed.
+
+Owns the Lua that does it and the headers that it writes. The rule in Python, for everybody else, is
+`control.cells.partitions`. Every proxy computes the partition by its own rule: what others wrote does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from testbed.control.cells.partitions import MAX_DIGITS
+from testbed.control.views.envoy.access_log import (
+    CELLS_METADATA,
+    GATEWAY,
+    INBOUND,
+    PARTITION_HEADER,
+    PEER,
+    PEER_HEADER,
+    CallKind,
+)
+from testbed.control.views.envoy.envoy_api import TYPES
+from testbed.objects.cells import PartitionKey, PartitionMap, PartitionRule
+
+COOKIE_CELL_HEADER: Final = "x-cell"
+"""The cell that the client's cookie names. Written by gateways, for their own routes."""
+ENTRY_HEADER: Final = "x-cell-entry"
+"""How a gateway came to its choice: by cookie, owner, or as a first hit. Written by its routes."""
+FORWARDED_HEADER: Final = "x-cell-forwarded"
+"""The cell that forwarded a request: the next one that does not own it refuses. Written by its routes."""
+MAP_VERSION_HEADER: Final = "x-cell-map"
+"""The version of the map by which the caller's proxy chose. Written by its routes."""
+
+_OF_ROUTES: Final = (COOKIE_CELL_HEADER, ENTRY_HEADER, FORWARDED_HEADER, MAP_VERSION_HEADER)
+
+
+def partition_filters(cell_map: PartitionMap, kind: CallKind) -> list[dict[str, Any]]:
+    """What stands before the router of a listener of that kind."""
+    filters = [_lua(_script(cell_map, kind))]
+    if kind == GATEWAY and cell_map.key.kind == "path":
+        filters.insert(0, _key_of_path(cell_map.key))
+    return filters
+
+
+def _lua(script: str) -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": script},
+        },
+    }
+
+
+def _key_of_path(key: PartitionKey) -> dict[str, Any]:
+    """Lua has no regular expressions: the id is what Envoy leaves of the path, all of it where nothing matches."""
+    return {
+        "name": "envoy.filters.http.header_to_metadata",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+            "request_rules": [
+                {
+                    "header": ":path",
+                    "on_header_present": {
+                        "metadata_namespace": CELLS_METADATA,
+                        "key": "key",
+                        "type": "STRING",
+                        "regex_value_rewrite": {
+                            "pattern": {"regex": f"^(?:{key.name})(?:\\?.*)?$"},
+                            "substitution": "\\1",
+                        },
+                    },
+                }
+            ],
+        },
+    }
+
+
+def _script(cell_map: PartitionMap, kind: CallKind) -> str:
+    key = cell_map.key
+    lines = ["local headers = handle:headers()"]
+    if kind != INBOUND:
+        # What a client or an application sends on of these is nobody's word.
+        lines += [f'headers:remove("{name}")' for name in _OF_ROUTES]
+    else:
+        # A route that forwards puts this pod in the caller's place, before the line of the call is written.
+        lines += [
+            f'local peer = headers:get("{PEER_HEADER}")',
+            f'if peer then handle:streamInfo():dynamicMetadata():set("{CELLS_METADATA}", "{PEER}", peer) end',
+        ]
+    if kind == GATEWAY:
+        lines += [
+            'local cookies = "; " .. (headers:get("cookie") or "")',
+            f'local cell = cookies:match("; *{_literal(cell_map.cookie)}=([^;]+)")',
+            f'if cell then headers:add("{COOKIE_CELL_HEADER}", cell) end',
+            *_key_lines(key),
+        ]
+    lines += [
+        f'local key = headers:get("{key.header}")',
+        "local found = key and partition(key)",
+        f'headers:remove("{PARTITION_HEADER}")',
+        f'if found then headers:add("{PARTITION_HEADER}", string.format("%d", found)) end',
+        "handle:clearRouteCache()",
+    ]
+    body = "\n".join(f"  {line}" for line in lines)
+    return f"{_partition(cell_map.rule, len(cell_map.owners))}\nfunction envoy_on_request(handle)\n{body}\nend\n"
+
+
+def _key_lines(key: PartitionKey) -> list[str]:
+    """At a gateway: the key from where it is into its header."""
+    match key.kind:
+        case "header":
+            return []
+        case "cookie":
+            found = f'cookies:match("; *{_literal(key.name)}=([^;]+)")'
+        case "query":
+            found = f'headers:get(":path"):match("[?&]{_literal(key.name)}=([^&#]+)")'
+        case "path":
+            found = f'handle:streamInfo():dynamicMetadata():get("{CELLS_METADATA}")["key"]'
+    lines = [f"local written = {found}", f'headers:remove("{key.header}")']
+    nothing = ' and written ~= headers:get(":path")' if key.kind == "path" else ""
+    return [*lines, f'if written{nothing} then headers:add("{key.header}", written) end']
+
+
+def _partition(rule: PartitionRule, partitions: int) -> str:
+    if rule.kind == "hash":
+        # One multiplication by 0x01000193 = 2^24 + 403 would be more than a double holds.
+        return f"""local function partition(key)
+  if #key == 0 then return nil end
+  local hash = 2166136261
+  for at = 1, #key do
+    hash = bit.bxor(hash, key:byte(at)) % 4294967296
+    hash = (hash * 403 + (hash % 256) * 16777216) % 4294967296
+  end
+  return hash % {partitions}
+end"""
+    match rule.kind:
+        case "digits":
+            digits = " .. ".join(f"digit(key, {at})" for at in rule.digits)
+            found = f"return tonumber({digits})"
+            before = """local function digit(key, at)
+  return at <= #key and key:sub(-at, -at) or "0"
+end
+"""
+        case "modulo":
+            found, before = f"return tonumber(key) % {partitions}", ""
+        case "ranges":
+            before = f"local bounds = {{{', '.join(map(str, rule.bounds))}}}\n"
+            found = """local id = tonumber(key)
+  local low, high = 0, #bounds
+  while low < high do
+    local middle = math.ceil((low + high) / 2)
+    if bounds[middle] <= id then low = middle else high = middle - 1 end
+  end
+  if low == 0 then return nil end
+  return low - 1"""
+    return f"""{before}local function partition(key)
+  if #key > {MAX_DIGITS} or not key:match("^%d+$") then return nil end
+  {found}
+end"""
+
+
+def _literal(text: str) -> str:
+    """Text in a Lua pattern, inside of quotes."""
+    return re.sub("([^A-Za-z0-9_])", r"%\1", text)

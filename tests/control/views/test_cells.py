@@ -1,0 +1,184 @@
+"""What proxies are told of cells, as golden files: type URL -> resources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from testbed.control.cells.ownership import Move, moved
+from testbed.control.store import Store
+from testbed.control.views.envoy.cells import subsets_of
+from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from testbed.control.views.envoy.proxies import Proxies
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.cells import (
+    CELL,
+    CITY,
+    GROUP,
+    Cell,
+    City,
+    DeploymentGroup,
+    PartitionKey,
+    PartitionMap,
+    PartitionRule,
+)
+from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.mesh import DestinationRule, Gateway, HttpRoute, VirtualService
+from testbed.objects.metadata import Labels
+from testbed.objects.places import Locality
+from testbed.objects.workloads import PodTemplate
+
+Golden = Callable[[str, str], None]
+Told = Mapping[str, tuple[Mapping[str, Any], ...]]
+
+ZONES = ("east-a", "east-b", "west-a")
+NODES = {zone: Node(f"{zone}-1", Locality(zone[:4], zone), ready="True") for zone in ZONES}
+GATEWAY_LABELS = (("istio", "gateway"),)
+MAP = PartitionMap(
+    "cells",
+    7,
+    PartitionKey("header", "X-User-Id"),
+    PartitionRule("digits", digits=(2,)),
+    (
+        Cell("rz01", ("east-a",), (DeploymentGroup("blue", 90), DeploymentGroup("green", 10)), backup="rz02"),
+        Cell("rz02", ("east-b",)),
+        Cell("rz03", ("west-a",), elastic=True),
+    ),
+    ("rz01",) * 4 + ("rz02",) * 6,
+    (City("east", ("east-a", "east-b")), City("west", ("west-a",))),
+    unkeyed="nearest",
+)
+
+
+def pod(name: str, service: str, zone: str, host: int, *labels: tuple[str, str], role: Any = "service") -> Pod:
+    address = PodAddress(*(SocketAddress(f"127.20.1.{host}", port) for port in (8080, 15006, 15001)))
+    template = PodTemplate(service, None, role=role, extra_labels=labels)
+    return Pod(name, service, template, NODES[zone].name, "Running", True, address=address)
+
+
+PODS = (
+    pod("web-rz01-blue-1", "web", "east-a", 11, (CELL, "rz01"), (GROUP, "blue")),
+    pod("web-rz01-green-1", "web", "east-a", 12, (CELL, "rz01"), (GROUP, "green")),
+    pod("web-rz02-1", "web", "east-b", 13, (CELL, "rz02")),
+    pod("web-rz02-2", "web", "east-a", 14, (CELL, "rz02")),
+    pod("catalog-east-1", "catalog", "east-a", 15, (CITY, "east")),
+    pod("catalog-west-1", "catalog", "west-a", 16, (CITY, "west")),
+    pod("audit-1", "audit", "west-a", 17),
+)
+GATEWAY = pod("gateway-1", "gateway", "east-a", 21, *GATEWAY_LABELS, role="gateway")
+CLASSES: dict[str, Any] = {"web": "sharded", "catalog": "perCity", "audit": "global"}
+
+
+def store_with(cell_map: PartitionMap) -> Store:
+    store = Store()
+    for node in NODES.values():
+        store.put(node)
+    for each in (*PODS, GATEWAY):
+        store.put(each)
+    for name, service_class in CLASSES.items():
+        own = [each for each in PODS if each.template.service == name]
+        store.put(Service(name, selector=(("app", name),), service_class=service_class))
+        store.put(DestinationRule(name, name, subsets=subsets_of(cell_map, service_class)))
+        store.put(EndpointSlice(name, tuple(map(endpoint, own))))
+    store.put(Gateway("gateway", GATEWAY_LABELS))
+    routes = tuple(HttpRoute(name, f"/{name}", timeout_s=2.0) for name in CLASSES)
+    store.put(VirtualService("gateway", ("*",), routes, gateways=("gateway",)))
+    store.put(cell_map)
+    return store
+
+
+def endpoint(of: Pod) -> Endpoint:
+    assert of.address is not None
+    labels: Labels = of.template.extra_labels
+    zone = next(zone for zone, node in NODES.items() if node.name == of.node)
+    at = replace(NODES[zone].locality, subzone=dict(labels).get(CELL, ""))
+    return Endpoint(of.name, of.node or "", at, of.address.inbound, labels)
+
+
+def told(proxy: Pod, cell_map: PartitionMap = MAP) -> Told:
+    store, view = store_with(cell_map), Proxies()
+    return view.resources(store, next(each for each in view.subscribers(store) if each.name == proxy.name))
+
+
+def as_text(resources: Mapping[str, Any]) -> str:
+    return orjson.dumps(resources, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def test_a_gateway_goes_by_the_cookie_and_hands_first_hits_to_the_nearest_cell(golden: Golden) -> None:
+    golden("cells_gateway.json", as_text(told(GATEWAY)))
+
+
+def test_a_pod_of_a_cell_calls_owners_and_forwards_what_it_does_not_own(golden: Golden) -> None:
+    golden("cells_sidecar.json", as_text(told(PODS[0])))
+
+
+OTHERWISE = {
+    "owner-and-refuse": replace(MAP, first_hit="owner", misdirected="refuse", unkeyed="refuse"),
+    "path-and-hash": replace(
+        MAP, key=PartitionKey("path", "/u/([0-9]+)/.*"), rule=PartitionRule("hash"), unkeyed="rz02"
+    ),
+    "query-and-modulo": replace(MAP, key=PartitionKey("query", "user"), rule=PartitionRule("modulo")),
+    "cookie-and-ranges": replace(
+        MAP, key=PartitionKey("cookie", "user"), rule=PartitionRule("ranges", bounds=tuple(range(0, 100, 10)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_another_declaration_gives_other_filters_and_routes(name: str, golden: Golden) -> None:
+    def kept(resources: Told) -> dict[str, Any]:
+        filters = [
+            each
+            for listener in resources[LISTENER_TYPE]
+            for each in listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][:-1]
+        ]
+        scripts = [
+            each["typed_config"].get("default_source_code", {}).get("inline_string", "").splitlines()
+            or each["typed_config"]
+            for each in filters
+        ]
+        routes = [
+            {key: route[key] for key in ("name", "match", "direct_response", "response_headers_to_add") if key in route}
+            for configuration in resources[ROUTE_TYPE]
+            for host in configuration["virtual_hosts"]
+            for route in host["routes"]
+        ]
+        return {"filters": scripts, "routes": routes}
+
+    by = OTHERWISE[name]
+    parts = {each.name: kept(told(each, by)) for each in (GATEWAY, PODS[0])}
+    golden(f"parts/cells-{name}.json", as_text(parts))
+
+
+def test_a_new_map_changes_routes_only() -> None:
+    later = moved(MAP, Move((3,), "rz01", "rz03"))
+    for proxy in (GATEWAY, *PODS):
+        before, after = told(proxy), told(proxy, later)
+        same = {type_url for type_url in before if before[type_url] == after[type_url]}
+        assert same == {CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE}, proxy.name
+
+
+def test_every_partition_is_routed_to_one_owner_by_everybody() -> None:
+    for proxy in (GATEWAY, *PODS):
+        resources = told(proxy, replace(MAP, first_hit="owner"))
+        for configuration in resources[ROUTE_TYPE]:
+            for host in configuration["virtual_hosts"]:
+                owned: dict[tuple[str, str], list[int]] = {}
+                for route in host["routes"]:
+                    owner = route.get("metadata", {}).get("filter_metadata", {}).get("testbed.cells", {})
+                    ranges = [
+                        each["range_match"] for each in route["match"].get("headers", ()) if "range_match" in each
+                    ]
+                    entry = [each for each in route["match"].get("headers", ()) if "range_match" not in each]
+                    if ranges and not entry:
+                        key = (route["match"]["prefix"], owner["owner_cell"])
+                        owned.setdefault(key, []).extend(range(ranges[0]["start"], ranges[0]["end"]))
+                for prefix in {prefix for prefix, _ in owned}:
+                    assert {cell: numbers for (at, cell), numbers in owned.items() if at == prefix} == {
+                        "rz01": [0, 1, 2, 3],
+                        "rz02": [4, 5, 6, 7, 8, 9],
+                    }
