@@ -30,6 +30,8 @@ class BuiltinWorkload:
     stages: tuple[tuple[str, ...], ...] = ()
     response_bytes: int = 0
     error_rate: float = 0.0
+    passed_on: tuple[str, ...] = ()
+    """Headers of a request that its own calls carry, too, besides `x-request-id`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from testbed.control.cells.subsets import subsets_of
 from testbed.faults.effects import LinkEffect
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
@@ -14,6 +14,7 @@ from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.timeline import Fault, ScheduledFault
 from testbed.faults.zones import ZoneCrash
+from testbed.objects.cells import PartitionKey, PartitionMap
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, IngressPath, VirtualService
@@ -32,6 +33,8 @@ from testbed.objects.workloads import (
     WorkTime,
     gateway_of,
 )
+from testbed.scenario.cells import key_of, partition_map, placements
+from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import (
     LinkModel,
     ProbeModel,
@@ -40,11 +43,11 @@ from testbed.scenario.models.cluster import (
     TopologyModel,
     WorkloadModel,
 )
-from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel
+from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.metrics import METRICS
-from testbed.scenario.models.traffic import GatewayModel, LoadModel, MeshModel
+from testbed.scenario.models.traffic import GatewayModel, IdsModel, LoadModel, MeshModel
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
-from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
+from testbed.scenario.values import Expectation, IdSpec, LoadSource, LoadSpec, RequestSpec, Scenario
 
 GATEWAYS = "testbed-gateway"
 """The Gateway, or the Ingress, that says what all gateways route."""
@@ -65,7 +68,7 @@ def convert(model: ScenarioModel) -> Scenario:
         cluster=_cluster(model),
         topology=topology_of(spec.topology, spec.control_plane.zone),
         control_plane_place=CONTROL_PLANE,
-        load=_load(spec.load),
+        load=_load(spec.load, spec.cells),
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
         _resolved=model.model_dump(by_alias=True, exclude_none=True),
@@ -129,23 +132,29 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
     node_proxy = PodTemplate(service=NODE_PROXY, workload=None, role="node-proxy", mesh_mode=mode)
     node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, replace(node_proxy, node=node.name)) for node in nodes]
     services = spec.services.items()
+    cell_map = partition_map(spec)
     objects: list[Declared] = [
         *nodes,
         *(_service(name, service, spec.mesh) for name, service in services),
         *(node_proxies if mode == "node" else ()),
-        *(_deployment(name, service, mode) for name, service in services),
+        *(each for name, service in services for each in _deployments(name, service, spec)),
         *gateways,
-        *(_without_mesh(spec.gateway) if mode == "none" else _in_mesh(spec.services, spec.mesh, spec.gateway)),
+        *(_without_mesh(spec.gateway) if mode == "none" else _in_mesh(spec, cell_map)),
+        *(() if cell_map is None else (cell_map,)),
     ]
     return ClusterSpec(tuple(objects), _timings(spec.control_plane.timings), mode)
 
 
-def _in_mesh(services: Iterable[str], mesh: MeshModel, gateway: GatewayModel) -> list[Declared]:
+def _in_mesh(spec: SpecModel, cell_map: PartitionMap | None) -> list[Declared]:
     """Two of Istio's objects for each service, and two for what gateways route, with the policy of the service."""
-    policies = {name: winning_policy(name, mesh) for name in services}
-    at_gateways = tuple(http_route(route.service, policies[route.service], route.path) for route in gateway.routes)
+    policies = {name: winning_policy(name, spec.mesh) for name in spec.services}
+    at_gateways = tuple(http_route(route.service, policies[route.service], route.path) for route in spec.gateway.routes)
+    subsets = {
+        name: () if cell_map is None else subsets_of(cell_map, service.class_ or "global")
+        for name, service in spec.services.items()
+    }
     return [
-        *(DestinationRule(name, name, traffic_policy(policy)) for name, policy in policies.items()),
+        *(DestinationRule(name, name, traffic_policy(policies[name]), subsets=subsets[name]) for name in policies),
         *(VirtualService(name, (name,), (http_route(name, policy),)) for name, policy in policies.items()),
         Gateway(GATEWAYS, GATEWAY_LABELS),
         VirtualService(GATEWAYS, ("*",), at_gateways, gateways=(GATEWAYS,)),
@@ -170,25 +179,39 @@ def _timings(timings: TimingsModel) -> Timings:
 def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
     policy = winning_policy(name, mesh)
     asked = (policy.traffic_distribution if policy else None) or service.traffic_distribution
-    return Service(name, service.port, traffic_distribution(asked), selector=(("app", name),))
+    return Service(
+        name,
+        service.port,
+        traffic_distribution(asked),
+        selector=(("app", name),),
+        service_class=service.class_ or "global",
+    )
 
 
-def _deployment(name: str, service: ServiceModel, mesh_mode: MeshMode) -> Deployment:
+def _deployments(name: str, service: ServiceModel, spec: SpecModel) -> list[Deployment]:
+    """One, or one for each cell or city."""
+    passed_on = () if spec.cells is None else (key_of(spec.cells.key).header,)
+    template = _template(name, service, spec.mesh.mode, passed_on)
+    return [
+        Deployment(each.deployment, service.replicas, replace(template, zones=each.zones, extra_labels=each.labels))
+        for each in placements(name, service, spec)
+    ]
+
+
+def _template(name: str, service: ServiceModel, mesh_mode: MeshMode, passed_on: tuple[str, ...]) -> PodTemplate:
     spread, liveness = service.topology_spread, service.liveness_probe
-    template = PodTemplate(
+    return PodTemplate(
         service=name,
-        workload=_workload(service.workload),
+        workload=_workload(service.workload, passed_on),
         port=service.container_port,
         readiness=_probe(_sure(service.readiness_probe)),
         liveness=None if liveness is None else _probe(liveness),
         mesh_mode=mesh_mode,
         max_skew=spread.max_skew if spread.when_unsatisfiable == "DoNotSchedule" else None,
-        zones=tuple(service.zones),
     )
-    return Deployment(name, service.replicas, template)
 
 
-def _workload(workload: WorkloadModel) -> BuiltinWorkload | CommandWorkload:
+def _workload(workload: WorkloadModel, passed_on: tuple[str, ...]) -> BuiltinWorkload | CommandWorkload:
     if workload.command is not None:
         return CommandWorkload(tuple(workload.command), tuple(workload.env.items()))
     work = _sure(workload.work)
@@ -197,6 +220,7 @@ def _workload(workload: WorkloadModel) -> BuiltinWorkload | CommandWorkload:
         stages=tuple(map(tuple, workload.calls)),
         response_bytes=int(_sure(workload.response_size)),
         error_rate=_sure(workload.error_rate),
+        passed_on=passed_on,
     )
 
 
@@ -218,7 +242,7 @@ def _probe(probe: ProbeModel) -> Probe:
 # --- load, faults, expectations ----------------------------------------------------------------------------------
 
 
-def _load(load: LoadModel) -> LoadSpec:
+def _load(load: LoadModel, cells: CellsModel | None) -> LoadSpec:
     return LoadSpec(
         sources=tuple(
             LoadSource(s.zone, s.rate, s.arrival or "poisson", s.users, s.think_time or 0.0) for s in load.sources
@@ -232,6 +256,18 @@ def _load(load: LoadModel) -> LoadSpec:
         timeout_s=load.timeout,
         connect_timeout_s=load.connect_timeout,
         locustfile=None if load.locustfile is None else Path(load.locustfile),
+        ids=None if load.ids is None or cells is None else _ids(load.ids, key_of(cells.key)),
+    )
+
+
+def _ids(ids: IdsModel, key: PartitionKey) -> IdSpec:
+    return IdSpec(
+        key=key,
+        session=ids.session,
+        distribution=ids.distribution or "uniform",
+        count=ids.count or 1,
+        exponent=ids.exponent or 0.0,
+        file=None if ids.file is None else Path(ids.file),
     )
 
 

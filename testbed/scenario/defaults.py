@@ -6,8 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from testbed.control.cells.ownership import partitions_of, written
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Probe
+from testbed.scenario.cells import partition_map
+from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import (
     LinkModel,
     LinksModel,
@@ -19,9 +22,9 @@ from testbed.scenario.models.cluster import (
     WorkModel,
     ZoneModel,
 )
-from testbed.scenario.models.experiment import FaultModel, ScenarioModel
+from testbed.scenario.models.experiment import FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.fields import Model
-from testbed.scenario.models.traffic import LoadModel, RequestModel, SourceModel
+from testbed.scenario.models.traffic import IdsModel, LoadModel, RequestModel, SourceModel
 
 SPEED_UP = 20
 """How much faster the `fast` profile is than Kubernetes."""
@@ -50,7 +53,8 @@ def complete(scenario: ScenarioModel, folder: Path) -> ScenarioModel:
         spec,
         topology=complete_topology(spec.topology),
         control_plane=_with(control_plane, timings=timings),
-        services={name: _service(service, fast, spec.seed) for name, service in spec.services.items()},
+        services={name: _service(service, fast, spec) for name, service in spec.services.items()},
+        cells=None if spec.cells is None else _cells(spec),
         load=_load(spec.load, folder),
         faults=[_fault(fault) for fault in spec.faults],
         expect=[_filled(e, when=None if e.metric == "time_to_recover" else "all") for e in spec.expect],
@@ -107,14 +111,28 @@ def _links(links: LinksModel) -> LinksModel:
     return _with(links, **classes, between=[link(between, between.rtt) for between in links.between])
 
 
-def _service(service: ServiceModel, fast: bool, seed: int) -> ServiceModel:
+def _cells(spec: SpecModel) -> CellsModel:
+    """Every cell with what it owns, every city with its zones."""
+    cell_map = partition_map(spec)
+    assert spec.cells is not None
+    assert cell_map is not None
+    cells = {
+        name: cell if cell.elastic else _with(cell, partitions=written(partitions_of(cell_map, name)).split(", "))
+        for name, cell in spec.cells.cells.items()
+    }
+    cities = {city.name: list(city.zones) for city in cell_map.cities}
+    return _with(spec.cells, cells=cells, cities=cities, unkeyed=cell_map.unkeyed)
+
+
+def _service(service: ServiceModel, fast: bool, spec: SpecModel) -> ServiceModel:
     served = {"tcpSocket": {}} if service.workload.command else {"httpGet": {"path": "/healthz"}}
     readiness = service.readiness_probe or ProbeModel.model_validate(served)
     liveness = service.liveness_probe
     return _with(
         service,
         app_protocol="http",
-        workload=_workload(service.workload, seed),
+        class_=service.class_ or (None if spec.cells is None else "global"),
+        workload=_workload(service.workload, spec.seed),
         readiness_probe=_probe(readiness, fast),
         liveness_probe=liveness and _probe(liveness, fast),
     )
@@ -140,6 +158,8 @@ def _probe(probe: ProbeModel, fast: bool) -> ProbeModel:
 
 
 def _load(load: LoadModel, folder: Path) -> LoadModel:
+    if load.ids is not None:
+        load = _with(load, ids=_ids(load.ids, folder))
     if load.locustfile is not None:
         return _with(load, locustfile=str((folder / load.locustfile).resolve()))
 
@@ -148,6 +168,13 @@ def _load(load: LoadModel, folder: Path) -> LoadModel:
 
     requests = [_filled(r, name=f"{r.method} {r.path}") for r in load.requests or [RequestModel()]]
     return _with(load, sources=[source(s) for s in load.sources], requests=requests)
+
+
+def _ids(ids: IdsModel, folder: Path) -> IdsModel:
+    if ids.file is not None:
+        return _with(ids, file=str((folder / ids.file).resolve()))
+    ids = _filled(ids, distribution="uniform", count=1_000_000)
+    return _filled(ids, exponent=1.0) if ids.distribution == "zipf" else ids
 
 
 def _fault(fault: FaultModel) -> FaultModel:

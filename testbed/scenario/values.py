@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from testbed.documents.problems import Problem
 from testbed.faults.timeline import ScheduledFault
+from testbed.objects.cells import PartitionKey
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.places import Topology
 
@@ -40,6 +41,22 @@ class RequestSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class IdSpec:
+    """The ids that clients carry as their key, one for a session of `session` requests.
+
+    They are the lines of `file`, or 0 to `count` - 1: drawn alike, or with `zipf` the n-th in proportion to
+    n^-`exponent`.
+    """
+
+    key: PartitionKey
+    session: int
+    distribution: Literal["uniform", "zipf"] = "uniform"
+    count: int = 1
+    exponent: float = 0.0
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSpec:
     """`warmup_s` is the first part of `duration_s`. With a `locustfile` there are no `requests`."""
 
@@ -50,6 +67,7 @@ class LoadSpec:
     timeout_s: float
     connect_timeout_s: float
     locustfile: Path | None = None
+    ids: IdSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ def in_words(details: ErrorDetails) -> str:
             return f"must be text, not {shown(value)}" + (f'; write "{shown(value)}" in quotes' if quoted else "")
         case "int_type" | "int_from_float" | "int_parsing" | "int_parsing_size":
             return f"must be a whole number, not {shown(value)}"
+        case "float_type" | "float_parsing":
+            return f"must be a number, not {shown(value)}"
         case "bool_type" | "bool_parsing":
             return f"must be true or false, not {shown(value)}"
         case "list_type" | "tuple_type":

@@ -22,7 +22,7 @@ from testbed.workloads.calls import Calls, LoggedCalls, MeshCalls
 from testbed.workloads.http1 import Request, Response, ServerProtocol
 from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings
 
-FORWARDED_HEADERS = (b"x-request-id",)
+REQUEST_ID = b"x-request-id"
 """What an application must pass on so that the calls of one request can be joined, as with Istio's tracing headers."""
 
 
@@ -57,6 +57,7 @@ class Workload:
         self._calls = calls
         self._timer = timer
         self._random = Random(f"{settings.workload.work.seed}/{settings.seed}")
+        self._passed_on = (REQUEST_ID, *(name.encode() for name in settings.workload.passed_on))
         self._ok = Response(200, b"x" * settings.workload.response_bytes)
 
     async def answer(self, request: Request) -> Response:
@@ -68,7 +69,7 @@ class Workload:
             await self._timer.sleep(work_s)
         if workload.error_rate and self._random.random() < workload.error_rate:
             return Response(500, b"declared errorRate")
-        headers = {name: request.headers[name] for name in FORWARDED_HEADERS if name in request.headers}
+        headers = {name: request.headers[name] for name in self._passed_on if name in request.headers}
         try:
             for stage in workload.stages:
                 if len(stage) == 1:

@@ -38,6 +38,7 @@ class WorkloadSettings:
         workload = data.pop("workload")
         workload["work"] = WorkTime(**workload["work"])
         workload["stages"] = tuple(tuple(stage) for stage in workload["stages"])
+        workload["passed_on"] = tuple(workload["passed_on"])
         return cls(workload=BuiltinWorkload(**workload), proxy=proxy and SocketAddress(**proxy), **data)
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from testbed.control.cells.ownership import Move, moved
 from testbed.control.cells.partitions import partition_of
+from testbed.control.cells.subsets import subsets_of
 from testbed.control.store import Store
 from testbed.control.views.envoy import access_log
-from testbed.control.views.envoy.cells import subsets_of
 from testbed.control.views.envoy.proxies import Proxies
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cells import CELL, Cell, PartitionKey, PartitionMap, PartitionRule

@@ -7,6 +7,7 @@ from collections.abc import Iterator, KeysView
 from testbed.documents.problems import Path
 from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, gateway_of
+from testbed.scenario.cells import placements
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cluster import ProbeModel, ServiceModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
@@ -182,9 +183,12 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
     }
     everywhere = frozenset(capacity)
     by_zones: dict[frozenset[str], dict[str, ServiceModel]] = {}
-    for name, service in model.spec.services.items():
-        zones = frozenset(service.zones) & everywhere if service.zones else everywhere
-        by_zones.setdefault(zones, {})[name] = service
+    services_of: dict[str, str] = {}
+    for service_name, service in model.spec.services.items():
+        for each in placements(service_name, service, model.spec):
+            zones = frozenset(each.zones) & everywhere if each.zones else everywhere
+            by_zones.setdefault(zones, {})[each.deployment] = service
+            services_of[each.deployment] = service_name
     for allowed, services in by_zones.items():
         if not allowed:
             continue
@@ -192,7 +196,7 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
         where = listed(zone for zone in capacity if zone in allowed)
         too_large = {name for name, service in services.items() if service.replicas > room}
         for name, service in services.items():
-            here: Path = ("spec", "services", name, "replicas")
+            here: Path = ("spec", "services", services_of[name], "replicas")
             if name in too_large:
                 message = f"{where} can hold {room} pods beside the gateways, {name} wants {service.replicas}"
                 findings.report(here, message)
@@ -207,7 +211,7 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
         if sum(inside.values()) > room and not too_large:
             shares = listed(f"{other} {replicas}" for other, replicas in inside.items())
             message = f"{where} can hold {room} pods beside the gateways; wanted are {shares}"
-            findings.report(("spec", "services", next(iter(services)), "replicas"), message)
+            findings.report(("spec", "services", services_of[next(iter(services))], "replicas"), message)
 
 
 def _check_spread(

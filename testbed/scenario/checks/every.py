@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from testbed.scenario.checks.cells import check_cells
 from testbed.scenario.checks.cluster import check_calls, check_capacity, check_services, check_topology
 from testbed.scenario.checks.experiment import check_expectations, check_faults
 from testbed.scenario.checks.findings import Findings
@@ -19,6 +20,7 @@ def check(model: ScenarioModel, findings: Findings) -> None:
     check_protocols(model, findings)
     check_calls(model, findings)
     check_capacity(model, findings)
+    check_cells(model, findings)
     check_mesh(model, findings)
     check_load(model, findings)
     check_locustfile(model, findings)

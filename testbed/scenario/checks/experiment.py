@@ -11,6 +11,7 @@ from testbed.documents.quantities import DURATION
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
 from testbed.objects.places import Topology
 from testbed.objects.workloads import GATEWAY, NODE_PROXY
+from testbed.scenario.cells import placements
 from testbed.scenario.checks.cluster import node_names, zone_names, zones_of
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.convert import fault_of, topology_of
@@ -138,10 +139,19 @@ def _beyond_replicas(pod: str, model: ScenarioModel, findings: Findings) -> str 
     """Why there is no pod of that number when the load begins, if there is none: pods are numbered from 1."""
     deployment, _, number = pod.rpartition("-")
     replicas = 1
-    if deployment in findings.known("service"):
-        if not findings.is_whole("spec", "services", deployment, "replicas"):
+    service = next(
+        (
+            name
+            for name, service in model.spec.services.items()
+            for each in placements(name, service, model.spec)
+            if each.deployment == deployment
+        ),
+        deployment,
+    )
+    if service in findings.known("service"):
+        if not findings.is_whole("spec", "services", service, "replicas"):
             return None
-        replicas = model.spec.services[deployment].replicas
+        replicas = model.spec.services[service].replicas
     if number.isdecimal() and 1 <= int(number) <= replicas:
         return None
     names = f"{deployment}-1" if replicas == 1 else f"{deployment}-1 to {deployment}-{replicas}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from testbed.objects.places import CONTROL_PLANE, clients_of
 from testbed.objects.workloads import NODE_PROXY, gateway_of
+from testbed.scenario.cells import Placement, placements
 from testbed.scenario.checks.cluster import node_names, zones_of
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.experiment import ScenarioModel
@@ -23,11 +24,21 @@ def introduce_names(model: ScenarioModel, findings: Findings) -> None:
     findings.introduce("node", {name: f"a node of zone {zone}" for zone, names in nodes.items() for name in names})
     nodes_with_proxy = findings.known("node") if model.spec.mesh.mode == "node" else ()
     findings.introduce("service", dict.fromkeys(findings.names("spec", "services"), "a service"))
+    findings.introduce("cell", dict.fromkeys(findings.names("spec", "cells", "cells"), "a cell"))
     clients = {clients_of(zone): f"the clients of zone {zone}" for zone in findings.known("zone")}
     places = dict.fromkeys((*findings.known("zone"), *findings.known("node")), "a zone or node")
     findings.introduce("zone or node", {**places, **clients, CONTROL_PLANE: "the control plane"})
     gateways = [*map(gateway_of, findings.known("zone"))]
     node_proxies = [f"{NODE_PROXY}-{node}" for node in nodes_with_proxy]
-    deployments = (*findings.known("service"), *gateways, *node_proxies)
+    of_services = [
+        each.deployment
+        for name in findings.known("service")
+        for each in (
+            placements(name, model.spec.services[name], model.spec)
+            if name in model.spec.services
+            else (Placement(name, ()),)
+        )
+    ]
+    deployments = (*of_services, *gateways, *node_proxies)
     findings.introduce("deployment", dict.fromkeys(deployments, "a Deployment"))
     findings.introduce("fault", dict.fromkeys(findings.names("spec", "faults"), "a fault"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from testbed.documents.problems import Path
 from testbed.objects.core import Pod
 from testbed.objects.workloads import gateway_of
+from testbed.scenario.cells import placements
 from testbed.scenario.checks.cluster import zones_of
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.experiment import ScenarioModel
@@ -18,6 +19,11 @@ def check_scheduling(model: ScenarioModel, pods: Sequence[Pod], findings: Findin
     for pod in pods:
         if pod.node is None:
             reasons.setdefault(pod.deployment, []).append(pod.reason)
+    services = {
+        each.deployment: name
+        for name, service in model.spec.services.items()
+        for each in placements(name, service, model.spec)
+    }
     gateways: dict[str, Path] = {gateway_of(zone): location for location, zone, _ in zones_of(model)}
     for deployment, why in reasons.items():
         if deployment in gateways:
@@ -25,6 +31,8 @@ def check_scheduling(model: ScenarioModel, pods: Sequence[Pod], findings: Findin
             findings.report(gateways[deployment], message, at_key=True)
         else:
             # A node proxy is the first pod of its node, which holds one at least.
-            replicas = model.spec.services[deployment].replicas
-            message = f"{len(why)} of its {replicas} pods find no node: {why[0]}"
-            findings.report(("spec", "services", deployment, "replicas"), message)
+            service = services[deployment]
+            replicas = model.spec.services[service].replicas
+            pods_of = f"its {replicas} pods" if deployment == service else f"the {replicas} pods of {deployment}"
+            message = f"{len(why)} of {pods_of} find no node: {why[0]}"
+            findings.report(("spec", "services", service, "replicas"), message)

@@ -155,8 +155,8 @@ def _check_pattern(here: Path, pattern: str, model: ScenarioModel, findings: Fin
     if not any(home[: len(named)] == named[:2] for home in known):
         patterns = [f"{region}/{zone}/*" for region, zone in known]
         findings.report(here, f"there is no locality {pattern!r}; {nearest(pattern, patterns)}", at_key=at_key)
-    elif len(named) == 3:
-        message = f"there is no sub-zone {named[2]!r}: a scenario cannot declare any yet; write {'/'.join(named[:2])}/*"
+    elif len(named) == 3 and named[2] not in findings.known("cell"):
+        message = f"there is no sub-zone {named[2]!r}: sub-zones are cells; write {'/'.join(named[:2])}/*"
         findings.report(here, message, at_key=at_key)
 
 

@@ -286,7 +286,10 @@ class ServiceModel(Model):
     """A service and the Deployment behind it."""
 
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How many pods."""
+    """How many pods; of a service that is spread over cells or cities, in each."""
+    class_: Annotated[Literal["sharded", "global", "perCity"] | None, Field(alias="class")] = None
+    """How it is spread over cells: `sharded` has pods in each, for what the cell owns (LDC: RZone), `global` one group
+    for all (GZone), `perCity` one a city (CZone). Default, where there are cells: global."""
     port: Annotated[int, Field(ge=1, le=65535)] = 80
     """Port that callers use."""
     container_port: Annotated[int, Field(ge=1024, le=65535)] = 8080

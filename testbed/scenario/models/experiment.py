@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_serializer, field_validator
 
+from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import ControlPlaneModel, ServiceModel, TopologyModel
 from testbed.scenario.models.fields import (
     Bandwidth,
@@ -188,6 +189,8 @@ class SpecModel(Model):
     """Services by name."""
     gateway: GatewayModel
     """Where requests enter."""
+    cells: CellsModel | None = None
+    """Which part of all requests belongs where. Default: no cells."""
     mesh: MeshModel = MeshModel()
     """Rules of the service mesh."""
     load: LoadModel

@@ -235,6 +235,28 @@ class RequestModel(Model):
     """Text of the body."""
 
 
+class IdsModel(Model):
+    """The ids that requests carry as their key."""
+
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            with_key("file", without("distribution", "count", "exponent")),
+            with_key("exponent", {"properties": {"distribution": {"const": "zipf"}}, "required": ["distribution"]}),
+        )
+    )
+
+    distribution: Literal["uniform", "zipf"] | None = None
+    """How often each is drawn: all alike, or the n-th in proportion to n^-exponent. Default uniform."""
+    count: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """They are 0 to `count` - 1. Default 1000000; with zipf at most 1000000."""
+    exponent: Annotated[float, Field(ge=0, le=10)] | None = None
+    """Of `zipf`. Default 1."""
+    file: str | None = None
+    """A file with an id a line, drawn alike, relative to the scenario file."""
+    session: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """How many requests a client sends with one id, keeping its cookies, before it is followed by another."""
+
+
 class LoadModel(Model):
     """What clients send."""
 
@@ -253,6 +275,8 @@ class LoadModel(Model):
     """The whole time that load is sent, warm-up included."""
     requests: list[RequestModel] = Field(default_factory=list)
     """What is sent. Default: GET /."""
+    ids: IdsModel | None = None
+    """The ids that requests carry as the key of `spec.cells`; `{id}` in a path stands for it, too. Default: none."""
     timeout: PositiveDuration = 5.0
     """Clients wait this long for a response."""
     connect_timeout: PositiveDuration = 1.0

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from testbed.control.cells.ownership import Move, moved
+from testbed.control.cells.subsets import subsets_of
 from testbed.control.store import Store
-from testbed.control.views.envoy.cells import subsets_of
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.views.envoy.proxies import Proxies
 from testbed.objects.addresses import PodAddress, SocketAddress

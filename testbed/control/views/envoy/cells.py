@@ -6,11 +6,12 @@ went where it went. What a partition is comes from `partition_filter`; the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from testbed.control.cells.ownership import runs
+from testbed.control.cells.subsets import groups_of
 from testbed.control.views.envoy.access_log import (
     CELLS_METADATA,
     CROSS_CELL,
@@ -36,9 +37,7 @@ from testbed.control.views.envoy.partition_filter import (
     FORWARDED_HEADER,
     MAP_VERSION_HEADER,
 )
-from testbed.objects.cells import CELL, CITY, GROUP, NEAREST, REFUSE, Cell, PartitionMap, ServiceClass
-from testbed.objects.mesh import Subset
-from testbed.objects.metadata import Labels
+from testbed.objects.cells import NEAREST, REFUSE, PartitionMap, ServiceClass
 
 Match = Mapping[str, Any]
 To = Callable[[str], dict[str, Any]]
@@ -54,26 +53,6 @@ _STALE: Final[Mapping[str | None, str]] = {
     None: STALE_MAP,
 }
 """Why a request is at the wrong cell, by how it entered; None: it came from another service."""
-
-
-def subsets_of(cell_map: PartitionMap, service_class: ServiceClass) -> tuple[Subset, ...]:
-    """Of a service of that class: for each cell, or group of one, or for each city."""
-    match service_class:
-        case "sharded":
-            return tuple(Subset(name, labels) for cell in cell_map.cells for name, labels, _ in groups_of(cell))
-        case "perCity":
-            return tuple(Subset(city.name, ((CITY, city.name),)) for city in cell_map.cities)
-        case "global":
-            return ()
-
-
-def groups_of(cell: Cell) -> Iterable[tuple[str, Labels, int]]:
-    """Subset, labels and weight of each deployment group of a cell; of all of it where it has none."""
-    labels = ((CELL, cell.name),)
-    if not cell.groups:
-        yield cell.name, labels, 100
-    for group in cell.groups:
-        yield f"{cell.name}-{group.name}", (*labels, (GROUP, group.name)), group.weight
 
 
 @dataclass(frozen=True, slots=True)
