@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -11,7 +12,10 @@ import yaml
 
 from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, dry_run, load, warn
 from testbed.cli.terminal import EXIT_BAD_INPUT, fail
-from testbed.scenario import json_schema
+from testbed.scenario import Scenario, json_schema
+
+if TYPE_CHECKING:
+    from testbed.control.dry_run import DryRun
 
 
 def check(
@@ -46,13 +50,29 @@ def render(
     proxy: Annotated[
         str | None, typer.Option("--proxy", metavar="POD", help="Show what the proxy of this pod is told instead.")
     ] = None,
+    show_map: Annotated[
+        bool, typer.Option("--map", help="Show who owns which partitions instead, and what calls to expect.")
+    ] = False,
 ) -> None:
     """Print the Kubernetes and Istio objects that a scenario becomes, without starting anything."""
     from testbed.control.dry_run import UnknownProxy
 
-    cluster = dry_run(file, load(file, overrides, seed))
+    scenario = load(file, overrides, seed)
+    cluster = dry_run(file, scenario)
+    if show_map:
+        _show_map(file, scenario, cluster)
+        return
     try:
         documents = cluster.manifests() if proxy is None else cluster.proxy_resources(proxy)
     except UnknownProxy as error:
         fail(str(error), EXIT_BAD_INPUT)
     print(yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")
+
+
+def _show_map(file: Path, scenario: Scenario, cluster: DryRun) -> None:
+    from testbed.scenario.cell_plan import cell_plan, lines_of
+
+    plan = cell_plan(cluster.store, scenario.load)
+    if plan is None:
+        fail(f"{file}: has no cells", EXIT_BAD_INPUT)
+    print("\n".join(lines_of(plan, scenario.load)))

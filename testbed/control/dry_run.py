@@ -12,6 +12,7 @@ from testbed.control.delivery.discovery import KINDS
 from testbed.control.manifests import manifests
 from testbed.control.messages import Command, Event, NodeRegistered, PodReadinessChanged, PodStarted, StartPod
 from testbed.control.plane import ControlPlane
+from testbed.control.store import Store
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.core import Pod
@@ -54,6 +55,11 @@ class DryRun:
 
     def pods(self) -> tuple[Pod, ...]:
         return self._plane.pods()
+
+    @property
+    def store(self) -> Store:
+        """For reading."""
+        return self._plane.store
 
     def manifests(self) -> list[dict[str, Any]]:
         """Every object, in Kubernetes' and Istio's form."""

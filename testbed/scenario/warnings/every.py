@@ -8,6 +8,7 @@ from testbed.objects.core import Pod
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.values import Scenario
+from testbed.scenario.warnings.cells import warn_of_cells
 from testbed.scenario.warnings.faults import warn_of_overlaps, warn_of_warmup
 from testbed.scenario.warnings.load import warn_of_paths, warn_of_work
 from testbed.scenario.warnings.mesh import warn_of_policies
@@ -17,6 +18,7 @@ def warn(model: ScenarioModel, scenario: Scenario, pods: Sequence[Pod], findings
     """Note every doubt. Expects the completed model of a scenario without errors, and its pods with their nodes."""
     if model.spec.mesh.mode != "none":
         warn_of_policies(model, scenario.topology, pods, findings)
+    warn_of_cells(model, scenario, findings)
     warn_of_paths(model, findings)
     warn_of_work(model, findings)
     warn_of_warmup(model, findings)

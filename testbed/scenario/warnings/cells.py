@@ -1,0 +1,36 @@
+"""Cells that do not do what they were declared for."""
+
+from __future__ import annotations
+
+from testbed.documents.problems import Path
+from testbed.objects.cells import PartitionMap
+from testbed.scenario.cells import cities_of
+from testbed.scenario.checks.findings import Findings
+from testbed.scenario.models.cells import CellsModel
+from testbed.scenario.models.experiment import ScenarioModel
+from testbed.scenario.values import Scenario
+
+_CELLS: Path = ("spec", "cells")
+
+
+def warn_of_cells(model: ScenarioModel, scenario: Scenario, findings: Findings) -> None:
+    cells = model.spec.cells
+    if cells is None:
+        return
+    (cell_map,) = scenario.cluster.of(PartitionMap)
+    owners = set(cell_map.owners)
+    if cells.misdirected == "refuse" and cells.first_hit == "nearest" and len(owners) > 1:
+        message = "refuses first hits, too: the nearest cell of a client without a cookie seldom owns its partition"
+        findings.warn((*_CELLS, "misdirected"), f"{message}; with firstHit: owner the gateway finds it")
+    _warn_of_groups(cells, findings)
+    of_cities = [name for name, service in model.spec.services.items() if service.class_ == "perCity"]
+    if of_cities and len(cities_of(model.spec)) == 1:
+        message = "there is one city only (without `cells.cities` each region is one), so perCity is as global"
+        findings.warn(("spec", "services", of_cities[0], "class"), message)
+
+
+def _warn_of_groups(cells: CellsModel, findings: Findings) -> None:
+    for name, cell in cells.cells.items():
+        if len(cell.groups) == 1:
+            message = "one group takes everything: there is nothing to switch to"
+            findings.warn((*_CELLS, "cells", name, "groups"), message, at_key=True)
