@@ -108,6 +108,7 @@ _EXAMPLES = {
     "a bandwidth": ("100mbit", "1gbit"),
     "a size": ("500B", "2kB"),
     "a percentage": ("99.9%", "1%"),
+    "a price": ("0.01/GB", "0.09/GB"),
 }
 
 _SHARES = {"%": Fraction(1, 100)}
@@ -147,4 +148,14 @@ SIZE = Quantity(
     suggested=("B", "kB"),
     maximum="1000MB",
 )
+VOLUME = Quantity(
+    "a size",
+    {**SIZE.units, "GB": Fraction(10**9), "TB": Fraction(10**12)},
+    written=("TB", "GB", "MB", "kB", "B"),
+    suggested=("B", "kB"),
+    maximum="1000TB",
+)
+"""What is carried in all, where a size is that of one body."""
+PRICE = Quantity("a price", {"/GB": Fraction(1)}, written=("/GB",), suggested=("/GB",), maximum="1000000/GB")
+"""In whatever currency, for 10^9 bytes."""
 PERCENTAGE = Quantity("a percentage", _SHARES, written=("%",), suggested=("%",), maximum="100%")

@@ -7,7 +7,7 @@ Owns the *declared* network. What faults do to it at run time is `network.links`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 DNS_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """What a name may be, that of a zone above all: as Kubernetes has it (RFC 1123)."""
@@ -31,6 +31,12 @@ class Locality:
     region: str
     zone: str
     subzone: str = ""
+
+
+Distance = Literal["same_node", "same_zone", "same_city", "same_region", "cross_region"]
+"""How far apart two pods are, the nearest first. A city is a group of zones of a region; where no cities are declared a
+region is one, and what is near in it is `same_region`."""
+DISTANCES: Final[tuple[Distance, ...]] = get_args(Distance)
 
 
 @dataclass(frozen=True, slots=True)

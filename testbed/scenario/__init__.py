@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from testbed.documents.problems import Problem, ScenarioError
-from testbed.scenario.values import Expectation, LoadSource, LoadSpec, RequestSpec, Scenario
+from testbed.scenario.values import Expectation, LoadSource, LoadSpec, Price, Prices, RequestSpec, Scenario
 
 __all__ = [
     "Expectation",
     "LoadSource",
     "LoadSpec",
+    "Price",
+    "Prices",
     "Problem",
     "RequestSpec",
     "Scenario",

@@ -45,9 +45,10 @@ from testbed.scenario.models.cluster import (
 )
 from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.metrics import METRICS
+from testbed.scenario.models.prices import PriceModel, PricesModel
 from testbed.scenario.models.traffic import GatewayModel, IdsModel, LoadModel, MeshModel
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
-from testbed.scenario.values import Expectation, IdSpec, LoadSource, LoadSpec, RequestSpec, Scenario
+from testbed.scenario.values import Expectation, IdSpec, LoadSource, LoadSpec, Price, Prices, RequestSpec, Scenario
 
 GATEWAYS = "testbed-gateway"
 """The Gateway, or the Ingress, that says what all gateways route."""
@@ -69,6 +70,7 @@ def convert(model: ScenarioModel) -> Scenario:
         topology=topology_of(spec.topology, spec.control_plane.zone),
         control_plane_place=CONTROL_PLANE,
         load=_load(spec.load, spec.cells),
+        prices=_prices(spec.prices),
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
         _resolved=model.model_dump(by_alias=True, exclude_none=True),
@@ -268,6 +270,19 @@ def _ids(ids: IdsModel, key: PartitionKey) -> IdSpec:
         count=ids.count or 1,
         exponent=ids.exponent or 0.0,
         file=None if ids.file is None else Path(ids.file),
+    )
+
+
+def _prices(prices: PricesModel) -> Prices:
+    def price(model: PriceModel) -> Price:
+        return Price(_sure(model.out), _sure(model.in_))
+
+    return Prices(
+        prices.currency,
+        price(prices.same_zone),
+        price(prices.same_city),
+        price(prices.same_region),
+        price(prices.cross_region),
     )
 
 

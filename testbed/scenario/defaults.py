@@ -24,7 +24,9 @@ from testbed.scenario.models.cluster import (
 )
 from testbed.scenario.models.experiment import FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.fields import Model
+from testbed.scenario.models.prices import PriceModel, PricesModel
 from testbed.scenario.models.traffic import IdsModel, LoadModel, RequestModel, SourceModel
+from testbed.scenario.values import Price, Prices
 
 SPEED_UP = 20
 """How much faster the `fast` profile is than Kubernetes."""
@@ -56,6 +58,7 @@ def complete(scenario: ScenarioModel, folder: Path) -> ScenarioModel:
         services={name: _service(service, fast, spec) for name, service in spec.services.items()},
         cells=None if spec.cells is None else _cells(spec),
         load=_load(spec.load, folder),
+        prices=_prices(spec.prices),
         faults=[_fault(fault) for fault in spec.faults],
         expect=[_filled(e, when=None if e.metric == "time_to_recover" else "all") for e in spec.expect],
     )
@@ -175,6 +178,22 @@ def _ids(ids: IdsModel, folder: Path) -> IdsModel:
         return _with(ids, file=str((folder / ids.file).resolve()))
     ids = _filled(ids, distribution="uniform", count=1_000_000)
     return _filled(ids, exponent=1.0) if ids.distribution == "zipf" else ids
+
+
+def _prices(prices: PricesModel) -> PricesModel:
+    def price(model: PriceModel, default: Price) -> PriceModel:
+        return _filled(model, out=default.out_per_gb, in_=default.in_per_gb)
+
+    usual = Prices()
+    region = price(prices.same_region, usual.same_region)
+    return _with(
+        prices,
+        same_zone=price(prices.same_zone, usual.same_zone),
+        # Who knows no cities has a price for his regions only.
+        same_city=_filled(prices.same_city, out=region.out, in_=region.in_),
+        same_region=region,
+        cross_region=price(prices.cross_region, usual.cross_region),
+    )
 
 
 def _fault(fault: FaultModel) -> FaultModel:

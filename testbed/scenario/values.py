@@ -14,7 +14,7 @@ from testbed.documents.problems import Problem
 from testbed.faults.timeline import ScheduledFault
 from testbed.objects.cells import PartitionKey
 from testbed.objects.cluster import ClusterSpec
-from testbed.objects.places import Topology
+from testbed.objects.places import Distance, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,35 @@ class LoadSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """Of a GB (10^9 bytes) that leaves who sends it, and that arrives at who receives it."""
+
+    out_per_gb: float = 0.0
+    in_per_gb: float = 0.0
+
+    @property
+    def per_byte(self) -> float:
+        return (self.out_per_gb + self.in_per_gb) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What carrying bytes costs, by distance; free within a node. The defaults are those of AWS on demand, of 2025:
+    nothing within an availability zone, 0.01 USD/GB on both sides between two of a region, and 0.02 out of one to
+    another (aws.amazon.com/ec2/pricing/on-demand, Data Transfer; between far regions it is more).
+    """
+
+    currency: str = "USD"
+    same_zone: Price = Price()
+    same_city: Price = Price(0.01, 0.01)
+    same_region: Price = Price(0.01, 0.01)
+    cross_region: Price = Price(0.02)
+
+    def at(self, distance: Distance) -> Price:
+        return Price() if distance == "same_node" else getattr(self, distance)
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """Bounds on one metric, in seconds, per second, shares of 1 or a count; `text` is how a report names it."""
 
@@ -99,6 +128,7 @@ class Scenario:
     topology: Topology
     control_plane_place: str
     load: LoadSpec
+    prices: Prices
     faults: tuple[ScheduledFault, ...]
     expectations: tuple[Expectation, ...]
     _resolved: dict[str, Any] = field(repr=False)

@@ -77,7 +77,9 @@ def write_run(run_dir: Path, facts: RunFacts = FACTS) -> Path:
                             "duration_ms": 2.0,
                             "status": 200,
                             "attempts": 1,
-                            "bytes": 100,
+                            "bytes": 1100,
+                            "request_bytes": 100,
+                            "response_bytes": 1000,
                         }
                     )
     with TableWriter(run_dir, "events", "control-plane") as events:

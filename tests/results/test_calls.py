@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from testbed.results.measure.calls import Calls, Completeness, completeness
+from testbed.results.measure.calls import Calls, Completeness, calls_made, completeness
 from testbed.results.measure.phases import Phase
 from testbed.results.tables.schemas import SCHEMAS
 
@@ -18,7 +18,7 @@ def _hop(source: tuple[str | None, str], destination: tuple[str | None, str], **
 
 
 def _calls(*hops: dict[str, Any]) -> Calls:
-    return Calls(pa.Table.from_pylist(list(hops), schema=SCHEMAS["hops"]))
+    return Calls(calls_made(pa.Table.from_pylist(list(hops), schema=SCHEMAS["hops"])))
 
 
 def test_shares_and_matrix_count_outbound_hops_with_a_known_destination_once_each() -> None:

@@ -26,6 +26,15 @@ def printed(summary: Summary, width: int = 100, **console: Any) -> str:
     return out.getvalue()
 
 
+FURTHER: tuple[dict[str, str], ...] = (
+    {},
+    {"node": "east-a-2"},
+    {"node": "east-a-2"},
+    {"node": "east-b-1", "zone": "east-b"},
+    {"node": "west-a-1", "zone": "west-a", "region": "west"},
+)
+
+
 @pytest.fixture(scope="module")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     """A run with everything: long names, faults that share a moment, errors all the time, ejections, a machine off."""
@@ -51,6 +60,18 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Summary:
         for pod in range(6):
             row = {"t_s": 3.25 + pod, "source": "gateway-east-a-1", "kind": "Endpoint", "object": f"web-{pod + 10}"}
             events.append({**row, "reason": "Ejected", "details": "{}"})
+    with TableWriter(run_dir, "hops", "more") as hops:
+        for number in range(3000):
+            service = ("web", "orders")[number % 2]
+            here = {"pod": f"{service}-1", "service": service, "node": "east-a-1", "zone": "east-a", "region": "east"}
+            there = {**here, **FURTHER[number % len(FURTHER)], "pod": "stock-1", "service": "stock"}
+            ends = {
+                f"{end}_{key}": value
+                for end, at in (("source", here), ("destination", there))
+                for key, value in at.items()
+            }
+            carried = {"start_s": 1 + number / 200, "request_bytes": 2_000, "response_bytes": 150_000}
+            hops.append({"request_id": f"more-{number}", "direction": "outbound", **ends, **carried})
     return summarize(run_dir)
 
 

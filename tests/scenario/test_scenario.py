@@ -17,7 +17,7 @@ from testbed.objects.mesh import DestinationRule, LocalityLoadBalancing, Virtual
 from testbed.objects.places import Locality, Place
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Probe, WorkTime
-from testbed.scenario import Scenario, ScenarioError, load_scenario
+from testbed.scenario import Price, Prices, Scenario, ScenarioError, load_scenario
 from testbed.scenario.defaults import profile_timings
 from testbed.scenario.models.cluster import TimingsModel
 
@@ -79,6 +79,14 @@ def test_a_control_plane_without_a_zone_is_in_the_first_region_and_outside_all_z
     assert scenario.topology.quality("control-plane", "west-a-1") == scenario.topology.cross_region
     placed = load("spec.controlPlane.zone=east-b")
     assert placed.topology.place("control-plane").locality == Locality("east", "east-b")
+
+
+def test_prices_are_by_distance_and_a_city_has_those_of_its_region_unless_it_has_its_own(load: Any) -> None:
+    assert load().prices == Prices()
+    prices = load("spec.prices.sameRegion.in=0/GB", "spec.prices.crossRegion.out=0.05/GB").prices
+    assert (prices.same_region, prices.same_city) == (Price(0.01, 0.0), Price(0.01, 0.0))
+    assert (prices.at("cross_region").per_byte, prices.at("same_node")) == (0.05e-9, Price())
+    assert load("spec.prices.sameCity.in=0.001/GB").prices.same_city == Price(0.01, 0.001)
 
 
 def test_links_have_half_the_round_trip_time_each_way_and_defaults_by_class(load: Any) -> None:

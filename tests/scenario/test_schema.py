@@ -53,6 +53,8 @@ spec:
     - {metric: errors, atMost: 0}
     - {metric: time_to_recover, fault: power, atMost: 3s}
     - {metric: same_zone_share, service: orders, atLeast: 0%, atMost: 100%}
+    - {metric: cross_zone_bytes, when: steady, atMost: 2.5GB}
+  prices: {currency: EUR, sameRegion: {out: 0.012/GB}, crossRegion: {out: 0.05/GB, in: 0/GB}}
 """
 
 

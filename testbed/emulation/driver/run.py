@@ -283,6 +283,7 @@ class _Run:
             sources=scenario.load.sources,
             faults=injection.applied(),
             expectations=scenario.expectations,
+            prices=scenario.prices,
             locust=course.locust,
             killed_proxies=injection.killed_proxies(),
             machines=machine_facts,

@@ -77,6 +77,10 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     stats, calls = measured.stats[phase], measured.calls[phase]
     value: float | None
     match metric:
+        case "cross_zone_bytes":
+            value = measured.ledger[phase].cross_zone.bytes
+            if value is None:
+                return "an earlier version recorded the run, without the bytes of calls"
         case "success_rate":
             value = stats.success_rate
         case "request_rate":

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from testbed.results.measure.calls import Calls, CallShares
+from testbed.results.measure.calls import Calls, CallShares, calls_made
+from testbed.results.measure.ledger import Ledger, PhaseLedger
 from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
 from testbed.results.measure.recovery import FaultImpact, Steady, impacts
 from testbed.results.tables.columns import Requests
@@ -23,17 +24,20 @@ class Measured:
 
     stats: Mapping[str, PhaseStats]
     calls: Mapping[str, CallShares]
+    ledger: Mapping[str, PhaseLedger]
     impacts: Mapping[str, FaultImpact]
     steady: Steady
     """What recovery is judged against."""
 
 
 def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Table, pushes: pa.Table) -> Measured:
-    calls = Calls(hops)
+    made = calls_made(hops)
+    calls, ledger = Calls(made), Ledger(made, facts.cities, facts.prices)
     parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
     stats = {phase.name: phase_stats(requests, phase) for phase in parts}
     before = stats.get("steady")
     steady = Steady() if before is None else Steady(before.sent, before.failed + before.unknown)
     found = impacts(requests, events, pushes, facts.faults, facts.end_s, steady)
     shares = {phase.name: calls.within(phase) for phase in parts}
-    return Measured(stats, shares, {impact.fault.name: impact for impact in found}, steady)
+    costs = {phase.name: ledger.within(phase) for phase in parts}
+    return Measured(stats, shares, costs, {impact.fault.name: impact for impact in found}, steady)

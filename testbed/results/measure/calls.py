@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from testbed.objects.workloads import GATEWAY
 from testbed.results.measure.phases import Phase
-from testbed.results.tables.columns import Codes, Mask, codes, floats
+from testbed.results.tables.columns import Codes, Mask, codes, floats, same
 
 ACCESS_LOG_FLUSH_S = 0.2
 
@@ -49,25 +49,24 @@ class Completeness:
         return self.without_hops - self.explained
 
 
-class Calls:
-    """The outbound hops of a run that reached a known pod, ready to be counted by phase."""
+def calls_made(hops: pa.Table) -> pa.Table:
+    """Every call once, if it reached a known pod. One from pod to pod is seen twice, and counts where it was made."""
+    known = pc.and_(pc.is_valid(hops["source_zone"]), pc.is_valid(hops["destination_zone"]))
+    return hops.filter(pc.and_(pc.fill_null(pc.equal(hops["direction"], "outbound"), False), known))
 
-    def __init__(self, hops: pa.Table) -> None:
-        direction, directions = codes(hops["direction"])
-        outbound = direction == (directions.index("outbound") if "outbound" in directions else -1)
-        source_zone, self._source_zones = codes(hops["source_zone"])
-        zone, self._zones = codes(hops["destination_zone"])
-        chosen = outbound & (source_zone >= 0) & (zone >= 0)
-        self._source_zone, self._zone = source_zone[chosen], zone[chosen]
-        service, self._services = codes(hops["destination_service"])
-        self._service = service[chosen]
-        self._start_s = floats(hops["start_s"])[chosen]
-        self._same_zone = _same(self._source_zone, self._source_zones, self._zone, self._zones)
-        source_cell, source_cells = codes(hops["source_cell"])
-        cell, cells = codes(hops["destination_cell"])
-        source_cell, cell = source_cell[chosen], cell[chosen]
-        self._same_cell = _same(source_cell, source_cells, cell, cells)
-        self._in_cells = _named(source_cell, source_cells) & _named(cell, cells)
+
+class Calls:
+    """The calls of a run (`calls_made`), ready to be counted by phase."""
+
+    def __init__(self, calls: pa.Table) -> None:
+        self._source_zone, self._source_zones = codes(calls["source_zone"])
+        self._zone, self._zones = codes(calls["destination_zone"])
+        self._service, self._services = codes(calls["destination_service"])
+        self._start_s = floats(calls["start_s"])
+        self._same_zone = same((self._source_zone, self._source_zones), (self._zone, self._zones))
+        cells = (codes(calls["source_cell"]), codes(calls["destination_cell"]))
+        self._same_cell = same(*cells)
+        self._in_cells = _named(*cells[0]) & _named(*cells[1])
 
     def within(self, phase: Phase) -> CallShares:
         """Where the calls went that began in this phase."""
@@ -137,15 +136,6 @@ def _entered(entry: Codes, zones: Sequence[str], proxy: Mapping[str, str] | None
     elif proxy["service"] == GATEWAY and proxy["zone"] in zones:
         served |= entry == zones.index(proxy["zone"])
     return served
-
-
-def _same(a: Codes, a_values: list[str], b: Codes, b_values: list[str]) -> Mask:
-    """Whether two coded columns hold the same value, row by row; never for null."""
-    in_a = {value: code for code, value in enumerate(a_values)}
-    # One more entry, which code -1 finds, stands for null.
-    translated = np.array([*(in_a.get(value, -2) for value in b_values), -2], dtype=np.int64)
-    same: Mask = a == translated[b]
-    return same
 
 
 def _named(column: Codes, values: list[str]) -> Mask:

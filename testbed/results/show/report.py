@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from testbed.objects.places import DISTANCES, Distance
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.calls import CallMatrix
+from testbed.results.measure.ledger import Traffic, crossing_zones
 from testbed.results.show.grid import Grid, side_by_side, wrapped
 from testbed.results.show.summary import ChangeFigures, FaultFigures, MissingLoad, Summary
 from testbed.results.tables.facts import named
@@ -33,6 +35,17 @@ _UNDECLARED = {
     "not ready": "not ready",
     "ejection": "ejected",
 }
+_DISTANCES: dict[Distance, str] = {
+    "same_node": "in node",
+    "same_zone": "to node",
+    "same_city": "to zone",
+    "same_region": "to city",
+    "cross_region": "to region",
+}
+"""What a call crosses: the border of its node, of its zone, and so on."""
+_SERVICES = 6
+_MONTH_S = 30 * 86400
+_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 _QUANTILES = ("p50", "p90", "p99", "p999")
 
 
@@ -53,6 +66,7 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         ("Faults (times after the change)", _faults(summary, inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
+        ("Calls by distance, and what they would cost in 30 days", _ledger(summary, inner)),
         ("Calls by zone, from row to column", _matrices(summary, inner)),
     ):
         if block:
@@ -230,6 +244,30 @@ def _phases(summary: Summary) -> Grid:
     return Grid(("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone"), rows, (4, len(_QUANTILES) + 1))
 
 
+def _ledger(summary: Summary, width: int) -> list[Text]:
+    """How far calls went in each phase, and in the first one by the services that made them."""
+    phases = [phase for phase in summary.phases if phase.name != "warmup"]
+    ledgers = [(phase, found) for phase in phases if (found := summary.ledger.by_phase[phase.name]).all.calls]
+    if not ledgers:
+        return []
+    seen = [each for each in DISTANCES if any(each in ledger.by_distance for _, ledger in ledgers)]
+    rows: list[list[str | Text]] = []
+    for phase, ledger in ledgers:
+        services = {f"  from {name}": parts for name, parts in ledger.by_service.items()}
+        shown = {} if rows else dict(list(services.items())[:_SERVICES])
+        for name, parts in {phase.name: ledger.by_distance, **shown}.items():
+            whole = sum(parts.values(), Traffic())
+            shares = (_share(parts.get(distance, Traffic()).calls / whole.calls, 1) for distance in seen)
+            cost = _NONE if whole.cost is None else f"{whole.cost / (phase.end_s - phase.start_s) * _MONTH_S:,.2f}"
+            rows.append([name, str(whole.calls), *shares, _volume(crossing_zones(parts).bytes), cost])
+    borders = _DISTANCES if summary.ledger.cities else {**_DISTANCES, "same_region": "to zone"}
+    names = (borders[distance] for distance in seen)
+    headers = ("phase", "calls", *names, "out of zone", f"{summary.ledger.prices.currency}/month")
+    more = len(ledgers[0][1].by_service) - _SERVICES
+    notes = wrapped(Text(f"and calls from {more} more services"), width) if more > 0 else []
+    return Grid(headers, rows, (1 + len(seen), 2)).lines(width) + notes
+
+
 def _matrices(summary: Summary, width: int) -> list[Text]:
     """Matrices of the first phases after the warm-up side by side, as many as fit."""
     matrices = {
@@ -260,6 +298,13 @@ def _seconds(value_s: float | None) -> str:
     return f"{value_s * 1e3:.0f} ms" if abs(value_s) < 1 else f"{value_s:.2f} s"
 
 
-def _share(value: float | None) -> str:
+def _volume(size_bytes: int | None) -> str:
+    if size_bytes is None:
+        return _NONE
+    unit = next((unit for unit in ("TB", "GB", "MB", "kB") if size_bytes >= _BYTES[unit]), "B")
+    return f"{size_bytes} B" if unit == "B" else f"{size_bytes / _BYTES[unit]:.1f} {unit}"
+
+
+def _share(value: float | None, digits: int = 2) -> str:
     """Rounded down, so that 100 % is all."""
-    return _NONE if value is None else f"{floor(value * 1e4 + 1e-6) / 1e2:.2f} %"
+    return _NONE if value is None else f"{floor(value * 10 ** (digits + 2) + 1e-6) / 10**digits:.{digits}f} %"

@@ -31,6 +31,7 @@ from testbed.results.show.summary import (
     ErrorCount,
     FaultFigures,
     HopCounts,
+    LedgerFigures,
     MachineFigures,
     MissingLoad,
     Nack,
@@ -42,6 +43,7 @@ from testbed.results.show.summary import (
 )
 from testbed.results.tables.columns import Requests
 from testbed.results.tables.facts import LocustCount, MachineFacts, RunFacts
+from testbed.results.tables.schemas import PLACE_FIELDS
 from testbed.results.tables.unread import unexplained_lines
 from testbed.results.tables.writer import read_table
 
@@ -50,12 +52,9 @@ _HOP_COLUMNS = (
     "request_id",
     "direction",
     "start_s",
-    "source_service",
-    "source_zone",
-    "source_cell",
-    "destination_service",
-    "destination_zone",
-    "destination_cell",
+    *(f"{end}_{field}" for end in ("source", "destination") for field in PLACE_FIELDS if field != "pod"),
+    "request_bytes",
+    "response_bytes",
 )
 
 
@@ -120,6 +119,7 @@ def _summary(run_dir: Path) -> Summary:
         same_cell_share_by_phase={name: calls.same_cell_share for name, calls in measured.calls.items()},
         call_matrix=steady.matrix,
         call_matrix_by_phase={name: calls.matrix for name, calls in measured.calls.items()},
+        ledger=LedgerFigures(facts.prices, facts.cities, dict(measured.ledger)),
         hops=HopCounts(
             calls=len(strangers.own),
             requests_of_strangers=strangers.requests,

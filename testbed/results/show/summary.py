@@ -14,9 +14,11 @@ from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult, Verdict
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.measure.control_path import ControlPath
+from testbed.results.measure.ledger import PhaseLedger
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.recovery import Errors
 from testbed.results.tables.facts import LocustCount, UnreadLines
+from testbed.scenario import Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,15 @@ class FaultFigures(ChangeFigures, _Fault):
     """`healed_s` is None, and so is `heal`, where there was none while the load lasted."""
 
     heal: ChangeFigures | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFigures:
+    """What calls carried how far, and what that costs."""
+
+    prices: Prices
+    cities: dict[str, str]
+    by_phase: dict[str, PhaseLedger]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +171,7 @@ class Summary:
     same_cell_share_by_phase: dict[str, float | None]
     call_matrix: CallMatrix
     call_matrix_by_phase: dict[str, CallMatrix]
+    ledger: LedgerFigures
     hops: HopCounts
     unread_lines: UnreadLogs
     nacks: Nacks

@@ -58,6 +58,18 @@ def floats(column: pa.ChunkedArray) -> Floats:
     return values
 
 
+def same(a: tuple[Codes, Sequence[str]], b: tuple[Codes, Sequence[str]]) -> Mask:
+    """Whether two columns, coded as `codes` does it, hold the same value, row by row; never for null."""
+    (left, left_values), (right, right_values) = a, b
+    # Values may repeat where they were translated: each stands for its first code.
+    first = {value: code for code, value in reversed(list(enumerate(left_values)))}
+    # One more entry, which code -1 finds, stands for null.
+    here = np.array([*(first[value] for value in left_values), -1], dtype=np.int64)
+    there = np.array([*(first.get(value, -2) for value in right_values), -2], dtype=np.int64)
+    equal: Mask = here[left] == there[right]
+    return equal
+
+
 def codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
     """A dictionary column as codes (-1 for null) into its values."""
     array = column.unify_dictionaries().combine_chunks()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from testbed.results.tables.damage import BadRunFolder
-from testbed.scenario import Expectation, LoadSource
+from testbed.scenario import Expectation, LoadSource, Prices
 from testbed.scenario.models.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -113,6 +113,9 @@ class RunFacts:
     sources: tuple[LoadSource, ...] = ()
     faults: tuple[AppliedFault, ...] = ()
     expectations: tuple[Expectation, ...] = ()
+    prices: Prices = field(default_factory=Prices)
+    cities: dict[str, str] = field(default_factory=dict)
+    """Of zones, where cities are declared."""
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""
     killed_proxies: tuple[tuple[str, float], ...] = ()

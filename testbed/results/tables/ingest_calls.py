@@ -23,6 +23,8 @@ from testbed.results.tables.writer import TableWriter
 
 _DIRECTIONS = {access_log.OUTBOUND: "outbound", access_log.GATEWAY: "outbound", access_log.INBOUND: "inbound"}
 
+_OF_CALLS = ("status", "flags", "attempts", "bytes", "request_bytes", "response_bytes")
+
 _Ended = dict[tuple[Any, ...], list[tuple[float, str]]]
 """Of the calls that ended with flags: when, and with which. By pod, request, host and what was called."""
 
@@ -116,6 +118,8 @@ def ingest_access_log(
                     tries.append(_Try(call[1], me, destination, start_s, duration_ms, status, flags, call))
                     continue
                 direction = _DIRECTIONS[kind]
+                # A proxy receives the request from its caller and sends the answer back, whichever way it looks.
+                bodies = (whole(line[access_log.BYTES_RECEIVED]) or 0, whole(line[access_log.BYTES_SENT]) or 0)
                 if direction == "inbound":
                     source, destination = pods.named(line[access_log.PEER]), me
                 else:
@@ -133,12 +137,13 @@ def ingest_access_log(
                         status,
                         flags,
                         whole(line[access_log.ATTEMPTS]),
-                        (whole(line[access_log.BYTES_RECEIVED]) or 0) + (whole(line[access_log.BYTES_SENT]) or 0),
+                        sum(bodies),
+                        *bodies,
                     )
                 )
             except (KeyError, TypeError, ValueError, AttributeError):
                 unreadable += 1
-        rows_written += _write(hops, pods, calls, ("direction",), ("status", "flags", "attempts", "bytes"))
+        rows_written += _write(hops, pods, calls, ("direction",), _OF_CALLS)
         # The line of a call stands right before or after that of its last try, so in a neighbouring block at most.
         rows_written += _write_tries(attempts, pods, held, ended)
         held = tries

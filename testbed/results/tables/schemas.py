@@ -55,6 +55,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("flags", _NAME),
             ("attempts", pa.int16()),
             ("bytes", pa.int64()),
+            ("request_bytes", pa.int64()),
+            ("response_bytes", pa.int64()),
         ]
     ),
     # One try of an outbound call that failed, whether or not a retry then saved the call; no status without an answer.
@@ -122,6 +124,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 LATER_COLUMNS: dict[str, frozenset[str]] = {
     "requests": frozenset({"method", "path", "sent_bytes", "received_bytes"}),
+    "hops": frozenset({"request_bytes", "response_bytes"}),
     "links": frozenset({"expected_p50_ms"}),
 }
 """Columns that tables of earlier versions have not: there they are null."""

@@ -19,6 +19,7 @@ from testbed.scenario.models.fields import (
     PositiveDuration,
 )
 from testbed.scenario.models.metrics import METRICS, MetricName
+from testbed.scenario.models.prices import PricesModel
 from testbed.scenario.models.traffic import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.schema_rules import (
     Rule,
@@ -195,6 +196,8 @@ class SpecModel(Model):
     """Rules of the service mesh."""
     load: LoadModel
     """What clients send."""
+    prices: PricesModel = PricesModel()
+    """What the bytes of calls cost."""
     faults: list[FaultModel] = Field(default_factory=list)
     """What goes wrong, and when."""
     expect: list[ExpectationModel] = Field(default_factory=list)

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from testbed.documents.quantities import BANDWIDTH, DURATION, PERCENTAGE, RATE, SIZE, Quantity, shown
+from testbed.documents.quantities import BANDWIDTH, DURATION, PERCENTAGE, PRICE, RATE, SIZE, Quantity, shown
 from testbed.objects.places import DNS_LABEL
 
 
@@ -88,5 +88,6 @@ Rate = Annotated[float, AfterValidator(_positive), *_quantity(RATE, positive=Tru
 Bandwidth = Annotated[float, AfterValidator(_positive), *_quantity(BANDWIDTH, positive=True)]
 Size = Annotated[float, AfterValidator(_whole_bytes), *_quantity(SIZE)]
 Percentage = Annotated[float, *_quantity(PERCENTAGE)]
+Price = Annotated[float, *_quantity(PRICE)]
 Names = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Command = Annotated[list[str], Field(min_length=1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from testbed.documents.quantities import DURATION, PERCENTAGE, RATE, Quantity, shown
+from testbed.documents.quantities import DURATION, PERCENTAGE, RATE, VOLUME, Quantity, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ MetricName = Literal[
     "latency_p999",
     "time_to_recover",
     "same_zone_share",
+    "cross_zone_bytes",
     "request_rate",
     "errors",
 ]
@@ -47,6 +48,7 @@ METRICS: dict[str, Quantity | Count] = {
     "latency_p999": DURATION,
     "time_to_recover": DURATION,
     "same_zone_share": PERCENTAGE,
+    "cross_zone_bytes": VOLUME,
     "request_rate": RATE,
     "errors": Count(),
 }
