@@ -227,3 +227,37 @@ def test_an_address_belongs_to_the_pod_that_had_it_then() -> None:
     pods = Pods([later, WEB])
     found = [pods.at(f"{WEB.ip}:15006", t_s) for t_s in (-9.0, 19.0, 21.0)]
     assert [None if index is None else pods.identities[index].pod for index in found] == ["web-1", "web-1", "web-2"]
+
+
+CELLS = {
+    access_log.PARTITION: "77",
+    access_log.OWNER_CELL: "c2",
+    access_log.MAP_VERSION: 3,
+    access_log.ROUTE: access_log.FIRST_HIT,
+}
+
+
+def test_a_call_says_for_which_partition_it_was_whose_that_is_and_why_it_went_there(tmp_path: Path) -> None:
+    names = ("partition", "owner_cell", "map_version", "route")
+    unkeyed = {access_log.PARTITION: None, access_log.OWNER_CELL: None, access_log.ROUTE: access_log.GLOBAL}
+    lines = [
+        _call(access_log.GATEWAY, **CELLS),
+        _call(access_log.OUTBOUND, **{**CELLS, **unkeyed}),
+        _call(access_log.OUTBOUND),
+    ]
+    _, rows, _ = _hops(tmp_path, lines)
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("77", "c2", 3, "first-hit"),
+        (None, None, 3, "global"),
+        (None, None, None, None),
+    ]
+
+
+def test_a_forward_came_in_and_went_out_again(tmp_path: Path) -> None:
+    line = _call(access_log.INBOUND, **CELLS, peer="orders-1", upstream_cluster="outbound|80|c2|orders")
+    counts, rows, _ = _hops(tmp_path, [line])
+    assert counts == IngestCounts(lines=1, rows=2)
+    assert [(row["direction"], row["source_pod"], row["destination_pod"], row["route"]) for row in rows] == [
+        ("inbound", "orders-1", "web-1", "first-hit"),
+        ("outbound", "web-1", "orders-1", "first-hit"),
+    ]

@@ -16,6 +16,7 @@ from testbed.emulation.processes.container import ACCESS_SUFFIX
 from testbed.emulation.processes.kube_proxy import CONNECTIONS_SUFFIX
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.network.links import LinkSample
+from testbed.objects.cells import CELL
 from testbed.objects.core import Pod
 from testbed.objects.places import Topology, clients_of
 from testbed.results.tables.facts import UnreadLines
@@ -129,7 +130,7 @@ def identity(pod: Pod, started_s: float, topology: Topology, clock: Clock) -> Po
         node=pod.node,
         zone=locality.zone,
         region=locality.region,
-        cell=locality.subzone,
+        cell=dict(pod.template.extra_labels).get(CELL, locality.subzone),
         ip=pod.address.app.ip,
         started_s=clock.from_monotonic(started_s),
     )

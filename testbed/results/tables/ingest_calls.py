@@ -23,7 +23,10 @@ from testbed.results.tables.writer import TableWriter
 
 _DIRECTIONS = {access_log.OUTBOUND: "outbound", access_log.GATEWAY: "outbound", access_log.INBOUND: "inbound"}
 
-_OF_CALLS = ("status", "flags", "attempts", "bytes", "request_bytes", "response_bytes")
+_OF_CALLS = (
+    *("status", "flags", "attempts", "bytes", "request_bytes", "response_bytes"),
+    *("partition", "owner_cell", "map_version", "route"),
+)
 
 _Ended = dict[tuple[Any, ...], list[tuple[float, str]]]
 """Of the calls that ended with flags: when, and with which. By pod, request, host and what was called."""
@@ -91,7 +94,8 @@ def ingest_access_log(
     """The access log of one proxy or workload -> `hops` (a row a call) and `attempts` (a row a failed try).
 
     The pod of a line is the source of outbound and gateway calls and the destination of inbound ones. Of the other end
-    at least the service is known, unless no route led to one; all is null where the caller was no proxy.
+    at least the service is known, unless no route led to one; all is null where the caller was no proxy. A call that a
+    cell forwarded came in and went out again: of its one line come two rows.
     `connections` are those of the node's kube-proxy, for a workload without a proxy.
     """
     total = rows_written = unreadable = 0
@@ -126,21 +130,23 @@ def ingest_access_log(
                     source, destination = me, _destination(pods, host, called, start_s)
                     if flags is not None and duration_ms is not None:
                         ended[-1].setdefault(call, []).append((start_s + duration_ms / 1e3, flags))
-                calls.append(
-                    (
-                        line[access_log.REQUEST_ID],
-                        direction,
-                        source,
-                        destination,
-                        start_s,
-                        duration_ms,
-                        status,
-                        flags,
-                        whole(line[access_log.ATTEMPTS]),
-                        sum(bodies),
-                        *bodies,
-                    )
+                known = (
+                    start_s,
+                    duration_ms,
+                    status,
+                    flags,
+                    whole(line[access_log.ATTEMPTS]),
+                    sum(bodies),
+                    *bodies,
+                    line.get(access_log.PARTITION),
+                    line.get(access_log.OWNER_CELL),
+                    whole(line.get(access_log.MAP_VERSION)),
+                    # Envoy writes it for routes without a name, too.
+                    line.get(access_log.ROUTE) or None,
                 )
+                calls.append((call[1], direction, source, destination, *known))
+                if direction == "inbound" and access_log.is_forward(called):
+                    calls.append((call[1], "outbound", me, _destination(pods, host, called, start_s), *known))
             except (KeyError, TypeError, ValueError, AttributeError):
                 unreadable += 1
         rows_written += _write(hops, pods, calls, ("direction",), _OF_CALLS)

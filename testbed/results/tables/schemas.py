@@ -43,7 +43,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null, but of
-    # a destination at least the service is known. No status where the caller left.
+    # a destination at least the service is known. No status where the caller left. Where there are cells, the last four
+    # say for which partition it was, who owns that by which version of the map, and why the call went where it went.
     "hops": pa.schema(
         [
             ("request_id", pa.string()),
@@ -57,6 +58,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("bytes", pa.int64()),
             ("request_bytes", pa.int64()),
             ("response_bytes", pa.int64()),
+            ("partition", _NAME),
+            ("owner_cell", _NAME),
+            ("map_version", pa.int64()),
+            ("route", _NAME),
         ]
     ),
     # One try of an outbound call that failed, whether or not a retry then saved the call; no status without an answer.
@@ -124,7 +129,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 LATER_COLUMNS: dict[str, frozenset[str]] = {
     "requests": frozenset({"method", "path", "sent_bytes", "received_bytes"}),
-    "hops": frozenset({"request_bytes", "response_bytes"}),
+    "hops": frozenset({"request_bytes", "response_bytes", "partition", "owner_cell", "map_version", "route"}),
     "links": frozenset({"expected_p50_ms"}),
 }
 """Columns that tables of earlier versions have not: there they are null."""

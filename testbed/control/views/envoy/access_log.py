@@ -160,6 +160,11 @@ def called_service(cluster: str | None) -> str | None:
     return None if cluster in (None, "-") else cluster.rpartition("|")[2]
 
 
+def is_forward(cluster: str | None) -> bool:
+    """Whether an inbound call went on to another pod, by its `UPSTREAM_CLUSTER`."""
+    return cluster is not None and cluster.startswith(f"{OUTBOUND}|")
+
+
 def _stdout_log(json_format: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": "envoy.access_loggers.file",
