@@ -9,6 +9,8 @@ in a run. What they see with their wake-ups, two in each round trip, is shown ne
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import struct
 import time
@@ -18,9 +20,10 @@ from multiprocessing import get_context
 from statistics import median
 
 from benchmarks.row import Row
+from benchmarks.testbed_run import temporary_folder
+from testbed.emulation.actors.network_card import NetworkCard
+from testbed.emulation.processes.relay import Relays
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
-from testbed.network.links import LinkTable
-from testbed.network.wire.relay import LinkRelay
 from testbed.network.wire.scheduling import ask_to_be_punctual
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import LinkQuality, Locality, Place, Topology
@@ -35,7 +38,7 @@ _TIMESPEC = struct.Struct("qq")
 
 def measure() -> Iterator[Row]:
     for rtt_ms in (0.3, 2.0, 30.0):
-        pings = _through_a_relay(rtt_ms)
+        pings = asyncio.run(_through_a_relay(rtt_ms))
         errors = sorted(abs(between_kernels_ms - rtt_ms) for between_kernels_ms, _ in pings)
         p99 = errors[int(len(errors) * 0.99)]
         yield Row(
@@ -47,20 +50,23 @@ def measure() -> Iterator[Row]:
         )
 
 
-def _through_a_relay(rtt_ms: float) -> list[tuple[float, float]]:
+async def _through_a_relay(rtt_ms: float) -> list[tuple[float, float]]:
     here, there = Place("here", Locality("r", "a")), Place("there", Locality("r", "b"))
     topology = Topology((here, there), same_region=LinkQuality(delay_s=rtt_ms / 2e3))
+    folder, lost = temporary_folder(), list[str]()
+    relays = Relays("the link relay", folder / "relay.log", lost.append)
     with LoopbackBlock.reserve() as block, ProcessPoolExecutor(1, get_context("spawn")) as ends:
         network = LoopbackNetwork(block.second_octet, ["here", "there"])
         target = network.allocate_pod("there", 8080).app
         entry = network.relay_listener("here", "there")
-        relay = LinkRelay("here", LinkTable(topology), seed=1)
-        relay.start()
+        await relays.start(folder, os.environ, topology)
         try:
-            relay.open_forward("there", entry, target)
-            return ends.submit(_ping, entry, target).result(timeout=120)
+            card = NetworkCard("here", topology, network, folder, seed=1)
+            await card.open_forward("there", entry, target)
+            pings = asyncio.get_running_loop().run_in_executor(ends, _ping, entry, target)
+            return await asyncio.wait_for(pings, 120)
         finally:
-            relay.stop()
+            await relays.stop()
 
 
 def _ping(entry: SocketAddress, target: SocketAddress) -> list[tuple[float, float]]:

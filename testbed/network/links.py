@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from testbed.faults.effects import LinkEffect
 from testbed.objects.places import LinkQuality, Topology
 
+Pairs = Iterable[tuple[str, str]]
+"""Directed links: source and destination."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinkSample:
@@ -48,7 +51,7 @@ class LinkTable:
         self._effects: dict[tuple[str, str], dict[str, LinkEffect]] = {}
         self._current: dict[tuple[str, str], LinkQuality] = {}
 
-    def impose(self, fault: str, pairs: Iterable[tuple[str, str]], effect: LinkEffect) -> None:
+    def impose(self, fault: str, pairs: Pairs, effect: LinkEffect) -> None:
         """Put an effect on directed pairs. A second one by the same fault on the same pair replaces the first.
 
         Raises KeyError for a place that the topology does not have; then nothing is changed.
@@ -80,7 +83,7 @@ class LinkTable:
             self._current[source, destination] = quality
         return quality
 
-    def worsened(self, pairs: Iterable[tuple[str, str]], effect: LinkEffect) -> tuple[tuple[str, str], ...]:
+    def worsened(self, pairs: Pairs, effect: LinkEffect) -> tuple[tuple[str, str], ...]:
         """Those of the directed pairs that the effect would make worse than they are. One that is cut is as bad as can
         be."""
         now = ((pair, self.quality(*pair)) for pair in pairs)

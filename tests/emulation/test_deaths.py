@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.emulation.conftest import (
     until,
 )
 
+RELAY = "testbed.network.wire.relay_process"
 LONG = "spec.load.duration=100s"
 
 
@@ -59,12 +61,14 @@ class Running:
 
 def test_supervisors_that_are_killed_end_the_run_by_name_and_what_was_measured_is_kept(out: Path) -> None:
     running = Running.begun(start_run("small.yaml", out, LONG, hosting="actor"), out)
-    running.signal(signal.SIGKILL, "ray::Pod", "ray::Sidecar")
+    running.signal(signal.SIGKILL, "ray::Pod", "ray::Sidecar", f"{sys.executable} -m {RELAY}")
     run = running.ended()
     assert run.exit_code == 3, run.stderr
     reasons = "\n".join(run.summary["invalid_reasons"])
     assert "the supervisor of pod web-1 (container) on node east-a-1 died" in reasons
     assert "(sidecar) on node east-a-1 died" in reasons
+    assert "the link relay of machine" in reasons
+    assert "died (exit code -9)" in reasons
     assert "Ray" not in reasons
     assert run.rows("hops")
 

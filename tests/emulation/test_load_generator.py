@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from testbed.emulation.actors import load_generator
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.processes.relay import Relays
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, candidates
 from testbed.objects.addresses import SocketAddress
@@ -95,6 +97,9 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
         resource = orjson.dumps(told_endpoints(GATEWAY, found))
         await clients.take_commands([EncodedPush(CLIENTS, ENDPOINT_SLICE, version, (resource,))])
 
+    lost: list[str] = []
+    relays = Relays("the link relay", tmp_path / "relay.log", lost.append)
+    await relays.start(tmp_path, os.environ, topology)
     servers = [await asyncio.start_server(_gateway, address.ip, address.port) for address in gateways]
     entry = network.client_entry(CLIENTS, 1)
     await clients.boot()
@@ -115,8 +120,10 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
         assert master.heard[1:] == acked[:3]
         await clients.lift("cut", time.monotonic())
         await eventually(lambda: master.heard[1:] == acked)
+        assert lost == []
     finally:
         await clients.shut_down()
+        await relays.stop()
         for server in servers:
             server.close()
         block.release()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,9 +16,11 @@ from testbed.control.api_server import Refused
 from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, NodeRegistered, PodStarted, ProxyConnected
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from testbed.emulation.actors.master import Master
+from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Reported
 from testbed.emulation.actors.seam import handle_of
 from testbed.faults.effects import LinkEffect
+from testbed.network.addresses.loopback import LoopbackNetwork
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.core import Node, Service
@@ -43,8 +46,14 @@ class Deaf:
     async def take_commands(self, commands: list[NodeCommand]) -> None: ...
 
 
+def card(topology: Topology) -> NetworkCard:
+    """Never plugged in: a control plane has no listener."""
+    network = LoopbackNetwork(1, [place.name for place in topology.places])
+    return NetworkCard("control-plane", topology, network, Path("nowhere"), 1)
+
+
 async def connected_master() -> Master:
-    master = Master(CLUSTER, TOPOLOGY, "control-plane", [])
+    master = Master(CLUSTER, TOPOLOGY, card(TOPOLOGY), [])
     await master.connect({name: handle_of(Deaf()) for name in NODES}, AHEAD_S)
     for name in NODES:
         await report(master, NodeRegistered(name), time.monotonic())
@@ -58,7 +67,7 @@ async def report(master: Master, event: Any, delivered_s: float) -> None:
 
 
 async def lost_nodes(master: Master) -> list[str]:
-    events, _ = await master.records()
+    events = await master.records()
     return [event.object for event in events if event.reason == "NodeNotReady"]
 
 
@@ -113,7 +122,7 @@ async def until_true(condition: Callable[[], bool]) -> None:
 async def test_new_addresses_of_gateways_reach_clients_over_the_control_path_and_not_while_it_is_cut() -> None:
     clients = Listening()
     cluster = replace(CLUSTER, objects=(*CLUSTER.objects, GATEWAY))
-    master = Master(cluster, WITH_CLIENTS, "control-plane", [CLIENTS])
+    master = Master(cluster, WITH_CLIENTS, card(WITH_CLIENTS), [CLIENTS])
     actors = {name: handle_of(Deaf()) for name in NODES} | {CLIENTS: handle_of(clients)}
     ahead_s = AHEAD_S | {CLIENTS: 500.0}
     await master.connect(actors, ahead_s)
@@ -157,7 +166,7 @@ async def test_what_is_applied_and_deleted_later_is_carried_out_and_what_cannot_
     assert (await master.readiness()).total == 1
     await master.delete(Deployment, "gateway")
     assert (await master.readiness()).total == 0
-    events, _ = await master.records()
+    events = await master.records()
     assert [(e.kind, e.object) for e in events if e.reason == "Created"] == [
         ("Node", "east-a-1"),
         ("Node", "east-a-2"),

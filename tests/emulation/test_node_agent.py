@@ -156,7 +156,7 @@ async def test_the_end_of_a_process_is_recorded_with_who_ended_it(tmp_path: Path
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
         for name in ("killed-1", "nobody-1", "unhealthy-1"):
             await eventually(lambda name=name: len(master.of(PodStarted, name)) >= 2)
-        events, _ = await agent.records()
+        events = await agent.records()
         exits = {event.object: event.details for event in reversed(events) if event.reason == "ProcessExited"}
         assert {pod: details["by"] for pod, details in exits.items()} == {
             "killed-1": "fault",

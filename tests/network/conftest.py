@@ -13,12 +13,11 @@ import pytest
 
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
-from testbed.network.links import LinkTable
 from testbed.network.wire.ingress import Ingress
-from testbed.network.wire.relay import LinkRelay
 from testbed.network.wire.tunnel import Tunnel
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import LinkQuality, Locality, Place, Topology
+from tests.network.relay_thread import RelayThread
 
 DEADLINE_S = 10.0
 FORWARD = (("a", "b"),)
@@ -31,7 +30,7 @@ CUT = LinkEffect(cut=True)
 class World:
     """`path` takes CONNECT for all of b, `entry` leads to the server on b."""
 
-    relay: LinkRelay
+    relay: RelayThread
     network: LoopbackNetwork
     server: socket.socket
     target: SocketAddress
@@ -153,8 +152,7 @@ def world(request: pytest.FixtureRequest, block: LoopbackBlock) -> Iterator[Star
                 ingress = Ingress(TOKEN, [network.node_network("b")])
                 tunnel = Tunnel(ingress.start(machine_ip(block)), TOKEN)
                 owned.callback(ingress.stop)
-            relay = LinkRelay("a", LinkTable(topology), seed=7, head_timeout_s=head_timeout_s)
-            relay.start()
+            relay = RelayThread("a", topology, seed=7, head_timeout_s=head_timeout_s)
             owned.callback(relay.stop)
             target = network.allocate_pod("b", 8080).app
             server = owned.enter_context(socket.create_server((target.ip, target.port)))

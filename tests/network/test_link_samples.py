@@ -107,7 +107,7 @@ def test_time_that_the_declaration_makes_bytes_take_is_not_held_against_a_run(
 def test_a_relay_that_is_really_late_makes_a_run_invalid(world: Start, quality: LinkQuality) -> None:
     w = world(quality)
     client, server = w.connect()
-    loop = w.relay.thread.loop
+    loop = w.relay.thread.tasks.loop
 
     def hog() -> None:
         time.sleep(0.004)

@@ -37,7 +37,7 @@ def test_a_relay_resets_connections_of_another_user_and_serves_its_own(world: St
         command = ["/bin/bash", "-c", ASK, door.ip, str(door.port)]
         answered = subprocess.run(command, user=NOBODY, capture_output=True, timeout=30, check=False).stdout
         assert answered.strip() in (b"", b"0")
-        wait_until(lambda number=number: w.relay.refused == number)
+        wait_until(lambda number=number: w.relay.place.refused == number)
     w.server.setblocking(False)
     with pytest.raises(BlockingIOError):
         w.server.accept()

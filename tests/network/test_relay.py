@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from testbed.faults.effects import LinkEffect
-from testbed.network.wire.relay import Choice
+from testbed.network.wire.opening import Choice
 from testbed.network.wire.tunnel import parse_connect
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import LinkQuality

@@ -11,9 +11,7 @@ from time import monotonic
 import pytest
 
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
-from testbed.network.links import LinkTable
 from testbed.network.wire.ingress import Ingress
-from testbed.network.wire.relay import LinkRelay
 from testbed.network.wire.tunnel import Tunnel
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import LinkQuality, Locality, Place, Topology
@@ -28,6 +26,7 @@ from tests.network.conftest import (
     round_trips_s,
     wait_until,
 )
+from tests.network.relay_thread import RelayThread
 
 BOTH_KINDS = pytest.mark.parametrize("quality", [LinkQuality(), LinkQuality(delay_s=0.001)], ids=["ideal", "1ms"])
 UNDERLAY_S = 0.01
@@ -40,8 +39,7 @@ class Far:
     def __init__(self, block: LoopbackBlock, quality: LinkQuality, tunnel: Tunnel, owned: ExitStack) -> None:
         network = far_network(block)
         places = tuple(Place(name, Locality("east", f"east-{name}")) for name in ("a", "b"))
-        self.relay = LinkRelay("a", LinkTable(Topology(places, same_region=quality)), seed=7)
-        self.relay.start()
+        self.relay = RelayThread("a", Topology(places, same_region=quality), seed=7)
         owned.callback(self.relay.stop)
         self.owned = owned
         self.target = network.allocate_pod("b", 8080).app
@@ -60,10 +58,10 @@ class Far:
         return client
 
     def openings(self) -> int:
-        return self.relay.thread.call(lambda: len(self.relay.openings))
+        return self.relay.thread.call(lambda: len(self.relay.place.openings))
 
     def underlay_s(self) -> float:
-        return self.relay.thread.call(lambda: self.relay.link("a", "b").underlay_s)
+        return self.relay.thread.call(lambda: self.relay.place.link("a", "b").underlay_s)
 
 
 def far_network(block: LoopbackBlock) -> LoopbackNetwork:
@@ -87,8 +85,7 @@ def far(block: LoopbackBlock, owned: ExitStack) -> Open:
 def slow_way(owned: ExitStack, listen_ip: str, to: SocketAddress) -> SocketAddress:
     """A real network between two machines that takes UNDERLAY_S one way: a relay with a fixed target."""
     places = (Place("near", Locality("r", "z")), Place("far", Locality("r", "y")))
-    wire = LinkRelay("near", LinkTable(Topology(places, same_region=LinkQuality(delay_s=UNDERLAY_S))), seed=1)
-    wire.start()
+    wire = RelayThread("near", Topology(places, same_region=LinkQuality(delay_s=UNDERLAY_S)), seed=1)
     owned.callback(wire.stop)
     address = SocketAddress(listen_ip, 30000)
     wire.open_forward("far", address, to)
@@ -156,7 +153,7 @@ def test_open_connections_outlive_silence_of_the_machine(block: LoopbackBlock, o
         frozen.set()
         thaw.wait(DEADLINE_S)
 
-    ingress.thread.loop.call_soon_threadsafe(freeze)
+    ingress.thread.tasks.loop.call_soon_threadsafe(freeze)
     assert frozen.wait(DEADLINE_S)
     client.sendall(b"ping")
     late = f.ask()

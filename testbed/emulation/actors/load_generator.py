@@ -1,4 +1,4 @@
-"""The clients of one origin zone: a Locust process, the relay it reaches the gateways through, and its entry table.
+"""The clients of one origin zone: a Locust process, the network card by which it reaches the gateways, its entry table.
 
 Supervises and checks; which gateway is healthy enough to be entered is `control.entry`, sending and recording is
 `loadgen` in the process of its own.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +23,12 @@ from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.envoy.listeners import READY_PATH
 from testbed.control.views.kube_proxy import read_endpoints
 from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, NodeCommand, Recorded, Reported
-from testbed.emulation.actors.seam import Actor, tell, until
-from testbed.emulation.actors.vigil import Attended
+from testbed.emulation.actors.seam import Actor, tell
 from testbed.emulation.processes.probes import http_status
 from testbed.emulation.processes.process import ChildProcess, last_lines
-from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.backend import NetworkBackend
-from testbed.network.links import LinkSample, LinkTable
-from testbed.network.wire.relay import LinkRelay
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import Topology, clients_of
 from testbed.objects.timings import Timings
@@ -62,7 +59,7 @@ class LoadProgress:
     error: str | None = None
 
 
-class LoadGenerator(Attended):
+class LoadGenerator(Placed):
     def __init__(
         self,
         zone: str,
@@ -75,9 +72,10 @@ class LoadGenerator(Attended):
         folders: MachineFolders,
         seed: int,
     ) -> None:
-        super().__init__(f"the load generator of zone {zone}")
-        self._zone = zone
         self._place = clients_of(zone)
+        card = NetworkCard(self._place, topology, network, folders.sockets, seed)
+        super().__init__(f"the load generator of zone {zone}", card)
+        self._zone = zone
         self._topology = topology
         self._control_plane = control_plane
         self._master = master
@@ -91,8 +89,6 @@ class LoadGenerator(Attended):
         self._settings_file = folders.logs / f"{zone}.load.json"
         self._log = folders.logs / f"{zone}.locust.log"
         self._zones = list(dict.fromkeys(node.locality.zone for node in topology.nodes))
-        self._links = LinkTable(topology)
-        self._relay = LinkRelay(self._place, LinkTable(topology), seed=seed)
         self._to_master: ControlChannel[Reported] | None = None
         self._entry = EntryTable(
             topology, zone, tuple((each, gateway_of(each)) for each in self._zones), timings, time.monotonic()
@@ -107,8 +103,7 @@ class LoadGenerator(Attended):
         self._events: list[Recorded] = []
 
     async def boot(self) -> None:
-        self._relay.start()
-        self._to_master = ControlChannel(self._links, self._place, self._control_plane, self._deliver)
+        self._to_master = self.card.channel(self._control_plane, self._deliver)
         self._report(ProxyConnected(self._place))
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
@@ -116,12 +111,12 @@ class LoadGenerator(Attended):
         for told in commands:
             match told:
                 case EncodedPush(self._place, type_url, version, resources):
-                    self._lead(resources)
+                    await self._lead(resources)
                     self._report(ConfigAcked(self._place, type_url, version))
                 case _:
                     raise AssertionError(f"{self._place} was sent {told}")
 
-    def _lead(self, resources: Iterable[bytes]) -> None:
+    async def _lead(self, resources: Iterable[bytes]) -> None:
         """The gateway of each zone is there from now on. One that nobody speaks of any more stays where it was."""
         slices = (read_endpoints(orjson.loads(resource)) for resource in resources)
         gateways = {
@@ -129,10 +124,7 @@ class LoadGenerator(Attended):
         }
         for zone, (node, target) in gateways.items():
             if self._targets.get(zone) != (node, target):
-                listener = self._entry_listener(zone)
-                if zone in self._targets:
-                    self._relay.close_forward(listener)
-                self._relay.open_forward(node, listener, target, self._network.tunnel(self._place, node))
+                await self.card.open_forward(node, self._entry_listener(zone), target)
                 self._targets[zone] = (node, target)
 
     def _report(self, event: Event) -> None:
@@ -141,21 +133,6 @@ class LoadGenerator(Attended):
 
     async def _deliver(self, reports: list[Reported]) -> None:
         await tell(self._master, "report", self._place, time.monotonic(), reports)
-
-    async def impose(self, fault: str, pairs: Sequence[tuple[str, str]], effect: LinkEffect, due_s: float) -> float:
-        await until(due_s)
-        self._links.impose(fault, pairs, effect)
-        return self._links_changed(self._relay.impose(fault, pairs, effect))
-
-    async def lift(self, fault: str, due_s: float) -> float:
-        await until(due_s)
-        self._links.lift(fault)
-        return self._links_changed(self._relay.lift(fault))
-
-    def _links_changed(self, in_effect_s: float) -> float:
-        if self._to_master is not None:
-            self._to_master.links_changed()
-        return in_effect_s
 
     async def prepare(self, locustfile: Path | None) -> str | None:
         """Start Locust and wait until it could send; returns why it cannot, if so.
@@ -197,21 +174,19 @@ class LoadGenerator(Attended):
             except TimeoutError:
                 self._fail("did not stop")
 
-    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+    async def records(self) -> list[Recorded]:
         """What was recorded since the last call."""
         events, self._events = self._events, []
-        return events, self._relay.drain_samples()
+        return events
 
     async def shut_down(self) -> None:
         if self._checks is not None:
             self._checks.cancel()
-        if self._to_master is not None:
-            await self._to_master.close()
         if self._process is not None:
             await self._process.terminate(grace_s=1.0)
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        self._relay.stop()
+        await self.card.unplug()
 
     def _settings(self, locustfile: Path | None) -> Settings:
         return Settings(

@@ -1,17 +1,19 @@
 """One machine of a run: what all places on it share.
 
-Owns its folders, its lock on the run's block of addresses, its ingress, its samples, and the way of its log files to
-whoever drives the run. On the driver's own machine it is a plain object there, on every other one an actor.
+Owns its folders, its lock on the run's block of addresses, its link relays, its ingress, its samples, and the way of
+its log files to whoever drives the run. On the driver's own machine it is a plain object there, on every other one an
+actor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -19,18 +21,24 @@ from pathlib import Path
 import loadgen
 import testbed
 from testbed.emulation.actors.reports import MachineFolders
-from testbed.emulation.actors.vigil import Attended
+from testbed.emulation.actors.vigil import ActorLost, Attended
 from testbed.emulation.actors.worker_setup import leave_out_unused_packages
 from testbed.emulation.processes.janitor import Janitor
+from testbed.emulation.processes.relay import Relays
 from testbed.emulation.processes.sampler import MachineSample, MachineSampler
+from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock
+from testbed.network.links import LinkSample, Pairs
 from testbed.network.wire.ingress import Ingress
+from testbed.network.wire.relay_client import RelayLost
 from testbed.objects.addresses import SocketAddress
+from testbed.objects.places import Topology
 from testbed.scenario.checks.executables import why_not_startable
 
 leave_out_unused_packages()
 
 ORPHANED_AFTER_S = 5.0
+RELAY_LOG = "relay.log"
 PIECE_BYTES_MAX = 4 << 20
 """How much of its logs a machine hands over in one answer."""
 
@@ -88,6 +96,7 @@ class Machine(Attended):
             folders.logs.mkdir()
         self._folders = folders
         self._sampler = MachineSampler(name)
+        self._relays = Relays(f"the link relay of machine {name}", folders.logs / RELAY_LOG, self.report_defect)
         self._block: LoopbackBlock | None = None
         self._ingress: Ingress | None = None
 
@@ -102,6 +111,25 @@ class Machine(Attended):
     async def release(self) -> None:
         if self._block is not None:
             self._block.release()
+
+    async def start_relays(self, topology: Topology) -> None:
+        """From now on places that live here can be plugged in."""
+        await self._relays.start(self._folders.sockets, self._folders.environment(), topology)
+
+    async def impose(self, fault: str, pairs: Pairs, effect: LinkEffect, due_s: float) -> float:
+        """On the links of all places that live here; as `NetworkCard.impose`. Raises ActorLost."""
+        with _told_to_who_asks():
+            return await self._relays.impose(fault, pairs, effect, due_s)
+
+    async def lift(self, fault: str, due_s: float) -> float:
+        """As `impose`."""
+        with _told_to_who_asks():
+            return await self._relays.lift(fault, due_s)
+
+    async def link_samples(self) -> list[LinkSample]:
+        """Since the last call. Raises ActorLost."""
+        with _told_to_who_asks():
+            return await self._relays.samples()
 
     async def open_ingress(self, ip: str, token: str, networks: Sequence[IPv4Network]) -> SocketAddress:
         """Let the run's other machines in, to the places that live here. Raises OSError."""
@@ -130,6 +158,7 @@ class Machine(Attended):
         """Give back what this machine holds for the run. Its processes were ended before; its folders are the
         janitor's, who waits for the end of this process."""
         self._sampler.stop()
+        await self._relays.stop()
         if self._ingress is not None:
             self._ingress.stop()
         await self.release()
@@ -156,3 +185,11 @@ class Machine(Attended):
             if not room:
                 return pieces, True
         return pieces, False
+
+
+@contextlib.contextmanager
+def _told_to_who_asks() -> Iterator[None]:
+    try:
+        yield
+    except RelayLost as lost:
+        raise ActorLost(f"the link relay {lost}") from lost

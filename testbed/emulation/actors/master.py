@@ -27,12 +27,10 @@ from testbed.control.messages import (
 from testbed.control.plane import ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
-from testbed.emulation.actors.seam import Actor, tell, until
-from testbed.emulation.actors.vigil import Attended
+from testbed.emulation.actors.seam import Actor, tell
 from testbed.emulation.processes.protobuf import shared_to_any
-from testbed.faults.effects import LinkEffect
-from testbed.network.links import LinkSample, LinkTable
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Pod
 from testbed.objects.metadata import DEFAULT_NAMESPACE
@@ -45,15 +43,13 @@ MAIL_S = 0.05
 """What it then takes to read what has come in meanwhile."""
 
 
-class Master(Attended):
-    def __init__(self, cluster: ClusterSpec, topology: Topology, place: str, clients: Sequence[str]) -> None:
-        """`clients` are the places from which load comes."""
-        super().__init__("the control plane")
+class Master(Placed):
+    def __init__(self, cluster: ClusterSpec, topology: Topology, card: NetworkCard, clients: Sequence[str]) -> None:
+        """`card` is that of its place, `clients` are the places from which load comes."""
+        super().__init__("the control plane", card)
         self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
         self._declared = cluster.objects
-        self._place = place
         self._nodes = frozenset(node.name for node in topology.nodes)
-        self._links = LinkTable(topology)
         self._channels: dict[str, ControlChannel[NodeCommand]] = {}
         self._clock_offsets_s: dict[str, float] = {}
         self._now_s = 0.0
@@ -70,9 +66,7 @@ class Master(Attended):
         """
         self._clock_offsets_s = clock_offsets_s
         for place, actor in subscribers.items():
-            self._channels[place] = ControlChannel(
-                self._links, self._place, place, partial(_deliver, actor), supersede=latest_only
-            )
+            self._channels[place] = self.card.channel(place, partial(_deliver, actor), latest_only)
         await self.apply(self._declared)
 
     async def apply(self, objects: Sequence[Declared]) -> None:
@@ -112,16 +106,6 @@ class Master(Attended):
                 self._note_start(report.event.pod, report.at_s)
         self._look_ahead()
 
-    async def impose(self, fault: str, pairs: Sequence[tuple[str, str]], effect: LinkEffect, due_s: float) -> float:
-        await until(due_s)
-        self._links.impose(fault, pairs, effect)
-        return self._links_changed()
-
-    async def lift(self, fault: str, due_s: float) -> float:
-        await until(due_s)
-        self._links.lift(fault)
-        return self._links_changed()
-
     async def readiness(self) -> Readiness:
         pods, wanted = self._plane.pods(), self._plane.store.list(Deployment)
         total = sum(deployment.replicas for deployment in wanted)
@@ -132,19 +116,14 @@ class Master(Attended):
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
         return tuple(self._started.values())
 
-    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
-        """Events since the last call; the master has no link of its own."""
+    async def records(self) -> list[Recorded]:
+        """Events since the last call."""
         events, self._events = self._events, []
-        return events, []
+        return events
 
     async def pushes(self) -> list[Push]:
         """All pushes so far."""
         return list(self._pushes.values())
-
-    def _links_changed(self) -> float:
-        for channel in self._channels.values():
-            channel.links_changed()
-        return time.monotonic()
 
     def _note_start(self, name: str, at_s: float) -> None:
         for pod in self._plane.pods():

@@ -1,4 +1,4 @@
-"""A node: its kubelet, and its network card (the link relay, in a thread of its own).
+"""A node: its kubelet, and its network card.
 
 Carries out what `control.kubelet` decides for each pod and keeps the pods' actors, so that its death is theirs. The
 actor itself outlives a crash of the emulated node: a machine without power still has to stay silent.
@@ -46,6 +46,7 @@ from testbed.control.messages import (
 )
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.pod import Pod
 from testbed.emulation.actors.reports import (
     EncodedPush,
@@ -57,15 +58,12 @@ from testbed.emulation.actors.reports import (
 )
 from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, tell, this_actor, until
 from testbed.emulation.actors.sidecar import Sidecar
-from testbed.emulation.actors.vigil import ActorLost, Attended, Watched
+from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.processes.container import command_line
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.probes import run_probe
-from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.backend import NetworkBackend
-from testbed.network.links import LinkSample, LinkTable
-from testbed.network.wire.relay import LinkRelay
-from testbed.objects.addresses import PodAddress
+from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import Topology
 from testbed.objects.timings import Timings
@@ -103,7 +101,7 @@ class _HeldPod:
             actor.dismiss()
 
 
-class NodeAgent(Attended):
+class NodeAgent(Placed):
     def __init__(
         self,
         name: str,
@@ -119,7 +117,8 @@ class NodeAgent(Attended):
     ) -> None:
         """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
         supervises the node's pods lives."""
-        super().__init__(f"the agent of node {name}")
+        card = NetworkCard(name, topology, network, folders.sockets, seed)
+        super().__init__(f"the agent of node {name}", card)
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
@@ -130,9 +129,8 @@ class NodeAgent(Attended):
         self._seed = seed
         self._hosting = hosting
         self._random = Random(f"{seed}/{name}")
-        self._links = LinkTable(topology)
-        self._relay = LinkRelay(name, LinkTable(topology), seed=seed)
-        self._kube_proxy = KubeProxy(name, services, network, seed, folders.logs)
+        self._kube_proxy = KubeProxy(name, services, network, card, folders.logs)
+        self._relays: dict[str, SocketAddress] = {}
         self._pods: dict[str, _HeldPod] = {}
         self._started_pods = 0
         self._powered = False
@@ -148,18 +146,9 @@ class NodeAgent(Attended):
 
     async def boot(self) -> None:
         """Plug in the network card and power on for the first time."""
-        self._relay.start()
-        for peer in self._peers:
-            self._relay.open_path(
-                peer,
-                self._network.relay_listener(self._name, peer),
-                self._network.node_network(peer),
-                self._network.tunnel(self._name, peer),
-            )
-        self._kube_proxy.listen(self._relay)
-        self._to_master = ControlChannel(
-            self._links, self._name, self._control_plane, self._deliver, supersede=latest_lease_only
-        )
+        self._relays = await self.card.open_paths(self._peers)
+        await self._kube_proxy.listen()
+        self._to_master = self.card.channel(self._control_plane, self._deliver, latest_lease_only)
         self._power_on()
 
     async def restore_power(self, fault: str) -> float:
@@ -172,8 +161,7 @@ class NodeAgent(Attended):
     def _power_on(self) -> None:
         """The kubelet comes up, registers, and starts what it still holds."""
         self._powered = True
-        relays = tuple((peer, self._network.relay_listener(self._name, peer)) for peer in self._peers)
-        self._report(NodeRegistered(self._name, relays))
+        self._report(NodeRegistered(self._name, tuple(self._relays.items())))
         if self._kube_proxy.addresses:
             self._report(ProxyConnected(self._kube_proxy.name))
         self._while_powered = [self.spawn(self._renew_lease()), self.spawn(self._restart_pods())]
@@ -198,16 +186,6 @@ class NodeAgent(Attended):
         return time.monotonic(), killed
 
     # --- the world does something to it --------------------------------------------------------------------------
-
-    async def impose(self, fault: str, pairs: Sequence[tuple[str, str]], effect: LinkEffect, due_s: float) -> float:
-        await until(due_s)
-        self._links.impose(fault, pairs, effect)
-        return self._links_changed(self._relay.impose(fault, pairs, effect))
-
-    async def lift(self, fault: str, due_s: float) -> float:
-        await until(due_s)
-        self._links.lift(fault)
-        return self._links_changed(self._relay.lift(fault))
 
     async def kill_pod(self, pod: str, due_s: float) -> float | None:
         """End every process of one pod, as `kill -9` does. Returns when, in monotonic seconds; None if none ran."""
@@ -234,11 +212,14 @@ class NodeAgent(Attended):
                     self._step(self._pods[name], StopRequested())
                 case StopPod(_, name):
                     self._report(PodStopped(self._name, name))
-                case EncodedPush(self._kube_proxy.name, type_url, version, resources):
-                    self._kube_proxy.take(resources)
-                    self._report(ConfigAcked(self._kube_proxy.name, type_url, version))
+                case EncodedPush(self._kube_proxy.name):
+                    self.spawn(self._lead(command))
                 case EncodedPush(proxy, type_url, version, resources) if proxy in self._pods:
                     self._pods[proxy].actors["proxy"].actor.publish.remote(type_url, version, resources)
+
+    async def _lead(self, push: EncodedPush) -> None:
+        await self._kube_proxy.take(push.resources)
+        self._report(ConfigAcked(push.proxy, push.type_url, push.version))
 
     # --- its pods report -----------------------------------------------------------------------------------------
 
@@ -277,10 +258,10 @@ class NodeAgent(Attended):
         """Pods of which every process runs."""
         return [held.pod for held in self._pods.values() if held.running and held.running == set(held.actors)]
 
-    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+    async def records(self) -> list[Recorded]:
         """What was recorded since the last call."""
         events, self._events = self._events, []
-        return events, self._relay.drain_samples()
+        return events
 
     async def shut_down(self) -> None:
         """End everything in good order."""
@@ -289,8 +270,7 @@ class NodeAgent(Attended):
         await self._everywhere("stop", *self._pods.values())
         for held in self._pods.values():
             held.dismiss()
-        self._relay.stop()
-        self._kube_proxy.close()
+        await self.card.unplug()
 
     # --- carrying out what the kubelet decides ---------------------------------------------------------------------
 
@@ -430,11 +410,6 @@ class NodeAgent(Attended):
         while not self._closing:
             self._report(LeaseRenewed(self._name))
             await asyncio.sleep(self._timings.lease_renew_s)
-
-    def _links_changed(self, in_effect_s: float) -> float:
-        if self._to_master is not None:
-            self._to_master.links_changed()
-        return in_effect_s
 
     def _report(self, event: Event, at_s: float | None = None) -> None:
         if self._powered and not self._closing and self._to_master is not None:

@@ -18,6 +18,7 @@ from testbed.emulation.actors.load_generator import (
     LoadProgress,
 )
 from testbed.emulation.actors.master import Master
+from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
 from testbed.emulation.driver.fleet import Fleet
@@ -66,7 +67,7 @@ class EmulatedCluster:
             control_plane,
             scenario.cluster,
             topology,
-            control_plane,
+            NetworkCard(control_plane, topology, fleet.network, fleet.of(control_plane).folders.sockets, scenario.seed),
             [clients_of(zone) for zone in zones],
             title="the master",
             broken=self._failures.append,
@@ -111,7 +112,9 @@ class EmulatedCluster:
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
         self._pods: tuple[tuple[PodObject, float], ...] = ()
-        self.world = EmulatedWorld(topology, fleet, self._agents, [self._master, *self._load_generators.values()])
+        self.world = EmulatedWorld(
+            topology, fleet, self._agents, [*self._hosts, self._master, *self._load_generators.values()]
+        )
 
     @property
     def failure(self) -> str | None:
@@ -155,8 +158,8 @@ class EmulatedCluster:
                     best, since_s = steps, time.monotonic()
                 if self._fleet.lost:
                     raise BringUpFailed(f"machine {self._fleet.lost[0].name} was lost while the cluster came up")
-                if self.failure is not None:
-                    raise BringUpFailed(self.failure)
+                if broken := self.failure or self._fleet.failure:
+                    raise BringUpFailed(broken)
                 if time.monotonic() > since_s + self._scenario.ready_timeout_s:
                     raise BringUpFailed(await self._why_not_ready(readiness))
                 await asyncio.sleep(READINESS_POLL_S)
@@ -172,6 +175,11 @@ class EmulatedCluster:
     @property
     def _residents(self) -> list[Resident]:
         return [self._master, *self._agents.values(), *self._load_generators.values()]
+
+    @property
+    def _hosts(self) -> list[Resident]:
+        """The processes of the testbed, one on each machine, which have the link relays."""
+        return [member.host for member in self._fleet.members]
 
     def _steps(self, readiness: Readiness | None) -> int:
         """A number that is larger the further the cluster has come."""
@@ -217,9 +225,10 @@ class EmulatedCluster:
 
     async def collect(self) -> None:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
-        for resident, (events, links) in await ask_all("records", self._residents):
+        for resident, events in await ask_all("records", self._residents):
             self._events += [(resident.machine, event) for event in events]
-            self._links += [(resident.machine, sample) for sample in links]
+        for host, links in await ask_all("link_samples", self._hosts):
+            self._links += [(host.machine, sample) for sample in links]
         for _, pods in await ask_all("pods_ever", [self._master]):
             self._pods = pods
 

@@ -245,8 +245,9 @@ class _Run:
             records = await cluster.records()
         with self._surviving("collecting the machines' records"):
             await fleet.collect()
-        if cluster.failure is not None:
-            self._break(cluster.failure)
+        for failure in (cluster.failure, fleet.failure):
+            if failure is not None:
+                self._break(failure)
         return records
 
     def _kept(self, fleet: Fleet, injection: Injection, records: ClusterRecords) -> Summary:

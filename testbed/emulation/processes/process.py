@@ -45,10 +45,12 @@ class ChildProcess:
         pipes: bool = False,
         niceness: int = 0,
         punctual: bool = False,
+        inherited: Sequence[int] = (),
     ) -> None:
         """`output` takes standard output (and errors, unless `errors` is given); `pipes` makes stdin and stdout pipes.
 
-        `punctual` is for a child whose lateness would be measured. Raises OSError when the program cannot be started.
+        `punctual` is for a child whose lateness would be measured. The descriptors in `inherited` are open in it, by
+        the same numbers. Raises OSError when the program cannot be started.
         """
         parent = os.getpid()
 
@@ -74,6 +76,7 @@ class ChildProcess:
                 start_new_session=punctual,
                 process_group=None if punctual else 0,
                 preexec_fn=die_with_parent,
+                pass_fds=inherited,
             )
         self._on_exit = on_exit
         self._exited = asyncio.Event()

@@ -13,7 +13,7 @@ from time import monotonic, monotonic_ns
 from typing import cast
 
 from testbed.network.wire.ingress import CLOCK, PONG
-from testbed.network.wire.loop_thread import LoopThread
+from testbed.network.wire.loop_thread import LoopThread, Tasks
 from testbed.network.wire.tunnel import Tunnel, dial
 
 _PATIENCE_S = 1.0
@@ -41,10 +41,8 @@ class RemoteClock:
     Use it from the thread that runs the loop. A peer that is silent or gone costs nothing but the attempts.
     """
 
-    def __init__(
-        self, thread: LoopThread, tunnel: Tunnel, period_s: float, heard: Callable[[ClockReading], object]
-    ) -> None:
-        self._thread = thread
+    def __init__(self, tasks: Tasks, tunnel: Tunnel, period_s: float, heard: Callable[[ClockReading], object]) -> None:
+        self._tasks = tasks
         self._tunnel = tunnel
         self._period_s = period_s
         self._heard = heard
@@ -53,12 +51,12 @@ class RemoteClock:
 
     def start(self) -> None:
         """Ask now and from now on."""
-        self._next = self._thread.loop.call_later(self._period_s, self.start)
+        self._next = self._tasks.loop.call_later(self._period_s, self.start)
         if self._conversation is not None and self._conversation.is_over(monotonic()):
             self._conversation.close()
             self._conversation = None
         if self._conversation is None:
-            self._conversation = _Conversation(self._thread, self._tunnel, self._heard)
+            self._conversation = _Conversation(self._tasks, self._tunnel, self._heard)
         else:
             self.ask()
 
@@ -79,13 +77,13 @@ class RemoteClock:
 class _Conversation(asyncio.Protocol):
     """One connection to an ingress, with at most one question open."""
 
-    def __init__(self, thread: LoopThread, tunnel: Tunnel, heard: Callable[[ClockReading], object]) -> None:
+    def __init__(self, tasks: Tasks, tunnel: Tunnel, heard: Callable[[ClockReading], object]) -> None:
         self._heard = heard
         self._ended = False
         self._waiting_since_s: float | None = monotonic()
         self._received = b""
         self._transport: asyncio.Transport | None = None
-        self._dialling = thread.keep(self._dial(tunnel))
+        self._dialling = tasks.keep(self._dial(tunnel))
 
     async def _dial(self, tunnel: Tunnel) -> None:
         try:
@@ -135,10 +133,9 @@ class ClockProbe:
 
     def __init__(self, peers: Mapping[str, Tunnel], period_s: float = 0.2) -> None:
         self._thread = LoopThread("clock probe")
+        self._peers, self._period_s = dict(peers), period_s
         self._readings: dict[str, list[ClockReading]] = {peer: [] for peer in peers}
-        self._clocks = [
-            RemoteClock(self._thread, tunnel, period_s, self._readings[peer].append) for peer, tunnel in peers.items()
-        ]
+        self._clocks: list[RemoteClock] = []
 
     def start(self) -> None:
         """Ask every peer, again and again, until `stop`."""
@@ -159,7 +156,9 @@ class ClockProbe:
         return readings[-1].received_s if readings else None
 
     def _start(self) -> None:
-        for clock in self._clocks:
+        for peer, tunnel in self._peers.items():
+            clock = RemoteClock(self._thread.tasks, tunnel, self._period_s, self._readings[peer].append)
+            self._clocks.append(clock)
             clock.start()
 
     def _close(self) -> None:

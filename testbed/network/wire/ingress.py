@@ -66,7 +66,7 @@ class Ingress:
         if IPv4Address(ip).is_unspecified:
             raise ValueError(f"{ip} is every address of the machine: give the one at which its peers reach it")
         self.thread.start()
-        self.timer = self.thread.call(lambda: PreciseTimer(self.thread.loop))
+        self.timer = self.thread.call(lambda: PreciseTimer(self.thread.tasks.loop))
         self.link = Link("peer", "here", LinkQuality(), Random(0))
         try:
             self._server = self.thread.wait(self._listen(ip, port))
@@ -82,7 +82,7 @@ class Ingress:
     # --- in the ingress's thread -------------------------------------------------------------------------------
 
     async def _listen(self, ip: str, port: int) -> asyncio.Server:
-        return await self.thread.loop.create_server(lambda: _Visit(self), ip, port, backlog=1024)
+        return await self.thread.tasks.loop.create_server(lambda: _Visit(self), ip, port, backlog=1024)
 
     def _close(self) -> None:
         self._server.close()
@@ -103,7 +103,9 @@ class _Visit(asyncio.Protocol):
         self._inward: Flow | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
-        self._head_timer = ingress.thread.loop.call_later(ingress.head_timeout_s, self._refuse, b"408 Request Timeout")
+        self._head_timer = ingress.thread.tasks.loop.call_later(
+            ingress.head_timeout_s, self._refuse, b"408 Request Timeout"
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -159,7 +161,7 @@ class _Visit(asyncio.Protocol):
         if not any(IPv4Address(target.ip) in network for network in self._ingress.networks):
             self._refuse(b"403 Forbidden")
             return
-        self._connecting = self._ingress.thread.keep(self._connect(target))
+        self._connecting = self._ingress.thread.tasks.keep(self._connect(target))
 
     def _refuse(self, status: bytes) -> None:
         self._head_timer.cancel()
@@ -174,7 +176,7 @@ class _Visit(asyncio.Protocol):
         outward = Flow(self._ingress.link, self._ingress.timer, lambda: self._hand_over(inward))
         inward.peer, outward.peer = outward, inward
         try:
-            await self._ingress.thread.loop.create_connection(lambda: outward, target.ip, target.port)
+            await self._ingress.thread.tasks.loop.create_connection(lambda: outward, target.ip, target.port)
         except OSError as error:
             if error.errno != errno.ECONNREFUSED:
                 _log.warning("the ingress cannot connect to %s: %s", target, error)

@@ -17,17 +17,40 @@ _T = TypeVar("_T")
 _CALL_TIMEOUT_S = 10.0
 
 
+class Tasks:
+    """What runs in one loop beside everything else. For the loop's thread only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine until it ends or `cancel` is called."""
+        task = self.loop.create_task(coroutine)
+        # The loop holds tasks by weak references only.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Return when all have ended."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 class LoopThread:
-    """One loop in one daemon thread. `loop` and `keep` are for what runs inside, the rest for any other thread."""
+    """One loop in one daemon thread. `tasks` are for what runs inside, the rest for any other thread."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.loop: asyncio.AbstractEventLoop
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: Tasks
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self.loop = uvloop.new_event_loop()
+        self.tasks = Tasks(uvloop.new_event_loop())
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
@@ -42,13 +65,13 @@ class LoopThread:
             except Exception as error:
                 future.set_exception(error)
 
-        self.loop.call_soon_threadsafe(run)
+        self.tasks.loop.call_soon_threadsafe(run)
         return future.result(_CALL_TIMEOUT_S)
 
     def wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """As `call`, for a coroutine."""
         self._check_runs()
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_CALL_TIMEOUT_S)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.tasks.loop).result(_CALL_TIMEOUT_S)
 
     def stop(self, close: Callable[[], None]) -> None:
         """Cancel what is kept, run `close` in the loop and end the thread. May be called twice."""
@@ -56,34 +79,25 @@ class LoopThread:
             return
 
         def end() -> None:
-            for task in tuple(self._tasks):
-                task.cancel()
+            self.tasks.cancel()
             close()
 
         self.call(end)
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.tasks.loop.call_soon_threadsafe(self.tasks.loop.stop)
         self._thread.join(_CALL_TIMEOUT_S)
         self._thread = None
-
-    def keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine beside everything else; the thread's end cancels it."""
-        task = self.loop.create_task(coroutine)
-        # The loop holds tasks by weak references only.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _check_runs(self) -> None:
         if self._thread is None:
             raise RuntimeError(f"the {self.name} is not running: call start() first")
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
+        asyncio.set_event_loop(self.tasks.loop)
         ask_to_be_punctual()
         try:
-            self.loop.run_forever()
+            self.tasks.loop.run_forever()
             # What was cancelled or closed at last needs a few turns more.
-            self.loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
-            self.loop.run_until_complete(asyncio.sleep(0))
+            self.tasks.loop.run_until_complete(self.tasks.ended())
+            self.tasks.loop.run_until_complete(asyncio.sleep(0))
         finally:
-            self.loop.close()
+            self.tasks.loop.close()
