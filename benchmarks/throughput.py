@@ -18,7 +18,8 @@ from benchmarks.hand_wired import hand_wired_chain
 from benchmarks.row import Row
 from benchmarks.testbed_run import temporary_folder, testbed_run
 from loadgen.command import command
-from loadgen.settings import ENVIRONMENT_VARIABLE
+from loadgen.entry import Entry, write_entries
+from loadgen.settings import ENVIRONMENT_VARIABLE, ClosedSource, RequestTemplate, Settings
 from testbed.objects.addresses import SocketAddress
 
 SCENARIO = Path(__file__).parent / "chain.yaml"
@@ -73,25 +74,21 @@ def _hand_wired_rate(*, crossings: bool = False) -> float:
 
 def _drive(directory: Path, gateway: SocketAddress, records: Path) -> float:
     """Run the load to its end; returns when it began, in monotonic seconds."""
-    entries = directory / "entry.json"
-    entries.write_bytes(orjson.dumps({"entries": [{"zone": "east-a", "url": f"http://{gateway}"}]}))
-    settings = directory / "load.json"
-    settings.write_bytes(
-        orjson.dumps(
-            {
-                "origin_zone": "east-a",
-                "seed": 1,
-                "sources": [{"users": USERS, "think_time_s": 0.0}],
-                "duration_s": SECONDS,
-                "requests": [{"name": "GET /", "method": "GET", "path": "/"}],
-                "timeout_s": 5.0,
-                "connect_timeout_s": 1.0,
-                "entry_file": str(entries),
-                "entry_ttl_s": 60.0,
-                "records_file": str(records),
-            }
-        )
-    )
+    entries, settings = directory / "entry.json", directory / "load.json"
+    write_entries(entries, [Entry("east-a", f"http://{gateway}")])
+    Settings(
+        origin_zone="east-a",
+        seed=1,
+        sources=(ClosedSource(USERS),),
+        duration_s=SECONDS,
+        requests=(RequestTemplate("GET /", "GET", "/"),),
+        timeout_s=5.0,
+        connect_timeout_s=1.0,
+        entry_file=entries,
+        entry_ttl_s=60.0,
+        records_file=records,
+        locustfile=None,
+    ).save(settings)
     process = subprocess.Popen(
         command(settings),
         env={**os.environ, ENVIRONMENT_VARIABLE: str(settings)},
