@@ -24,6 +24,7 @@ from loadgen.complaint import complaint
 from loadgen.conductor import Conductor
 from loadgen.entry import Resolver
 from loadgen.recorder import Recorder
+from loadgen.sessions import IdDraw
 from loadgen.settings import ENVIRONMENT_VARIABLE, load
 from loadgen.users import ClosedUser, OpenUser, recorded
 
@@ -34,7 +35,9 @@ _recorder = Recorder(
     _resolver,
     events.request,
     Random(f"{_settings.seed}/{_settings.origin_zone}/request ids"),
+    _settings.partition_header,
 )
+_draw = None if _settings.ids is None else IdDraw(_settings.ids)
 _conductor = Conductor(_settings, _recorder)
 
 # A hanging entry keeps rate x time-out connections open.
@@ -49,6 +52,7 @@ if _settings.locustfile is None:
             fixed_count = 1
             settings = _settings
             conductor = _conductor
+            draw = _draw
 
     if _settings.closed_users:
 
@@ -56,6 +60,7 @@ if _settings.locustfile is None:
             fixed_count = _settings.closed_users
             settings = _settings
             conductor = _conductor
+            draw = _draw
 
 
 def _on_init(environment: Environment, **_: Any) -> None:

@@ -49,7 +49,15 @@ class Recorder:
     `latencies_s` and `lags_s` (sent - intended) hold what came since the reader last took them with `take`.
     """
 
-    def __init__(self, path: Path, resolver: Resolver, request_event: EventHook, random: Random) -> None:
+    def __init__(
+        self,
+        path: Path,
+        resolver: Resolver,
+        request_event: EventHook,
+        random: Random,
+        partition_header: str | None = None,
+    ) -> None:
+        """`partition_header` is that of answers which names the partition of the request."""
         self.sent = 0
         self.outcomes: Counter[str] = Counter()
         self.unfinished = 0
@@ -61,6 +69,7 @@ class Recorder:
         self._resolver = resolver
         self._request_event = request_event
         self._random = random
+        self._partition_header = partition_header
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         request_event.add_listener(self._on_request)
 
@@ -166,6 +175,7 @@ class Recorder:
                 records.ERROR: message,
                 records.SENT_BYTES: _body_bytes(response),
                 records.RECEIVED_BYTES: None if status is None else response_length,
+                records.PARTITION: None if status is None else self._partition(response),
             }
         )
 
@@ -186,6 +196,13 @@ class Recorder:
             }
         )
 
+    def _partition(self, response: Any) -> str | None:
+        headers = getattr(response, "headers", None)
+        if headers is None or self._partition_header is None:
+            return None
+        found = headers.get(self._partition_header)
+        return None if found is None else str(found)
+
     def _write_sent(
         self, request_id: str, method: str, path: str, name: str, intended_s: float, sent_s: float, zone: str | None
     ) -> _Sent:
@@ -196,7 +213,6 @@ class Recorder:
                 records.METHOD: method,
                 records.PATH: path,
                 records.NAME: name,
-                records.PARTITION: None,
                 records.INTENDED_S: intended_s,
                 records.SENT_S: sent_s,
                 records.ENTRY_ZONE: zone,

@@ -3,8 +3,8 @@
 Owns kinds and keys; `recorder` writes them, `testbed.results.tables.ingest` reads them. It imports neither Locust nor
 gevent. Times are monotonic seconds.
 
-At send, before the first byte leaves, a line of kind SENT: ID, METHOD, PATH, NAME, PARTITION, INTENDED_S, SENT_S,
-ENTRY_ZONE. At finish, one of kind FINISHED: ID, FINISHED_S, STATUS, OUTCOME, ERROR, SENT_BYTES, RECEIVED_BYTES. And
+At send, before the first byte leaves, a line of kind SENT: ID, METHOD, PATH, NAME, INTENDED_S, SENT_S, ENTRY_ZONE.
+At finish, one of kind FINISHED: ID, FINISHED_S, STATUS, OUTCOME, ERROR, SENT_BYTES, RECEIVED_BYTES, PARTITION. And
 where a locustfile fired Locust's request event itself, for what it did not send through a recorded client (a step of
 another protocol, a user's whole journey), one of kind OWN: TYPE, NAME, FIRED_S, RESPONSE_TIME_MS, ERROR. That is no
 request, and counted apart.
@@ -29,8 +29,6 @@ ERROR: Final = "m"
 
 METHOD: Final = "t"
 PATH: Final = "u"
-PARTITION: Final = "p"
-"""For clients that know one: none does yet, so it is null."""
 INTENDED_S: Final = "i"
 SENT_S: Final = "s"
 ENTRY_ZONE: Final = "z"
@@ -44,6 +42,8 @@ SENT_BYTES: Final = "a"
 """Of the request's body; null where it was a stream or was not kept."""
 RECEIVED_BYTES: Final = "b"
 """Of the answer's body; null without an answer."""
+PARTITION: Final = "p"
+"""As the answer names it; null where it does not."""
 
 TYPE: Final = "t"
 """Locust's `request_type`, whatever the locustfile says."""

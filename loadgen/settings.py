@@ -43,6 +43,21 @@ class RequestTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class Ids:
+    """The ids that clients carry, one for `session` requests: in a header, cookie or query parameter of that name, or
+    only where `{id}` stands in a path. They are the words of `file`, or 0 to `count` - 1, drawn alike or by Zipf's law.
+    """
+
+    where: Literal["header", "cookie", "query", "path"]
+    name: str
+    session: int
+    distribution: Literal["uniform", "zipf"] = "uniform"
+    count: int = 1
+    exponent: float = 0.0
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """`duration_s` is all of the sending, warm-up included: who reads the records decides which part of it counts."""
 
@@ -57,6 +72,9 @@ class Settings:
     entry_ttl_s: float
     records_file: Path
     locustfile: Path | None
+    ids: Ids | None = None
+    partition_header: str | None = None
+    """The header of answers that names the partition of the request."""
 
     def save(self, path: Path) -> None:
         """Write what `load` reads."""
@@ -92,6 +110,7 @@ def load(path: Path) -> Settings:
                 "entry_file": Path(document["entry_file"]),
                 "records_file": Path(document["records_file"]),
                 "locustfile": Path(document["locustfile"]) if document["locustfile"] else None,
+                "ids": _ids(document["ids"]) if document.get("ids") else None,
             }
         )
     except (KeyError, TypeError) as error:
@@ -103,6 +122,10 @@ def load(path: Path) -> Settings:
     if settings.locust_users == 0:
         raise ValueError(f"{path}: no load: a source needs a rate or at least one user")
     return settings
+
+
+def _ids(ids: dict[str, Any]) -> Ids:
+    return Ids(**{**ids, "file": Path(ids["file"]) if ids.get("file") else None})
 
 
 def _source(source: dict[str, Any]) -> OpenSource | ClosedSource:

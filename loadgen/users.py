@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gevent
 from gevent.pool import Group
@@ -21,6 +21,7 @@ from loadgen.alarm import Alarm
 from loadgen.conductor import Conductor
 from loadgen.recorder import INTENDED_S, Recorder
 from loadgen.schedule import schedule
+from loadgen.sessions import IdDraw, Sessions, addressed, clients_of
 from loadgen.settings import ClosedSource, RequestTemplate, Settings
 
 _UNLIMITED = 1_000_000
@@ -54,21 +55,42 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
     max_redirects = 0
     settings: ClassVar[Settings]
     conductor: ClassVar[Conductor]
+    draw: ClassVar[IdDraw | None] = None
+    """Of the ids that clients carry; None where they carry none."""
+    sessions: Sessions | None = None
 
     def __init__(self, environment: Environment) -> None:
         self.client_pool = _OneAttemptPool(self.settings)
         super().__init__(environment)
 
+    def carry_ids(self, random: Random, at_once: int) -> None:
+        """So many clients take turns, each with an id and cookies of its own."""
+        if self.draw is not None and self.settings.ids is not None:
+            self.client.client.cookiejar = None
+            self.sessions = Sessions(self.settings.ids, self.draw, random, at_once)
+
     def send(self, request: RequestTemplate, intended_s: float) -> None:
+        if self.sessions is None or self.settings.ids is None:
+            self._send(request, request.path, request.headers, intended_s)
+            return
+        session = self.sessions.next()
+        response = self._send(request, *addressed(request, self.settings.ids, session), intended_s)
+        if response is not None and response.headers is not None:
+            found = response.headers.get("set-cookie")
+            session.take([found] if isinstance(found, str) else found or ())
+
+    def _send(self, request: RequestTemplate, path: str, headers: dict[str, str], intended_s: float) -> Any:
+        """The answer; None where none came in time."""
         with gevent.Timeout(self.settings.timeout_s):
-            self.client.request(
+            return self.client.request(
                 request.method,
-                request.path,
+                path,
                 request.name,
                 data=request.body,
-                headers=request.headers,
+                headers=headers,
                 context={INTENDED_S: intended_s},
             )
+        return None
 
 
 class OpenUser(_BuiltInUser):
@@ -79,6 +101,8 @@ class OpenUser(_BuiltInUser):
     def on_start(self) -> None:
         # Arrivals are independent clients: they must not share cookies.
         self.client.client.cookiejar = None
+        settings = self.settings
+        self.carry_ids(Random(f"{settings.seed}/{settings.origin_zone}/ids"), clients_of(settings.open_sources))
         self._requests = Group()
 
     @task  # type: ignore[untyped-decorator]
@@ -113,6 +137,7 @@ class ClosedUser(_BuiltInUser):
         self._source: ClosedSource = sources[number]
         self._random = Random(f"{self.settings.seed}/{self.settings.origin_zone}/user {number}")
         self._weights = [request.weight for request in self.settings.requests]
+        self.carry_ids(Random(f"{self.settings.seed}/{self.settings.origin_zone}/ids of {number}"), at_once=1)
         # Staggered over the first second, so that they do not march in step.
         self._due_s = self.conductor.t0_s + number / len(sources)
         if self.conductor.stopping.wait(max(0.0, self._due_s - time.monotonic())):

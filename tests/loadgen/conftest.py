@@ -26,6 +26,8 @@ class Server:
 
     def __init__(self) -> None:
         self.request_ids: list[str | None] = []
+        self.headers: list[dict[str, str]] = []
+        """Of each request, with names in lower case."""
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
@@ -60,6 +62,7 @@ class Server:
         handler.rfile.read(int(handler.headers.get("content-length", 0)))
         with self._lock:
             self.request_ids.append(handler.headers.get("x-request-id"))
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
@@ -73,6 +76,9 @@ class Server:
             handler.send_response(status)
             if status == 302:
                 handler.send_header("location", "/elsewhere")
+            if handler.path == "/cookie":
+                handler.send_header("set-cookie", "cell=rz01; Path=/; HttpOnly")
+                handler.send_header("x-partition", "12")
             handler.send_header("content-length", "2")
             handler.end_headers()
             if handler.command != "HEAD":

@@ -325,3 +325,24 @@ def test_a_locustfile_that_cannot_be_loaded_is_told_in_a_line(
     load = start_load("http://127.0.0.1:1", locustfile=str(locustfile), requests=[], sources=[{"users": 1}])
     assert load.wait_for("failed").startswith(f"{locustfile}{why}")
     assert load.wait() != 0
+
+
+def test_clients_carry_their_id_and_the_cookies_that_they_were_given(server: Any, start_load: Any) -> None:
+    load = start_load(
+        server.url,
+        sources=[{"rate_per_s": 40.0, "arrival": "constant"}, {"users": 2, "think_time_s": 0.02}],
+        requests=[get("/cookie")],
+        duration_s=3.0,
+        ids={"where": "header", "name": "x-user-id", "session": 5, "count": 1_000_000},
+        partition_header="x-partition",
+    )
+    load.start()
+    _, finished = check_counts(load, load.finish())
+    assert {record["p"] for record in finished.values()} == {"12"}
+    by_user: dict[str, list[str | None]] = {}
+    for headers in server.headers:
+        by_user.setdefault(headers["x-user-id"], []).append(headers.get("cookie"))
+    whole = [cookies for cookies in by_user.values() if len(cookies) == 5]
+    assert len(whole) > 10
+    assert all(cookies == [None, *["cell=rz01"] * 4] for cookies in whole)
+    assert max(map(len, by_user.values())) == 5

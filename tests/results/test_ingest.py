@@ -22,13 +22,13 @@ PODS = Pods([WEB, ORDERS])
 
 
 def _sent(request_id: str, intended_s: float = 101.0) -> dict[str, Any]:
-    what = {"t": "PUT", "u": "/carts/7?full", "n": "GET /", "p": 7}
+    what = {"t": "PUT", "u": "/carts/7?full", "n": "GET /"}
     return {"e": "s", "id": request_id, **what, "i": intended_s, "s": intended_s + 0.5, "z": "east-a"}
 
 
 def _finished(request_id: str, finished_s: float = 103.0, outcome: str = "ok") -> dict[str, Any]:
     answer = {"c": 200 if outcome == "ok" else None, "o": outcome, "m": None}
-    return {"e": "f", "id": request_id, "f": finished_s, **answer, "a": 5, "b": 1000}
+    return {"e": "f", "id": request_id, "f": finished_s, **answer, "a": 5, "b": 1000, "p": "7"}
 
 
 def _write(path: Path, lines: list[Any], end: bytes = b"") -> Path:

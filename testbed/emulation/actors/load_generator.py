@@ -17,10 +17,11 @@ import orjson
 
 from loadgen.command import command
 from loadgen.entry import Entry, write_entries
-from loadgen.settings import ENVIRONMENT_VARIABLE, ClosedSource, OpenSource, RequestTemplate, Settings
+from loadgen.settings import ENVIRONMENT_VARIABLE, ClosedSource, Ids, OpenSource, RequestTemplate, Settings
 from testbed.control.entry import EntryTable
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.envoy.listeners import READY_PATH
+from testbed.control.views.envoy.xds import ENTRY_PARTITION_HEADER
 from testbed.control.views.kube_proxy import read_endpoints
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
@@ -35,6 +36,7 @@ from testbed.objects.timings import Timings
 from testbed.objects.workloads import gateway_of
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import LoadSource, LoadSpec
+from testbed.scenario.values import IdSpec
 
 STARTUP_DEADLINE_S = 30.0
 DRAIN_MARGIN_S = 5.0
@@ -204,6 +206,8 @@ class LoadGenerator(Placed):
             entry_ttl_s=self._timings.entry_ttl_s,
             records_file=self._records_file,
             locustfile=locustfile,
+            ids=None if self._load.ids is None else _ids(self._load.ids),
+            partition_header=ENTRY_PARTITION_HEADER,
         )
 
     def _entry_listener(self, zone: str) -> SocketAddress:
@@ -280,6 +284,10 @@ class LoadGenerator(Placed):
         self._progress = LoadProgress(error=error)
         self._ready.set()
         self._done.set()
+
+
+def _ids(ids: IdSpec) -> Ids:
+    return Ids(ids.key.kind, ids.key.name, ids.session, ids.distribution, ids.count, ids.exponent, ids.file)
 
 
 def _source(source: LoadSource) -> OpenSource | ClosedSource:

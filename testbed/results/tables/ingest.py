@@ -49,18 +49,16 @@ def ingest_requests(
                     outcome = OUTCOMES[OUTCOMES.index(line[records.OUTCOME])]
                     bodies = (line.get(records.SENT_BYTES), line.get(records.RECEIVED_BYTES))
                     answer = (whole(line[records.STATUS]), outcome, line[records.ERROR])
-                    finish = (line[records.FINISHED_S] + 0.0, *answer, *bodies)
+                    finish = (line[records.FINISHED_S] + 0.0, *answer, *bodies, line.get(records.PARTITION))
                     if request_id in sent:
                         rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
                     else:
                         orphans += 1
                 else:
-                    partition = line[records.PARTITION]
                     send = (
                         line[records.NAME],
                         line.get(records.METHOD),
                         line.get(records.PATH),
-                        None if partition is None else str(partition),
                         line[records.INTENDED_S] + 0.0,
                         line[records.SENT_S] + 0.0,
                         line[records.ENTRY_ZONE],
@@ -79,19 +77,19 @@ def ingest_requests(
 def _request(
     request_id: str,
     send: tuple[Any, ...],
-    finish: tuple[float, int | None, str, str | None, int | None, int | None] | None,
+    finish: tuple[float, int | None, str, str | None, int | None, int | None, str | None] | None,
     clock: Clock,
     origin_zone: str,
 ) -> tuple[Any, ...]:
-    name, method, path, partition, intended_s, sent_s, entry_zone = send
+    name, method, path, intended_s, sent_s, entry_zone = send
+    what = (request_id, origin_zone, name, method, path)
     times_s = (clock.from_monotonic(intended_s), clock.from_monotonic(sent_s))
-    begun = (request_id, origin_zone, name, method, path, partition, *times_s)
     if finish is None:
-        return (*begun, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None)
-    finished_s, status, outcome, error, sent_bytes, received_bytes = finish
+        return (*what, None, *times_s, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None)
+    finished_s, status, outcome, error, sent_bytes, received_bytes, partition = finish
     latency_ms = (finished_s - intended_s) * 1e3
     answered = (clock.from_monotonic(finished_s), latency_ms, status, outcome, error)
-    return (*begun, *answered, entry_zone, sent_bytes, received_bytes)
+    return (*what, partition, *times_s, *answered, entry_zone, sent_bytes, received_bytes)
 
 
 def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[str, Any]:
