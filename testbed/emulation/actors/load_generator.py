@@ -136,14 +136,14 @@ class LoadGenerator(Placed):
     async def _deliver(self, reports: list[Reported]) -> None:
         await tell(self._master, "report", self._place, time.monotonic(), reports)
 
-    async def prepare(self, locustfile: Path | None) -> str | None:
+    async def prepare(self, locustfile: Path | None, ids_file: Path | None = None) -> str | None:
         """Start Locust and wait until it could send; returns why it cannot, if so.
 
-        `locustfile` is the user's, if any, on this machine.
+        `locustfile` is the user's, `ids_file` that of the ids, if any, on this machine.
         """
         self._write_entries(self._entry.answer())
         self._checks = self.spawn(self._check_entries())
-        self._settings(locustfile).save(self._settings_file)
+        self._settings(locustfile, ids_file).save(self._settings_file)
         self._process = ChildProcess(
             command(self._settings_file),
             env={**self._environment, ENVIRONMENT_VARIABLE: str(self._settings_file)},
@@ -190,7 +190,7 @@ class LoadGenerator(Placed):
                 self._process.stdin.close()
         await self.card.unplug()
 
-    def _settings(self, locustfile: Path | None) -> Settings:
+    def _settings(self, locustfile: Path | None, ids_file: Path | None) -> Settings:
         return Settings(
             origin_zone=self._zone,
             seed=self._seed,
@@ -206,7 +206,7 @@ class LoadGenerator(Placed):
             entry_ttl_s=self._timings.entry_ttl_s,
             records_file=self._records_file,
             locustfile=locustfile,
-            ids=None if self._load.ids is None else _ids(self._load.ids),
+            ids=None if self._load.ids is None else _ids(self._load.ids, ids_file),
             partition_header=ENTRY_PARTITION_HEADER,
         )
 
@@ -286,8 +286,8 @@ class LoadGenerator(Placed):
         self._done.set()
 
 
-def _ids(ids: IdSpec) -> Ids:
-    return Ids(ids.key.kind, ids.key.name, ids.session, ids.distribution, ids.count, ids.exponent, ids.file)
+def _ids(ids: IdSpec, file: Path | None) -> Ids:
+    return Ids(ids.key.kind, ids.key.name, ids.session, ids.distribution, ids.count, ids.exponent, file)
 
 
 def _source(source: LoadSource) -> OpenSource | ClosedSource:

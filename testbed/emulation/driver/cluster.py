@@ -258,11 +258,12 @@ class EmulatedCluster:
         await ask_all("shut_down", residents, within_s=ENDS_WITHIN_S)
 
     async def _prepare(self, generator: Resident) -> None:
-        machine, locustfile = generator.machine, self._scenario.load.locustfile
-        if locustfile is not None and not machine.here:
-            locustfile = await machine.host.ask("put", locustfile.name, locustfile.read_bytes())
+        machine, load = generator.machine, self._scenario.load
+        files = [load.locustfile, None if load.ids is None else load.ids.file]
+        if not machine.here:
+            files = [each and await machine.host.ask("put", each.name, each.read_bytes()) for each in files]
         within_s = STARTUP_DEADLINE_S + DRAIN_MARGIN_S
-        why: str | None = await generator.ask("prepare", locustfile, within_s=within_s)
+        why: str | None = await generator.ask("prepare", *files, within_s=within_s)
         if why is not None:
             raise LoadGeneratorFailed(why)
 
