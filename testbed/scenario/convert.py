@@ -71,6 +71,7 @@ def convert(model: ScenarioModel) -> Scenario:
         control_plane_place=CONTROL_PLANE,
         load=_load(spec.load, spec.cells),
         prices=_prices(spec.prices),
+        cities={zone: city for city, zones in (spec.cells.cities if spec.cells else {}).items() for zone in zones},
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
         _resolved=model.model_dump(by_alias=True, exclude_none=True),

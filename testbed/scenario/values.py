@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from testbed.documents.problems import Problem
 from testbed.faults.timeline import ScheduledFault
-from testbed.objects.cells import PartitionKey
+from testbed.objects.cells import PartitionKey, PartitionMap
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.places import Distance, Topology
 
@@ -129,10 +129,18 @@ class Scenario:
     control_plane_place: str
     load: LoadSpec
     prices: Prices
+    cities: dict[str, str]
+    """Of zones, where cities are declared."""
     faults: tuple[ScheduledFault, ...]
     expectations: tuple[Expectation, ...]
     _resolved: dict[str, Any] = field(repr=False)
     warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def backups(self) -> dict[str, str]:
+        """Of cells that have one."""
+        maps = [each for each in self.cluster.objects if isinstance(each, PartitionMap)]
+        return {cell.name: cell.backup for each in maps for cell in each.cells if cell.backup is not None}
 
     def resolved_yaml(self) -> str:
         """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""

@@ -51,7 +51,7 @@ def _table(*hops: dict[str, Any]) -> pa.Table:
 
 
 def _ledger(*hops: dict[str, Any], cities: Mapping[str, str] = CITIES) -> PhaseLedger:
-    return Ledger(_table(*hops), cities, PRICES).within(PHASE)
+    return Ledger(_table(*hops), PRICES, cities).within(PHASE)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,8 @@ def test_a_call_is_counted_once_where_it_was_made_if_it_reached_somebody_known()
         _hop("a-1", "b-1", start_s=10.0),
     )
     assert got.all == got.cross_zone == Traffic(1, 100, 900, pytest.approx(1000 * 1.5e-9))
-    assert got.by_distance == got.by_service["web"] == {"same_city": got.all}
+    assert got.by_distance == got.by_service["web"].by_distance == {"same_city": got.all}
+    assert (got.by_right, got.by_cell, got.partition_local_share) == ({}, {}, None)
 
 
 def test_each_distance_has_its_price_and_each_service_what_it_called() -> None:
@@ -94,7 +95,7 @@ def test_each_distance_has_its_price_and_each_service_what_it_called() -> None:
         _hop("a-1", "c-1", source_service="gateway"),
         _hop("x-1", "c-1", source_service="gateway", request_bytes=0, response_bytes=10**9),
     )
-    assert {name: list(parts) for name, parts in got.by_service.items()} == {
+    assert {name: list(account.by_distance) for name, account in got.by_service.items()} == {
         "gateway": ["same_region", "cross_region"],
         "web": ["same_node", "same_zone"],
     }
@@ -127,7 +128,7 @@ def test_parts_add_up_to_the_whole_whichever_way_calls_are_parted(calls: list[tu
     hops = [_hop(a, b, source_service=service, request_bytes=size) for a, b, service, size in calls]
     got = _ledger(*hops)
     assert (got.all.calls, got.all.request_bytes) == (len(calls), sum(size for *_, size in calls))
-    assert got.all.calls == sum(part.calls for parts in got.by_service.values() for part in parts.values())
+    assert got.all.calls == sum(account.all.calls for account in got.by_service.values())
     assert got.all.cost == pytest.approx(sum(part.cost or 0.0 for part in got.by_distance.values()))
     back = _ledger(*(_hop(b, a) for a, b, *_ in calls))
     assert {key: part.calls for key, part in back.by_distance.items()} == {

@@ -285,6 +285,8 @@ class _Run:
             faults=injection.applied(),
             expectations=scenario.expectations,
             prices=scenario.prices,
+            cities=scenario.cities,
+            backups=scenario.backups,
             locust=course.locust,
             killed_proxies=injection.killed_proxies(),
             machines=machine_facts,

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from testbed.results.measure.analysis import Measured
+from testbed.results.measure.ledger import Traffic
+from testbed.results.measure.rights import FORWARDS
 from testbed.scenario import Expectation
-from testbed.scenario.models.metrics import METRICS
+from testbed.scenario.models.metrics import METRICS, OF_CELLS
 
 Verdict = Literal["passed", "failed", "invalid", "interrupted"]
 
 EXIT_CODES: dict[Verdict, int] = {"passed": 0, "failed": 1, "invalid": 3, "interrupted": 130}
 """2 is for bad input: then there is no run, and no verdict."""
+
+
+_OF_CALLS = frozenset({"same_zone_share", "same_cell_share", *OF_CELLS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,11 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     phase = f"{when} {fault}" if when in ("during", "after") else when
     if phase not in measured.stats:
         return f"the run had no time {phase!r}"
-    stats, calls = measured.stats[phase], measured.calls[phase]
+    stats, calls, ledger = measured.stats[phase], measured.calls[phase], measured.ledger[phase]
     value: float | None
     match metric:
         case "cross_zone_bytes":
-            value = measured.ledger[phase].cross_zone.bytes
+            value = ledger.cross_zone.bytes
             if value is None:
                 return "an earlier version recorded the run, without the bytes of calls"
         case "success_rate":
@@ -87,6 +92,15 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
             value = stats.rate_per_s
         case "errors":
             value = stats.failed + stats.unknown
+        case "partition_local_share" if expectation.service is not None:
+            value = ledger.partition_local_share_by_service.get(expectation.service)
+        case "partition_local_share":
+            value = ledger.partition_local_share
+        case "leaks":
+            value = ledger.by_right.get("leak", Traffic()).calls if ledger.by_right else None
+        case "forwards":
+            forwarded = sum(ledger.by_right.get(right, Traffic()).calls for right in FORWARDS)
+            value = forwarded / stats.sent if ledger.by_right and stats.sent else None
         case "same_zone_share" | "same_cell_share":
             zone = metric == "same_zone_share"
             value = calls.same_zone_share if zone else calls.same_cell_share
@@ -97,7 +111,7 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
             latency_ms = stats.latency_ms[metric.removeprefix("latency_")]
             value = None if latency_ms is None else latency_ms / 1e3
     if value is None:
-        return "nothing to measure: no such calls" if "share" in metric else "nothing to measure: no such requests"
+        return f"nothing to measure: no such {'calls' if metric in _OF_CALLS else 'requests'}"
     return value
 
 

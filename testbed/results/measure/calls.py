@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from testbed.objects.workloads import GATEWAY
 from testbed.results.measure.phases import Phase
-from testbed.results.tables.columns import Codes, Mask, codes, floats, same
+from testbed.results.tables.columns import Codes, Mask, codes, floats, named, same
 
 ACCESS_LOG_FLUSH_S = 0.2
 
@@ -66,7 +66,7 @@ class Calls:
         self._same_zone = same((self._source_zone, self._source_zones), (self._zone, self._zones))
         cells = (codes(calls["source_cell"]), codes(calls["destination_cell"]))
         self._same_cell = same(*cells)
-        self._in_cells = _named(*cells[0]) & _named(*cells[1])
+        self._in_cells = named(*cells[0]) & named(*cells[1])
 
     def within(self, phase: Phase) -> CallShares:
         """Where the calls went that began in this phase."""
@@ -136,9 +136,3 @@ def _entered(entry: Codes, zones: Sequence[str], proxy: Mapping[str, str] | None
     elif proxy["service"] == GATEWAY and proxy["zone"] in zones:
         served |= entry == zones.index(proxy["zone"])
     return served
-
-
-def _named(column: Codes, values: list[str]) -> Mask:
-    """Whether a coded column holds a value that is neither null nor empty."""
-    named: Mask = np.array([*(value != "" for value in values), False])[column]
-    return named

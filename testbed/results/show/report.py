@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import floor
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from testbed.objects.places import DISTANCES, Distance
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.calls import CallMatrix
-from testbed.results.measure.ledger import Traffic, crossing_zones
+from testbed.results.show.figures import NONE, seconds, share
 from testbed.results.show.grid import Grid, side_by_side, wrapped
+from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.summary import ChangeFigures, FaultFigures, MissingLoad, Summary
 from testbed.results.tables.facts import named
 
 _INDENT = "  "
 _HANGING = "    "
 _STYLES = {"passed": "bold green", "failed": "bold red", "invalid": "bold yellow", "interrupted": "bold yellow"}
-_NONE = "-"
 _MATRIX_ZONES = 6
 _MATRICES = 3
 _BETWEEN = "    "
@@ -35,17 +33,6 @@ _UNDECLARED = {
     "not ready": "not ready",
     "ejection": "ejected",
 }
-_DISTANCES: dict[Distance, str] = {
-    "same_node": "in node",
-    "same_zone": "to node",
-    "same_city": "to zone",
-    "same_region": "to city",
-    "cross_region": "to region",
-}
-"""What a call crosses: the border of its node, of its zone, and so on."""
-_SERVICES = 6
-_MONTH_S = 30 * 86400
-_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 _QUANTILES = ("p50", "p90", "p99", "p999")
 
 
@@ -66,7 +53,8 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         ("Faults (times after the change)", _faults(summary, inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
-        ("Calls by distance, and what they would cost in 30 days", _ledger(summary, inner)),
+        ("Calls by distance, and what they would cost in 30 days", by_distance(summary, inner)),
+        ("Calls between pods by right", by_right(summary, inner)),
         ("Calls by zone, from row to column", _matrices(summary, inner)),
     ):
         if block:
@@ -80,7 +68,7 @@ def _headline(summary: Summary, width: int) -> Iterator[Text]:
     verdict = summary.verdict
     requests = summary.requests
     counts = f"{requests.sent} sent, {requests.ok} ok, {requests.failed} failed, {requests.unknown} unknown"
-    setting = f"profile {summary.profile}, seed {summary.seed}, ready in {_seconds(summary.ready_s)}"
+    setting = f"profile {summary.profile}, seed {summary.seed}, ready in {seconds(summary.ready_s)}"
     title = Text.assemble((verdict.upper(), _STYLES[verdict]), " ", (summary.name, "bold"), (f"  {setting}", "dim"))
     yield from wrapped(title, width, hanging=_HANGING)
     yield from wrapped(Text(f"requests: {counts}"), width, _INDENT, _HANGING)
@@ -90,7 +78,7 @@ def _headline(summary: Summary, width: int) -> Iterator[Text]:
 
 def _fleet(summary: Summary) -> str:
     off = [
-        f"{machine.name} off from {_seconds(machine.lost_s)}"
+        f"{machine.name} off from {seconds(machine.lost_s)}"
         for machine in summary.machines
         if machine.lost_s is not None
     ]
@@ -114,7 +102,7 @@ def _missing(load: MissingLoad) -> str:
     what = [f"{load.rate_per_s:g}/s"] if load.rate_per_s else []
     what += [f"{load.users} users"] if load.users else []
     return (
-        f"load of {load.zone} is missing from {_seconds(load.from_s)} on ({' and '.join(what)}): "
+        f"load of {load.zone} is missing from {seconds(load.from_s)} on ({' and '.join(what)}): "
         f"its clients were on machine {load.machine}, which went off; no figure has what they would have sent"
     )
 
@@ -138,7 +126,7 @@ def _where_and_when(name: str, times: Sequence[Undeclared]) -> str:
     first = times[0]
     again = f", {len(times)} times" if len(times) > 1 else ""
     why = f" ({first.why})" if first.why else ""
-    return f"{name} at {_seconds(first.t_s)}{again}{why}"
+    return f"{name} at {seconds(first.t_s)}{again}{why}"
 
 
 def _expectations(results: Sequence[ExpectationResult], width: int) -> list[Text]:
@@ -170,10 +158,10 @@ def _faults(summary: Summary, width: int) -> list[Text]:
     steps = ("detect", "decide", "push", "ACKed")
     rows: list[list[str | Text]] = []
     for fault in faults[:_FAULTS]:
-        rows.append([fault.name, _seconds(fault.applied_s), *_aftermath(fault, fault.applied_s, noisy)])
+        rows.append([fault.name, seconds(fault.applied_s), *_aftermath(fault, fault.applied_s, noisy)])
         if fault.heal is not None and fault.healed_s is not None:
             heal = _aftermath(fault.heal, fault.healed_s, noisy)
-            rows.append(["  healed", _seconds(fault.healed_s), *heal])
+            rows.append(["  healed", seconds(fault.healed_s), *heal])
     lines = Grid(("fault", *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
     notes = [f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else []
     return lines + [line for note in (*notes, *_notes(summary)) for line in wrapped(Text(note), width, "", _INDENT)]
@@ -196,8 +184,8 @@ def _notes(summary: Summary) -> list[str]:
     they share."""
     faults, baseline = summary.faults, summary.recovery_baseline
     notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:_FAULTS] if fault.victims]
-    if share := baseline.steady_not_ok_share:
-        level = f"{_share(1 - share)} of the steady phase was ok"
+    if not_ok_share := baseline.steady_not_ok_share:
+        level = f"{share(1 - not_ok_share)} of the steady phase was ok"
         below = f", which is below {baseline.target_success_rate:.0%}" if baseline.steady_below_target else ""
         notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
     return notes + _shared(faults)
@@ -218,12 +206,12 @@ def _aftermath(change: ChangeFigures, at_s: float, noisy: bool) -> list[str | Te
     first_error_s, recover_s, control = change.first_error_s, change.time_to_recover_s, change.control_path
     return [
         # A request in flight was meant to be sent before the fault came, and suffered from it at once.
-        _NONE if first_error_s is None else _seconds(max(0.0, first_error_s - at_s)),
+        NONE if first_error_s is None else seconds(max(0.0, first_error_s - at_s)),
         str(change.errors.failed),
         str(change.errors.unknown),
         *([f"{change.errors_as_in_steady:.0f}"] if noisy else []),
-        Text("never", style="red") if recover_s is None else _seconds(recover_s),
-        *(_seconds(step) for step in (control.detected_s, control.decided_s, control.pushed_s, control.propagated_s)),
+        Text("never", style="red") if recover_s is None else seconds(recover_s),
+        *(seconds(step) for step in (control.detected_s, control.decided_s, control.pushed_s, control.propagated_s)),
     ]
 
 
@@ -231,41 +219,17 @@ def _phases(summary: Summary) -> Grid:
     rows: list[list[str | Text]] = [
         [
             phase.name,
-            _seconds(phase.start_s),
+            seconds(phase.start_s),
             str(phase.sent),
             f"{phase.rate_per_s:.0f}/s",
-            _share(phase.success_rate),
-            *(_NONE if (ms := phase.latency_ms[name]) is None else f"{ms:.1f}" for name in _QUANTILES),
-            _share(summary.same_zone_share_by_phase[phase.name]),
+            share(phase.success_rate),
+            *(NONE if (ms := phase.latency_ms[name]) is None else f"{ms:.1f}" for name in _QUANTILES),
+            share(summary.same_zone_share_by_phase[phase.name]),
         ]
         for phase in summary.phases
         if phase.name != "warmup"
     ]
     return Grid(("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone"), rows, (4, len(_QUANTILES) + 1))
-
-
-def _ledger(summary: Summary, width: int) -> list[Text]:
-    """How far calls went in each phase, and in the first one by the services that made them."""
-    phases = [phase for phase in summary.phases if phase.name != "warmup"]
-    ledgers = [(phase, found) for phase in phases if (found := summary.ledger.by_phase[phase.name]).all.calls]
-    if not ledgers:
-        return []
-    seen = [each for each in DISTANCES if any(each in ledger.by_distance for _, ledger in ledgers)]
-    rows: list[list[str | Text]] = []
-    for phase, ledger in ledgers:
-        services = {f"  from {name}": parts for name, parts in ledger.by_service.items()}
-        shown = {} if rows else dict(list(services.items())[:_SERVICES])
-        for name, parts in {phase.name: ledger.by_distance, **shown}.items():
-            whole = sum(parts.values(), Traffic())
-            shares = (_share(parts.get(distance, Traffic()).calls / whole.calls, 1) for distance in seen)
-            cost = _NONE if whole.cost is None else f"{whole.cost / (phase.end_s - phase.start_s) * _MONTH_S:,.2f}"
-            rows.append([name, str(whole.calls), *shares, _volume(crossing_zones(parts).bytes), cost])
-    borders = _DISTANCES if summary.ledger.cities else {**_DISTANCES, "same_region": "to zone"}
-    names = (borders[distance] for distance in seen)
-    headers = ("phase", "calls", *names, "out of zone", f"{summary.ledger.prices.currency}/month")
-    more = len(ledgers[0][1].by_service) - _SERVICES
-    notes = wrapped(Text(f"and calls from {more} more services"), width) if more > 0 else []
-    return Grid(headers, rows, (1 + len(seen), 2)).lines(width) + notes
 
 
 def _matrices(summary: Summary, width: int) -> list[Text]:
@@ -290,21 +254,3 @@ def _matrices(summary: Summary, width: int) -> list[Text]:
 
 def _calls(matrix: CallMatrix, source: str, to: str) -> Text:
     return Text(str(matrix.get(source, {}).get(to, 0)), style="" if source == to else "cyan")
-
-
-def _seconds(value_s: float | None) -> str:
-    if value_s is None:
-        return _NONE
-    return f"{value_s * 1e3:.0f} ms" if abs(value_s) < 1 else f"{value_s:.2f} s"
-
-
-def _volume(size_bytes: int | None) -> str:
-    if size_bytes is None:
-        return _NONE
-    unit = next((unit for unit in ("TB", "GB", "MB", "kB") if size_bytes >= _BYTES[unit]), "B")
-    return f"{size_bytes} B" if unit == "B" else f"{size_bytes / _BYTES[unit]:.1f} {unit}"
-
-
-def _share(value: float | None, digits: int = 2) -> str:
-    """Rounded down, so that 100 % is all."""
-    return _NONE if value is None else f"{floor(value * 10 ** (digits + 2) + 1e-6) / 10**digits:.{digits}f} %"

@@ -53,8 +53,7 @@ _HOP_COLUMNS = (
     "direction",
     "start_s",
     *(f"{end}_{field}" for end in ("source", "destination") for field in PLACE_FIELDS if field != "pod"),
-    "request_bytes",
-    "response_bytes",
+    *("request_bytes", "response_bytes", "owner_cell", "route"),
 )
 
 

@@ -70,6 +70,12 @@ def same(a: tuple[Codes, Sequence[str]], b: tuple[Codes, Sequence[str]]) -> Mask
     return equal
 
 
+def named(column: Codes, values: Sequence[str]) -> Mask:
+    """Whether a column, coded as `codes` does it, holds a value that is neither null nor empty."""
+    found: Mask = np.array([*(value != "" for value in values), False])[column]
+    return found
+
+
 def codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
     """A dictionary column as codes (-1 for null) into its values."""
     array = column.unify_dictionaries().combine_chunks()

@@ -116,6 +116,8 @@ class RunFacts:
     prices: Prices = field(default_factory=Prices)
     cities: dict[str, str] = field(default_factory=dict)
     """Of zones, where cities are declared."""
+    backups: dict[str, str] = field(default_factory=dict)
+    """Of cells that have one."""
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""
     killed_proxies: tuple[tuple[str, float], ...] = ()

@@ -24,6 +24,7 @@ from testbed.scenario.models.experiment import (
     KillModel,
     ScenarioModel,
 )
+from testbed.scenario.models.metrics import OF_A_SERVICE, OF_CELLS
 
 KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
 
@@ -232,9 +233,12 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
             findings.reference((*here, "fault"), "fault", expectation.fault, faults)
         if expectation.service is not None:
             findings.reference((*here, "service"), "service", expectation.service, services)
-            if expectation.metric != "same_zone_share":
-                message = f"only same_zone_share is measured for a service, {expectation.metric} for the whole"
+            if expectation.metric not in OF_A_SERVICE:
+                which = " and ".join(OF_A_SERVICE)
+                message = f"only {which} are measured for a service, {expectation.metric} for the whole"
                 findings.report((*here, "service"), message, at_key=True)
+        if expectation.metric in OF_CELLS and model.spec.cells is None:
+            findings.report((*here, "metric"), f"{expectation.metric} is of cells, and there are none: no spec.cells")
         if expectation.when == "during" and expectation.fault in instants:
             findings.report((*here, "when"), f"{instants[expectation.fault]} has no duration; write `after`")
         if findings.is_whole(*here):

@@ -18,7 +18,7 @@ from testbed.scenario.models.fields import (
     Percentage,
     PositiveDuration,
 )
-from testbed.scenario.models.metrics import METRICS, MetricName
+from testbed.scenario.models.metrics import METRICS, OF_A_SERVICE, MetricName
 from testbed.scenario.models.prices import PricesModel
 from testbed.scenario.models.traffic import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.schema_rules import (
@@ -143,7 +143,7 @@ class ExpectationModel(Model):
         json_schema_extra=all_of(
             at_least_one_of("atLeast", "atMost"),
             *(_bounds_in_the_unit_of(metric) for metric in get_args(MetricName)),
-            where("metric", {"const": "same_zone_share"}, {}, without("service")),
+            where("metric", {"enum": list(OF_A_SERVICE)}, {}, without("service")),
             where(
                 "metric",
                 {"const": "time_to_recover"},
@@ -160,7 +160,7 @@ class ExpectationModel(Model):
     fault: str | None = None
     """The fault that `during`, `after` and time_to_recover are about."""
     service: str | None = None
-    """Only calls to this service; for same_zone_share."""
+    """Only calls to this service; for same_zone_share and partition_local_share."""
     at_least: Bound = None
     """Lower bound, in the unit of the metric."""
     at_most: Bound = None

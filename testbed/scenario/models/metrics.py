@@ -35,9 +35,16 @@ MetricName = Literal[
     "time_to_recover",
     "same_zone_share",
     "cross_zone_bytes",
+    "partition_local_share",
+    "forwards",
+    "leaks",
     "request_rate",
     "errors",
 ]
+
+OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_share")
+"""They can be those of the calls to one service."""
+OF_CELLS: tuple[MetricName, ...] = ("partition_local_share", "forwards", "leaks")
 
 METRICS: dict[str, Quantity | Count] = {
     "success_rate": PERCENTAGE,
@@ -49,6 +56,9 @@ METRICS: dict[str, Quantity | Count] = {
     "time_to_recover": DURATION,
     "same_zone_share": PERCENTAGE,
     "cross_zone_bytes": VOLUME,
+    "partition_local_share": PERCENTAGE,
+    "forwards": PERCENTAGE,
+    "leaks": Count(),
     "request_rate": RATE,
     "errors": Count(),
 }

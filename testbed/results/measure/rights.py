@@ -1,0 +1,68 @@
+"""By which right each call went to the cell that it went to, and which had none.
+
+Owns the classes; `route` is the word of the proxy that chose (`control.views.envoy.cells`). It is not simply believed:
+in which cell each end really is, is known from the pods, and who reached another than it was routed for has leaked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from testbed.control.views.envoy import access_log
+from testbed.objects.workloads import GATEWAY
+from testbed.results.tables.columns import Codes, Mask, codes, named, same
+
+Right = Literal[
+    "entry", "own", "by_class", "cross_cell", "first_hit", "stale_cookie", "stale_map", "unkeyed", "failover", "leak"
+]
+"""Of a gateway's call, `entry`. Of one between pods: `own`: to the cell that owns the partition, from there or from
+outside of all cells; `by_class`: to a service that is global or of a city; `cross_cell`: to the owner, from a cell that
+is not; `first_hit`, `stale_cookie`, `stale_map`: forwarded to the owner by a cell that is not, and why it had the call;
+`unkeyed`: as the map says of what has no key. Of either: `failover`: to the backup of the cell that it was for; and
+`leak`: all else."""
+RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
+FORWARDS: Final[tuple[Right, ...]] = ("first_hit", "stale_cookie", "stale_map")
+
+_BY_ROUTE: Final[Mapping[Right, tuple[str, ...]]] = {
+    "first_hit": (access_log.FIRST_HIT,),
+    "stale_cookie": (access_log.STALE_COOKIE,),
+    "stale_map": (access_log.STALE_MAP,),
+    "unkeyed": (access_log.UNKEYED,),
+    "cross_cell": (access_log.CROSS_CELL,),
+    "by_class": (access_log.GLOBAL, access_log.PER_CITY),
+}
+
+
+def rights(calls: pa.Table, backups: Mapping[str, str]) -> Codes:
+    """The right of each call, as its number in RIGHTS; -1 for all where there are no cells, as no route has a name.
+
+    `backups` are those of cells that have one.
+    """
+    route, routes = codes(calls["route"])
+    if not (route >= 0).any():
+        return np.full(len(calls), -1, dtype=np.int64)
+    service, services = codes(calls["source_service"])
+    here, there, owner = (codes(calls[column]) for column in ("source_cell", "destination_cell", "owner_cell"))
+    elsewhere = named(*owner) & ~same(owner, there)
+    backup = (owner[0], [backups.get(cell, "") for cell in owner[1]])
+    within = named(*here) & same(here, there)
+    from_outside = ~named(*here) & same(owner, there)
+
+    def routed(right: Right) -> Mask:
+        wanted: Mask = np.isin(route, [routes.index(name) for name in _BY_ROUTE[right] if name in routes])
+        return wanted
+
+    conditions: dict[Right, Mask] = {
+        "failover": elsewhere & named(*there) & same(backup, there),
+        "leak": elsewhere,
+        "entry": service == (services.index(GATEWAY) if GATEWAY in services else -2),
+        **{right: routed(right) for right in _BY_ROUTE},
+        "own": within | from_outside,
+    }
+    numbers = [RIGHTS.index(right) for right in conditions]
+    chosen: Codes = np.select(list(conditions.values()), numbers, default=RIGHTS.index("leak")).astype(np.int64)
+    return chosen

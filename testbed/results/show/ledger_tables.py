@@ -1,0 +1,88 @@
+"""The locality ledger as tables: each phase in a line, and of the first one who called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.text import Text
+
+from testbed.objects.places import DISTANCES, Distance
+from testbed.results.measure.ledger import Account, PhaseLedger, Traffic
+from testbed.results.measure.phases import PhaseStats
+from testbed.results.measure.rights import Right
+from testbed.results.show.figures import NONE, share, volume
+from testbed.results.show.grid import Grid, wrapped
+from testbed.results.show.summary import Summary
+
+_CALLERS = 6
+_MONTH_S = 30 * 86400
+_BORDERS: dict[Distance, str] = {
+    "same_node": "in node",
+    "same_zone": "to node",
+    "same_city": "to zone",
+    "same_region": "to city",
+    "cross_region": "to region",
+}
+"""What a call crosses last: the border of its node, of its zone, and so on."""
+_RIGHTS: dict[Right, str] = {
+    "by_class": "by class",
+    "cross_cell": "other key",
+    "first_hit": "first hit",
+    "stale_cookie": "old cookie",
+    "stale_map": "old map",
+    "unkeyed": "no key",
+    "failover": "to backup",
+    "leak": "leaks",
+}
+
+
+def by_distance(summary: Summary, width: int) -> list[Text]:
+    """How far calls went, and what it would cost if they went on like this."""
+    ledgers = [(phase, ledger) for phase, ledger in _measured(summary) if ledger.all.calls]
+    if not ledgers:
+        return []
+    seen = [each for each in DISTANCES if any(each in ledger.by_distance for _, ledger in ledgers)]
+    rows: list[list[str | Text]] = []
+    for phase, ledger in ledgers:
+        for name, account in _with_callers(phase.name, ledger, {} if rows else ledger.by_service):
+            whole, crossing = account.all, account.cross_zone.bytes
+            shares = (share(account.by_distance.get(each, Traffic()).calls / whole.calls, 1) for each in seen)
+            cost = NONE if whole.cost is None else f"{whole.cost / (phase.end_s - phase.start_s) * _MONTH_S:,.2f}"
+            rows.append([name, str(whole.calls), *shares, volume(crossing), cost])
+    borders = _BORDERS if summary.ledger.cities else {**_BORDERS, "same_region": "to zone"}
+    carried = ("out of zone", f"{summary.ledger.prices.currency}/month")
+    headers = ("phase", "calls", *(borders[each] for each in seen), *carried)
+    more = _more(len(ledgers[0][1].by_service), "services", width)
+    return Grid(headers, rows, (1 + len(seen), 2)).lines(width) + more
+
+
+def by_right(summary: Summary, width: int) -> list[Text]:
+    """Where there are cells: how many calls between pods stayed where their partition is, and why others did not."""
+    ledgers = [(phase, ledger) for phase, ledger in _measured(summary) if ledger.between_pods]
+    if not ledgers:
+        return []
+    seen = [each for each in _RIGHTS if each == "leak" or any(each in ledger.by_right for _, ledger in ledgers)]
+    rows: list[list[str | Text]] = []
+    for phase, ledger in ledgers:
+        for name, account in _with_callers(phase.name, ledger, {} if rows else ledger.by_cell):
+            calls = {each: account.by_right.get(each, Traffic()).calls for each in seen}
+            counts = (Text(str(count), "red" if each == "leak" and count else "") for each, count in calls.items())
+            rows.append([name, str(account.between_pods), share(account.own_share), *counts])
+    headers = ("phase", "calls", "in cell", *(_RIGHTS[each] for each in seen))
+    return Grid(headers, rows, (2, len(seen))).lines(width) + _more(len(ledgers[0][1].by_cell), "cells", width)
+
+
+def _measured(summary: Summary) -> Iterator[tuple[PhaseStats, PhaseLedger]]:
+    for phase in summary.phases:
+        if phase.name != "warmup":
+            yield phase, summary.ledger.by_phase[phase.name]
+
+
+def _with_callers(name: str, ledger: PhaseLedger, callers: Mapping[str, Account]) -> Iterator[tuple[str, Account]]:
+    yield name, ledger
+    for caller, account in list(callers.items())[:_CALLERS]:
+        yield f"  from {caller}", account
+
+
+def _more(callers: int, what: str, width: int) -> list[Text]:
+    return wrapped(Text(f"and calls from {callers - _CALLERS} more {what}"), width) if callers > _CALLERS else []

@@ -1,0 +1,170 @@
+"""By which right calls went to the cell that they went to, and what of that expectations and reports say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from testbed.results.measure.calls import calls_made
+from testbed.results.measure.ledger import Ledger, PhaseLedger
+from testbed.results.measure.phases import Phase
+from testbed.results.measure.rights import RIGHTS, rights
+from testbed.results.show.report import render
+from testbed.results.show.summarize import summarize
+from testbed.results.tables.facts import RunFacts
+from testbed.results.tables.schemas import SCHEMAS
+from testbed.scenario import Expectation, Prices
+
+BACKUPS = {"rz01": "rz02", "rz02": "rz01"}
+CELLS = ("rz01", "rz02", "rz03")
+ZONES = {"": "east-a", "rz01": "east-a", "rz02": "east-b", "rz03": "east-c"}
+
+
+def _hop(here: str, there: str, route: str | None, owner: str | None = None, **fields: Any) -> dict[str, Any]:
+    services = {"source_service": "web", "destination_service": "orders"}
+    zones = {"source_zone": ZONES[here], "destination_zone": ZONES[there]}
+    places = {f"{end}_node": f"{ZONES[cell]}-1" for end, cell in (("source", here), ("destination", there))}
+    places |= {"source_region": "east", "destination_region": "east"}
+    cells = {"source_cell": here, "destination_cell": there, "owner_cell": owner}
+    carried = {"start_s": 3.0, "request_bytes": 10, "response_bytes": 90}
+    return {"direction": "outbound", "route": route, **services, **zones, **places, **cells, **carried, **fields}
+
+
+def _table(*hops: dict[str, Any]) -> pa.Table:
+    return calls_made(pa.Table.from_pylist(list(hops), schema=SCHEMAS["hops"]))
+
+
+GATEWAY = {"source_service": "gateway"}
+
+
+@pytest.mark.parametrize(
+    ("hop", "right"),
+    [
+        (_hop("", "rz01", "first-hit", **GATEWAY), "entry"),
+        (_hop("", "rz01", "cookie", "rz01", **GATEWAY), "entry"),
+        (_hop("", "rz01", "owner", "rz01", **GATEWAY), "entry"),
+        (_hop("", "", "global", **GATEWAY), "entry"),
+        (_hop("rz01", "rz01", "own", "rz01"), "own"),
+        (_hop("", "rz01", "owner", "rz01"), "own"),
+        (_hop("rz01", "", "global"), "by_class"),
+        (_hop("rz01", "", "per-city"), "by_class"),
+        (_hop("rz01", "rz03", "cross-cell", "rz03"), "cross_cell"),
+        (_hop("rz01", "rz03", "first-hit", "rz03"), "first_hit"),
+        (_hop("rz01", "rz03", "stale-cookie", "rz03"), "stale_cookie"),
+        (_hop("rz01", "rz03", "stale-map", "rz03"), "stale_map"),
+        (_hop("rz01", "rz03", "unkeyed"), "unkeyed"),
+        (_hop("rz01", "rz02", "own", "rz01"), "failover"),
+        (_hop("", "rz02", "cookie", "rz01", **GATEWAY), "failover"),
+        (_hop("rz02", "rz01", "first-hit", "rz02"), "failover"),
+        (_hop("rz01", "rz03", "own", "rz01"), "leak"),
+        (_hop("", "rz03", "cookie", "rz01", **GATEWAY), "leak"),
+        (_hop("rz01", "rz01", "first-hit", "rz03"), "leak"),
+        (_hop("rz03", "rz01", "own", "rz01"), "leak"),
+        (_hop("rz03", "", "own", "rz03"), "leak"),
+        (_hop("rz01", "rz03", None), "leak"),
+        (_hop("rz01", "rz01", None), "own"),
+    ],
+)
+def test_a_right_is_what_the_proxy_says_if_the_call_really_went_there(hop: dict[str, Any], right: str) -> None:
+    calls = _table(hop, _hop("rz01", "rz01", "own", "rz01"))
+    assert [RIGHTS[code] for code in rights(calls, BACKUPS)] == [right, "own"]
+
+
+def test_without_cells_nothing_has_a_right() -> None:
+    assert rights(_table(_hop("", "", None), _hop("", "", None)), {}).tolist() == [-1, -1]
+    assert rights(_table(), BACKUPS).tolist() == []
+
+
+def test_a_forwarded_call_is_two_calls_and_its_second_one_is_the_forward() -> None:
+    """Three rows of one call of a gateway: its own, and both of the cell that forwarded."""
+    got = _ledger(
+        _hop("", "rz01", "first-hit", **GATEWAY, destination_service="web"),
+        _hop("", "rz01", "first-hit", "rz03", direction="inbound"),
+        _hop("rz01", "rz03", "first-hit", "rz03", destination_service="web"),
+    )
+    assert {right: traffic.calls for right, traffic in got.by_right.items()} == {"entry": 1, "first_hit": 1}
+    assert (got.between_pods, got.partition_local_share) == (1, 0.0)
+
+
+def _ledger(*hops: dict[str, Any]) -> PhaseLedger:
+    return Ledger(_table(*hops), Prices(), {}, BACKUPS).within(Phase("steady", 0.0, 10.0))
+
+
+def test_the_share_of_local_calls_is_of_those_between_pods_by_callee_and_by_calling_cell() -> None:
+    got = _ledger(
+        _hop("", "rz01", "cookie", "rz01", **GATEWAY, destination_service="web"),
+        _hop("rz01", "rz01", "own", "rz01"),
+        _hop("rz01", "rz01", "own", "rz01"),
+        _hop("rz02", "rz03", "stale-map", "rz03"),
+        _hop("rz02", "", "global", destination_service="rates"),
+    )
+    assert (got.between_pods, got.partition_local_share) == (4, 0.5)
+    assert got.partition_local_share_by_service == {"orders": 2 / 3, "rates": 0.0}
+    assert {cell: (account.between_pods, account.own_share) for cell, account in got.by_cell.items()} == {
+        "rz01": (2, 1.0),
+        "rz02": (2, 0.0),
+    }
+    assert got.by_cell["rz02"].by_right["stale_map"].bytes == 100
+
+
+def _with_cells(run_dir: Path, **changes: Any) -> None:
+    """60 calls a second between pods from 2 s on: a tenth are forwarded, two leak while the fault lasts."""
+    rows = []
+    for number in range(60 * 16):
+        start_s, cell = 2.002 + number / 60, CELLS[number % 3]
+        other = CELLS[(number + 1) % 3]
+        hop = _hop(cell, cell, "own", cell)
+        if number % 10 == 0:
+            hop = _hop(cell, other, "first-hit", other)
+        elif number % 10 == 5:
+            hop = _hop(cell, "", "per-city", destination_service="rates")
+        elif number in (301, 302):
+            hop = _hop("rz02", "rz03", "own", "rz02")
+        rows.append({**hop, "request_id": f"east-b-{number % 900}", "start_s": start_s})
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["hops"]), run_dir / "hops" / "cells.parquet")
+    replace(RunFacts.load(run_dir), backups=BACKUPS, **changes).save(run_dir)
+
+
+def test_expectations_of_cells_are_judged_by_phase(run_dir: Path) -> None:
+    def bound(metric: str, when: Any, low: float | None, high: float | None, service: str | None = None) -> Expectation:
+        return Expectation(metric, when, "lose-east-a" if when == "during" else None, service, low, high, "x")
+
+    expectations = (
+        bound("leaks", "steady", None, 0.0),
+        bound("leaks", "during", None, 1.0),
+        bound("partition_local_share", "steady", 0.8, None),
+        bound("partition_local_share", "steady", 0.9, None, "orders"),
+        bound("partition_local_share", "steady", 0.9, None, "nobody"),
+        bound("forwards", "steady", None, 0.04),
+    )
+    _with_cells(run_dir, expectations=expectations)
+    assert [(each.held, each.shown) for each in summarize(run_dir).expectations] == [
+        (True, "0"),
+        (False, "2"),
+        (True, "80%"),
+        (False, "88.889%"),
+        (False, "nothing to measure: no such calls"),
+        (True, "4%"),
+    ]
+
+
+def test_without_cells_there_is_nothing_to_measure_of_them(run_dir: Path) -> None:
+    metrics = ("leaks", "forwards", "partition_local_share")
+    expectations = tuple(Expectation(metric, "all", None, None, None, 1.0, "x") for metric in metrics)
+    replace(RunFacts.load(run_dir), expectations=expectations).save(run_dir)
+    shown = [(each.held, each.shown) for each in summarize(run_dir).expectations]
+    assert shown == [(False, "nothing to measure: no such calls")] * 3
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_report_of_a_run_with_cells(run_dir: Path, width: int, golden: Callable[[str, str], None]) -> None:
+    _with_cells(run_dir)
+    lines = [line.plain for line in render(summarize(run_dir), Path("runs/cells-1"), width)]
+    assert max(map(len, lines)) <= width
+    golden(f"report-cells-{width}.txt", "\n".join(lines) + "\n")
