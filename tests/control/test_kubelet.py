@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.control.kubelet.pod_lifecycle import (
-    TRANSITIONS,
     KillProcesses,
     KubeletCommand,
     KubeletEvent,
@@ -14,7 +13,6 @@ from testbed.control.kubelet.pod_lifecycle import (
     PowerLost,
     PowerRestored,
     ProbeFinished,
-    Process,
     ProcessesStarted,
     ProcessExited,
     ProxyReady,
@@ -22,9 +20,9 @@ from testbed.control.kubelet.pod_lifecycle import (
     RunProbe,
     StartProcesses,
     StartRequested,
-    State,
     StopRequested,
 )
+from testbed.control.kubelet.process import TRANSITIONS, Process, State
 from testbed.control.messages import PodReadinessChanged, PodStarted, PodStopped
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod

@@ -23,7 +23,6 @@ from testbed.control.kubelet.pod_lifecycle import (
     PowerRestored,
     ProbeFinished,
     ProbeKind,
-    Process,
     ProcessesStarted,
     ProcessExited,
     ProxyReady,
@@ -33,6 +32,7 @@ from testbed.control.kubelet.pod_lifecycle import (
     StartRequested,
     StopRequested,
 )
+from testbed.control.kubelet.process import Process
 from testbed.control.messages import (
     ConfigAcked,
     ConfigRejected,
