@@ -1,0 +1,413 @@
+"""A node's life as a function of events and time: power, leases, boot order, and what is there of its pods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.control.kubelet.messages import (
+    Answered,
+    End,
+    Ended,
+    Failed,
+    Forget,
+    Killed,
+    NodeAction,
+    NodeEvent,
+    OfPod,
+    PluggedIn,
+    PowerBack,
+    PowerCut,
+    Probe,
+    RecordExit,
+    Register,
+    ShutDown,
+    Start,
+    Tell,
+)
+from testbed.control.kubelet.node import BOOT_SPACING_S, NodeLifecycle
+from testbed.control.kubelet.pod_lifecycle import KubeletCommand, PodLifecycle, ProbeFinished, ProxyReady
+from testbed.control.kubelet.process import Process
+from testbed.control.messages import LeaseRenewed, PodStarted, PodStopped, StartPod, StopPod
+from testbed.objects import workloads
+from testbed.objects.addresses import PodAddress, SocketAddress
+from testbed.objects.core import Pod
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import BuiltinWorkload, PodTemplate
+
+ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
+MESHED = PodTemplate("web", BuiltinWorkload())
+BARE = replace(MESHED, mesh_mode="none")
+PROBED = replace(MESHED, liveness=workloads.Probe(period_s=2.0, failure_threshold=1))
+LEASE = Tell(LeaseRenewed("a"))
+TIMINGS = Timings()
+
+
+def pod(name: str, template: PodTemplate = BARE) -> Pod:
+    return Pod(name, "web", template, node="a")
+
+
+def start(name: str, template: PodTemplate = BARE) -> StartPod:
+    return StartPod("a", pod(name, template))
+
+
+def plugged_in() -> NodeLifecycle:
+    node = NodeLifecycle("a", TIMINGS, Random(1))
+    assert node.handle(PluggedIn(), 0.0) == [Register(), LEASE]
+    return node
+
+
+def starts(actions: list[NodeAction]) -> list[Start]:
+    return [action for action in actions if isinstance(action, Start)]
+
+
+def running(*names: str, template: PodTemplate = BARE) -> NodeLifecycle:
+    """A node whose pods run since 0 s."""
+    node = plugged_in()
+    for name in names:
+        (asked,) = starts(node.handle(start(name, template), 0.0))
+        node.handle(Answered(asked, ADDRESS, {}), 0.0)
+    assert [each.name for each in node.running_pods()] == list(names)
+    return node
+
+
+def told(actions: list[NodeAction], kind: type) -> list[object]:
+    return [action.event for action in actions if isinstance(action, Tell) and isinstance(action.event, kind)]
+
+
+def test_a_lease_is_renewed_in_its_period_and_not_without_power() -> None:
+    node = plugged_in()
+    renew_s = TIMINGS.lease_renew_s
+    assert node.next_deadline() == renew_s
+    assert node.handle(None, renew_s) == [LEASE]
+    node.handle(PowerCut("outage"), renew_s + 0.1)
+    assert node.next_deadline() is None
+    assert node.handle(None, 9 * renew_s) == []
+    assert node.handle(PowerBack("outage"), 10 * renew_s) == [Register(), LEASE]
+
+
+def test_without_power_a_node_is_deaf_and_silent() -> None:
+    node = running("web-1")
+    assert node.handle(PowerCut("outage"), 1.0) == [End("web-1", "app", "kill")]
+    assert node.running_pods() == []
+    assert node.handle(start("web-2"), 2.0) == []
+    assert node.handle(StopPod("a", "web-1"), 2.0) == []
+    assert node.handle(Ended("web-1", "app", 1, -9), 2.0) == [], "nobody is there to write it down"
+    assert not node.holds("web-2")
+
+
+def test_pods_of_a_booting_node_start_one_after_the_other() -> None:
+    node = running("web-1", "web-2", "web-3")
+    node.handle(PowerCut("outage"), 1.0)
+    for name in ("web-1", "web-2", "web-3"):
+        node.handle(Ended(name, "app", 1, -9), 1.0)
+    booted = node.handle(PowerBack("outage"), 5.0)
+    assert booted == [Register(), LEASE, Start(pod("web-1"), (("app", 2),))]
+    assert node.handle(StopPod("a", "web-2"), 5.1) == [Forget("web-2"), Tell(PodStopped("a", "web-2"))]
+    assert starts(node.handle(None, 5.0 + 0.9 * BOOT_SPACING_S)) == []
+    assert starts(node.handle(None, 5.0 + BOOT_SPACING_S)) == [Start(pod("web-3"), (("app", 2),))]
+
+
+def test_there_is_power_while_no_fault_has_cut_it() -> None:
+    node = running("web-1")
+    node.handle(PowerCut("first"), 1.0)
+    assert node.handle(PowerCut("second"), 1.0) == []
+    node.handle(Ended("web-1", "app", 1, -9), 1.0)
+    assert node.handle(PowerBack("first"), 2.0) == []
+    assert node.handle(PowerBack("second"), 3.0)[0] == Register()
+    assert node.handle(PowerBack("second"), 3.0) == [], "it has power already"
+
+
+def test_a_pod_starts_again_when_nothing_is_left_of_it_from_before_the_power_went() -> None:
+    node = running("web-1")
+    node.handle(PowerCut("outage"), 1.0)
+    assert starts(node.handle(PowerBack("outage"), 1.001)) == []
+    exit_, *rest = node.handle(Ended("web-1", "app", 1, -9), 1.002)
+    assert exit_ == RecordExit("web-1", {"process": "app", "code": -9, "last_lines": "", "program": "workload"} | FAULT)
+    assert rest == [Start(pod("web-1"), (("app", 2),))]
+
+
+FAULT = {"by": "fault"}
+
+
+def test_what_was_to_come_when_the_power_went_again_does_not_come_without_it() -> None:
+    node = running("web-1")
+    node.handle(PowerCut("outage"), 1.0)
+    node.handle(PowerBack("outage"), 1.001)
+    node.handle(PowerCut("outage"), 1.002)
+    assert node.handle(Ended("web-1", "app", 1, -9), 1.003) == []
+    assert starts(node.handle(PowerBack("outage"), 2.0)) == [Start(pod("web-1"), (("app", 2),))]
+
+
+def test_a_process_that_was_starting_when_the_power_went_is_ended_when_it_is_up() -> None:
+    node = plugged_in()
+    (asked,) = starts(node.handle(start("web-1"), 0.0))
+    assert node.handle(PowerCut("outage"), 0.1) == [End("web-1", "app", "kill")]
+    assert starts(node.handle(PowerBack("outage"), 0.2)) == []
+    assert node.handle(Answered(asked, ADDRESS, {}), 0.3) == [End("web-1", "app", "kill")]
+    assert node.running_pods() == []
+    assert starts(node.handle(Ended("web-1", "app", 1, -9), 0.4)) == [Start(pod("web-1"), (("app", 2),))]
+
+
+def test_a_process_that_was_to_stop_while_it_started_is_stopped_when_it_is_up() -> None:
+    node = plugged_in()
+    (asked,) = starts(node.handle(start("web-1"), 0.0))
+    assert node.handle(StopPod("a", "web-1"), 0.1) == [End("web-1", "app", "stop")]
+    assert node.handle(Answered(asked, ADDRESS, {}), 0.2) == [End("web-1", "app", "stop")]
+    assert Forget("web-1") in node.handle(Ended("web-1", "app", 1, -15), 0.3)
+    assert not node.holds("web-1")
+
+
+def test_an_app_that_ends_before_its_proxy_is_up_leaves_the_proxy_to_start() -> None:
+    node = plugged_in()
+    (both,) = starts(node.handle(start("web-1", MESHED), 0.0))
+    (again,) = starts(node.handle(Ended("web-1", "app", 1, 1), 0.1))
+    assert again.lives == (("app", 2),)
+    assert told(node.handle(Answered(both, ADDRESS, {}), 0.2), PodStarted) == []
+    assert told(node.handle(Answered(again, ADDRESS, {}), 0.3), PodStarted) == [PodStarted("a", "web-1", ADDRESS, 1)]
+
+
+def test_a_process_whose_end_is_heard_of_before_its_start_does_not_run() -> None:
+    node = plugged_in()
+    (first,) = starts(node.handle(start("web-1"), 0.0))
+    (second,) = starts(node.handle(Ended("web-1", "app", 1, 1), 0.1))
+    assert starts(node.handle(Ended("web-1", "app", 2, 1), 0.2)) == [], "it backs off"
+    for asked in (first, second):
+        assert node.handle(Answered(asked, ADDRESS, {}), 0.3) == []
+    assert node.running_pods() == []
+
+
+def test_what_cannot_be_started_is_written_down_and_tried_again() -> None:
+    node = plugged_in()
+    (asked,) = starts(node.handle(start("web-1"), 0.0))
+    exit_, again, *_ = node.handle(Answered(asked, ADDRESS, {"app": "no such file"}), 0.1)
+    details = {"process": "app", "last_lines": "no such file", "program": "workload", "by": None}
+    assert exit_ == RecordExit("web-1", details)
+    assert again == Start(pod("web-1"), (("app", 2),))
+
+
+def test_the_end_of_a_process_is_written_down_with_who_ended_it() -> None:
+    def by(node: NodeLifecycle, name: str) -> object:
+        (exit_,) = (each for each in node.handle(Ended(name, "app", 1, -9), 9.0) if isinstance(each, RecordExit))
+        return exit_.details["by"]
+
+    node = running("killed-1", "stopped-1", "both-1", "nobody-1")
+    assert node.handle(Killed("killed-1"), 1.0) == [End("killed-1", "app", "kill")]
+    assert node.handle(StopPod("a", "stopped-1"), 1.0) == [End("stopped-1", "app", "stop")]
+    node.handle(StopPod("a", "both-1"), 1.0)
+    node.handle(Killed("both-1"), 1.0)
+    names = ("killed-1", "stopped-1", "both-1", "nobody-1")
+    assert [by(node, name) for name in names] == ["fault", "kubelet", "fault", None]
+    assert node.handle(Killed("gone-1"), 9.0) == []
+
+
+def test_a_late_end_is_not_taken_for_that_of_the_process_after_it() -> None:
+    node = running("web-1")
+    node.handle(Killed("web-1"), 1.0)
+    (again,) = starts(node.handle(Ended("web-1", "app", 1, -9), 1.0))
+    node.handle(Answered(again, ADDRESS, {}), 1.1)
+    assert node.handle(Ended("web-1", "app", 1, -9), 1.2) == []
+    assert [each.name for each in node.running_pods()] == ["web-1"]
+
+
+def test_a_node_that_shuts_down_ends_all_and_decides_nothing_any_more() -> None:
+    node = running("web-1", template=MESHED)
+    (asked,) = starts(node.handle(start("web-2"), 0.0))
+    ended = [End("web-1", "app", "stop"), End("web-1", "proxy", "stop"), End("web-2", "app", "stop")]
+    assert node.handle(ShutDown(), 1.0) == ended
+    assert node.next_deadline() is None
+    assert node.handle(Answered(asked, ADDRESS, {}), 1.1) == [End("web-2", "app", "stop")]
+    for event in (Ended("web-1", "app", 1, -15), start("web-3"), StopPod("a", "web-1"), None):
+        assert node.handle(event, 2.0) == []
+
+
+def test_a_defect_in_one_pods_life_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = PodLifecycle.handle
+    defect = KeyError("a defect")
+
+    def defective(life: PodLifecycle, event: object, now_s: float) -> list[KubeletCommand]:
+        if life._pod.name == "web-1" and now_s >= 5.0:
+            raise defect
+        return handle(life, event, now_s)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PodLifecycle, "handle", defective)
+    node = running("web-1", "web-2")
+    node.handle(PowerCut("outage"), 1.0)
+    for name in ("web-1", "web-2"):
+        node.handle(Ended(name, "app", 1, -9), 1.0)
+    assert node.handle(PowerBack("outage"), 5.0) == [Register(), LEASE, Failed("web-1", defect)]
+    assert starts(node.handle(None, 5.0 + BOOT_SPACING_S)) == [Start(pod("web-2"), (("app", 2),))]
+    assert node.handle(start("web-1"), 6.0) == [], "it is told once, and left alone"
+
+
+# --- any order of events ---------------------------------------------------------------------------------------
+
+Key = tuple[str, Process]
+
+
+@dataclass
+class Machine:
+    """The world around a node: what it is asked to do takes its time, in any order, and may go wrong."""
+
+    node: NodeLifecycle = field(default_factory=lambda: NodeLifecycle("a", TIMINGS, Random(1)))
+    now_s: float = 0.0
+    wanted: dict[str, Pod] = field(default_factory=dict)
+    unwanted: set[str] = field(default_factory=set)
+    asked: list[tuple[Start, set[Process]]] = field(default_factory=list)
+    """Starts that are not answered yet, with those of their processes that nobody has started yet."""
+    alive: dict[Key, int] = field(default_factory=dict)
+    """The life of what runs."""
+    ends: list[Ended] = field(default_factory=list)
+    """Those that the node has not heard of yet."""
+    probes: list[Probe] = field(default_factory=list)
+    power: set[str] = field(default_factory=set)
+
+    def say(self, event: NodeEvent | None) -> None:
+        for action in self.node.handle(event, self.now_s):
+            self.carry_out(action)
+        deadline_s = self.node.next_deadline()
+        assert deadline_s is None or deadline_s > self.now_s
+        unheard = {(end.pod, end.process) for end in self.ends}
+        for each, up in self.node.up():
+            assert all((each.name, process) in {*self.alive, *unheard} for process in up)
+
+    def carry_out(self, action: NodeAction) -> None:
+        assert not isinstance(action, Failed), action
+        assert self.node.at_work or isinstance(action, End), "without power it is silent"
+        match action:
+            case Start(of, lives):
+                names = {process for process, _ in lives}
+                for process in names:
+                    assert (of.name, process) not in self.alive, "started twice"
+                    assert not [1 for asked, waits in self.asked if asked.pod.name == of.name and process in waits]
+                self.asked.append((action, names))
+            case End(name, process, _):
+                self.die((name, process))
+            case Probe():
+                self.probes.append(action)
+            case Register():
+                for each in self.wanted.values():
+                    self.say(StartPod("a", each))
+                for name in sorted(self.unwanted):
+                    self.say(StopPod("a", name))
+            case Forget(name):
+                assert not [key for key in self.alive if key[0] == name], "forgotten while it runs"
+                assert not [1 for asked, waits in self.asked if asked.pod.name == name and waits]
+
+    def die(self, key: Key) -> None:
+        if key in self.alive:
+            self.ends.append(Ended(*key, self.alive.pop(key), -9))
+
+    def spawn(self, asked: tuple[Start, set[Process]]) -> None:
+        for process, life in asked[0].lives:
+            if process in asked[1]:
+                self.alive[asked[0].pod.name, process] = life
+        asked[1].clear()
+
+    def answer(self, asked: tuple[Start, set[Process]], *, fails: bool) -> None:
+        self.asked.remove(asked)
+        failures: dict[Process, str] = dict.fromkeys(sorted(asked[1]), "cannot") if fails else {}
+        if not fails:
+            self.spawn(asked)
+        self.say(Answered(asked[0], ADDRESS, failures))
+
+    def one_step(self, what: str, number: int) -> None:
+        """One thing happens, if it can."""
+        name = f"web-{number % 3}"
+        match what:
+            case "start" if name not in self.unwanted:
+                self.wanted[name] = pod(name, (BARE, MESHED, PROBED)[number % 3])
+                self.say(StartPod("a", self.wanted[name]))
+            case "stop" if name in self.wanted:
+                del self.wanted[name]
+                self.unwanted.add(name)
+                self.say(StopPod("a", name))
+            case "kill":
+                self.say(Killed(name))
+            case "cut":
+                fault = f"fault-{number % 2}"
+                self.power.add(fault)
+                self.say(PowerCut(fault))
+            case "restore" if self.power:
+                fault = sorted(self.power)[number % len(self.power)]
+                self.power.discard(fault)
+                self.say(PowerBack(fault))
+            case "spawn" if self.asked:
+                self.spawn(self.asked[number % len(self.asked)])
+            case "answer" | "fail" if self.asked:
+                self.answer(self.asked[number % len(self.asked)], fails=what == "fail")
+            case "crash" if self.alive:
+                self.die(sorted(self.alive)[number % len(self.alive)])
+            case "hear" if self.ends:
+                self.say(self.ends.pop(number % len(self.ends)))
+            case "probed" if self.probes:
+                probe = self.probes.pop(number % len(self.probes))
+                self.say(OfPod(probe.pod.name, ProbeFinished(probe.kind, number % 3 > 0)))
+            case "ready":
+                self.say(OfPod(name, ProxyReady(True)))
+            case "wait":
+                self.now_s += number / 7
+                self.say(None)
+
+    def settle(self) -> None:
+        """Everything under way comes to its end."""
+        while self.asked or self.ends:
+            if self.asked:
+                self.answer(self.asked[0], fails=False)
+            if self.ends:
+                self.say(self.ends.pop(0))
+
+
+KINDS = ("start", "stop", "kill", "cut", "restore", "spawn", "answer", "fail", "crash", "hear", "probed", "ready")
+WHAT = st.lists(st.tuples(st.sampled_from((*KINDS, "wait")), st.integers(0, 20)), min_size=20, max_size=60)
+
+
+@settings(max_examples=400)
+@given(WHAT)
+def test_any_order_of_events_starts_nothing_twice_and_all_that_should_run_in_the_end(
+    steps: list[tuple[str, int]],
+) -> None:
+    machine = Machine()
+    machine.say(PluggedIn())
+    for what, number in steps:
+        machine.one_step(what, number)
+        if machine.power:
+            assert machine.node.next_deadline() is None
+            assert not machine.node.running_pods()
+    machine.settle()
+    if machine.power:
+        assert not machine.alive, "nothing runs without power"
+    for fault in sorted(machine.power):
+        machine.power.discard(fault)
+        machine.say(PowerBack(fault))
+    for _ in range(30):
+        machine.settle()
+        for probe in machine.probes:
+            machine.say(OfPod(probe.pod.name, ProbeFinished(probe.kind, True)))
+        machine.probes.clear()
+        # Long enough for what waits behind a back-off, and for the next in order of a boot.
+        machine.now_s += TIMINGS.restart_backoff_max_s
+        machine.say(None)
+    machine.settle()
+    names = {each.name for each in machine.wanted.values()}
+    assert {name for name, _ in machine.alive} == names
+    assert {each.name for each in machine.node.running_pods()} == names
+    assert not [name for name in machine.unwanted if machine.node.holds(name)]
+
+
+@settings(max_examples=100)
+@given(WHAT)
+def test_any_order_of_events_ends_with_nothing_running_when_the_node_shuts_down(steps: list[tuple[str, int]]) -> None:
+    machine = Machine()
+    machine.say(PluggedIn())
+    for what, number in steps:
+        machine.one_step(what, number)
+    for action in machine.node.handle(ShutDown(), machine.now_s):
+        assert isinstance(action, End)
+        machine.die((action.pod, action.process))
+    machine.settle()
+    assert not machine.alive
