@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import pytest
 
+from testbed.control.kubelet import node
+from testbed.control.kubelet.pod_lifecycle import KubeletCommand, PodLifecycle
 from testbed.control.messages import Event, PodReadinessChanged, PodStarted, PodStopped, StartPod, StopPod
 from testbed.emulation.actors import node_agent
 from testbed.emulation.actors.node_agent import NodeAgent
@@ -21,6 +23,7 @@ from testbed.emulation.actors.reports import MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.janitor import RUN_VARIABLE
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
+from testbed.objects.addresses import PodAddress
 from testbed.objects.core import Pod
 from testbed.objects.places import Locality, Place, Topology
 from testbed.objects.timings import Timings
@@ -85,7 +88,7 @@ async def start(agent: NodeAgent, master: Master, *pods: Pod) -> None:
 async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_agent, "RESTART_SPACING_S", 0.05)
+    monkeypatch.setattr(node, "BOOT_SPACING_S", 0.05)
     async with running(tmp_path) as (agent, master):
         await start(agent, master, pod("web-1"), pod("web-2"), pod("web-3"))
         await agent.cut_power("outage")
@@ -101,7 +104,7 @@ async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
 async def test_a_node_that_loses_power_while_it_boots_starts_each_pod_once_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_agent, "RESTART_SPACING_S", 0.05)
+    monkeypatch.setattr(node, "BOOT_SPACING_S", 0.05)
     async with running(tmp_path) as (agent, master):
         await start(agent, master, pod("web-1"), pod("web-2"))
         for _ in range(2):
@@ -110,6 +113,73 @@ async def test_a_node_that_loses_power_while_it_boots_starts_each_pod_once_when_
             await agent.restore_power("outage")
         await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-2"))
         assert [event.restarts for event in master.of(PodStarted, "web-2")] == [1]
+
+
+async def test_a_pod_that_cannot_be_handled_leaves_no_sibling_unstarted_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = LoopbackNetwork.allocate_pod
+
+    def defective(network: LoopbackNetwork, node: str, port: int) -> PodAddress:
+        if port == 9999:
+            raise KeyError("a defect")
+        return allocate(network, node, port)
+
+    monkeypatch.setattr(LoopbackNetwork, "allocate_pod", defective)
+    broken = PodTemplate("web", SLEEP, mesh_mode="none", port=9999)
+    async with running(tmp_path) as (agent, master):
+        await agent.take_commands([StartPod(NODE, each) for each in (pod("web-1", broken), pod("web-2"))])
+        await eventually(lambda: master.of(PodStarted, "web-2"))
+        defect, *_ = await agent.vigil(DEADLINE_S)
+        assert defect.startswith(f"a defect of the agent of node {NODE} (pod web-1): KeyError: 'a defect'")
+
+
+async def test_a_defect_in_one_pods_life_holds_up_no_other_when_something_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def healthy(*_: object) -> tuple[bool, str]:
+        return True, ""
+
+    probe_due = PodLifecycle._probe_due
+
+    def defective(life: PodLifecycle, now: float) -> list[KubeletCommand]:
+        if life._pod.name == "web-1" and life._address is not None:
+            raise KeyError("a defect")
+        return probe_due(life, now)
+
+    monkeypatch.setattr(node_agent, "run_probe", healthy)
+    monkeypatch.setattr(PodLifecycle, "_probe_due", defective)
+    probed = PodTemplate("web", SLEEP, mesh_mode="none", readiness=Probe("tcpSocket", initial_delay_s=0.2))
+    async with running(tmp_path) as (agent, master):
+        await agent.take_commands([StartPod(NODE, pod(name, probed)) for name in ("web-1", "web-2")])
+        await eventually(lambda: any(change.ready for change in master.of(PodReadinessChanged, "web-2")))
+        (defect,) = await agent.vigil(DEADLINE_S)
+        assert defect.startswith(f"a defect of the agent of node {NODE} (pod web-1): KeyError: 'a defect'")
+
+
+async def test_a_process_that_was_starting_when_the_power_went_does_not_run_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(node_agent.Pod):
+        async def start(self, life: int) -> None:
+            await asyncio.sleep(0.1)
+            await super().start(life)
+
+    def runs(pid: str) -> bool:
+        return Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+    pid_file = tmp_path / "pid"
+    noted = CommandWorkload(("/bin/sh", "-c", f"echo $$$$ > {pid_file}; exec sleep 600"))
+    monkeypatch.setattr(node_agent, "Pod", Slow)
+    async with running(tmp_path) as (agent, master):
+        await agent.take_commands([StartPod(NODE, pod("web-1", PodTemplate("web", noted, mesh_mode="none")))])
+        await agent.cut_power("outage")
+        await asyncio.wait_for(asyncio.gather(*agent._under_way), DEADLINE_S)
+        await eventually(lambda: not pid_file.exists() or not runs(pid_file.read_text().strip()))
+        assert await agent.running_pods() == []
+        assert not master.of(PodStarted, "web-1")
+        await agent.restore_power("outage")
+        await eventually(lambda: master.of(PodStarted, "web-1"))
 
 
 async def test_what_goes_wrong_in_a_task_that_nobody_waits_for_is_told_to_who_watches(
@@ -124,7 +194,7 @@ async def test_what_goes_wrong_in_a_task_that_nobody_waits_for_is_told_to_who_wa
         await start(agent, master, pod("web-1", probed))
 
         (defect,) = await agent.vigil(DEADLINE_S)
-        assert defect.startswith(f"a defect of the agent of node {NODE}: KeyError: 'a defect'")
+        assert defect.startswith(f"a defect of the agent of node {NODE} (pod web-1): KeyError: 'a defect'")
 
 
 async def test_a_pod_that_is_killed_once_has_one_restart(tmp_path: Path) -> None:

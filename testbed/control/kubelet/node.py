@@ -122,7 +122,8 @@ class NodeLifecycle:
         self._pods: dict[str, _HeldPod] = {}
         self._powered = False
         self._without_power: set[str] = set()
-        self._closing = False
+        self.closing = False
+        """The run is over: what comes now is the end of everything."""
         self._lease_s: float | None = None
         self._booting: list[str] = []
         """Pods that are still to be started, the next one at `_boot_s`."""
@@ -131,7 +132,7 @@ class NodeLifecycle:
     @property
     def at_work(self) -> bool:
         """Whether the kubelet runs: it hears, tells and decides."""
-        return self._powered and not self._closing
+        return self._powered and not self.closing
 
     def holds(self, pod: str) -> bool:
         return pod in self._pods
@@ -172,7 +173,7 @@ class NodeLifecycle:
             case Killed(name):
                 return self._kill(name)
             case ShutDown():
-                self._closing = True
+                self.closing = True
                 return [self._end(held, process, "stop") for held in self._pods.values() for process in held.runs]
             case Answered():
                 return self._answered(event, now_s)
@@ -264,7 +265,7 @@ class NodeLifecycle:
                 continue
             run.state = "up"
             started.append(process)
-            if self._closing or run.ending is not None:
+            if self.closing or run.ending is not None:
                 actions.append(self._end(held, process, run.ending or "stop"))
         if started and event.address is not None:
             actions += self._step(held, ProcessesStarted(tuple(started), event.address), now_s)
@@ -311,7 +312,7 @@ class NodeLifecycle:
 
     def _step(self, held: _HeldPod, event: KubeletEvent | None, now_s: float) -> list[NodeAction]:
         """One step of a pod's life. What goes wrong in it is that pod's alone."""
-        if held.failed or self._closing:
+        if held.failed or self.closing:
             return []
         try:
             commands = held.lifecycle.handle(event, now_s)

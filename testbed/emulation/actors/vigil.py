@@ -71,6 +71,18 @@ class Attended:
             self._report_error(error)
             raise
 
+    @contextlib.contextmanager
+    def failing_alone(self, which: str) -> Iterator[None]:
+        """Around what concerns one of many, where the others go on: what goes wrong is told with its name, and not
+        raised."""
+        try:
+            yield
+        except Exception as error:
+            self.report_failed(which, error)
+
+    def report_failed(self, which: str, error: BaseException) -> None:
+        self.report_defect(f"a defect of {self._title} ({which}): {in_short(error)}")
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The same for a task."""
         task = asyncio.get_running_loop().create_task(work)
