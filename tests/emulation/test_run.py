@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.results.judge.validity import Limits
 from tests.emulation.conftest import (
     FinishedRun,
     finish_run,
@@ -50,6 +51,16 @@ def test_an_expectation_that_does_not_hold_exits_with_1(real_program: FinishedRu
     summary = real_program.summary
     assert (real_program.exit_code, summary["verdict"]) == (1, "failed"), summary["invalid_reasons"]
     assert [result["held"] for result in summary["expectations"]] == [False]
+
+
+def test_faults_of_one_moment_come_together_and_are_undone_together(testbed_run: Callable[..., FinishedRun]) -> None:
+    run = testbed_run("three-crashes.yaml")
+    assert (run.exit_code, run.summary.get("invalid_reasons")) == (0, []), run.stderr
+    faults = run.summary["faults"]
+    assert [fault["victims"] for fault in faults] == [["east-a-2"], ["east-b-2"], ["east-c-2"]]
+    for change in ("applied_s", "healed_s"):
+        times_s = [fault[change] for fault in faults]
+        assert max(times_s) - min(times_s) <= Limits().fault_late_s, faults
 
 
 def test_a_generator_that_cannot_keep_up_exits_with_3_and_says_so(testbed_run: Callable[..., FinishedRun]) -> None:
