@@ -1,17 +1,22 @@
-"""Which links a fault hits is judged by what they were before the moment at which it comes."""
+"""Effects reach who carries them out, in their order; what a fault hits is judged by what was there before it."""
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from testbed.emulation.driver.fleet import Fleet
-from testbed.emulation.driver.world import AnnouncedLinks, EmulatedWorld
-from testbed.faults.effects import CutPower, ImpairLinks, LinkEffect
+from testbed.emulation.driver.member import Resident
+from testbed.emulation.driver.world import AnnouncedLinks, EmulatedWorld, Impact
+from testbed.faults.effects import CutPower, ImpairLinks, KillPods, LinkEffect
 from testbed.faults.links import silence
+from testbed.faults.nodes import NodeCrash
+from testbed.objects.core import Pod
 from testbed.objects.places import Locality, Place, Topology
+from testbed.objects.workloads import BuiltinWorkload, PodTemplate
 
 TOPOLOGY = Topology(
     (
@@ -74,3 +79,58 @@ async def test_what_is_without_power_for_good_is_not_hit() -> None:
     impact = await world.apply("crash", (silence(("b-1",), TOPOLOGY), CutPower("b-1")), 2.0)
     assert (impact.victims, impact.hit_nothing) == ((), "the machine of node b-1 was off already")
     assert await world.revert("crash", (CutPower("b-1"),), 3.0) == 3.0
+
+
+class Party:
+    """An actor that notes down what it is asked, on a machine whose clock is 100 s ahead."""
+
+    def __init__(self, name: str, heard: list[tuple[str, str]], pods: tuple[Pod, ...] = ()) -> None:
+        self.name = name
+        self.heard = heard
+        self.pods = pods
+        clock = SimpleNamespace(to_local=lambda at_s: at_s - 100.0, to_remote=lambda at_s: at_s + 100.0)
+        self.machine = SimpleNamespace(clock=clock, powered_off=False)
+
+    async def ask(self, method: str, *arguments: object, within_s: float | None = None) -> object:
+        if method == "running_pods":
+            return self.pods
+        self.heard.append((self.name, method))
+        match method, arguments:
+            case "impose" | "lift" | "kill_pod", (*_, float(due_s)):
+                return due_s + 0.001
+            case "cut_power", _:
+                return 100.5, [pod.name for pod in self.pods]
+            case "restore_power", _:
+                return 100.7
+        raise AssertionError((method, arguments))
+
+
+def world_of(*pods: Pod) -> tuple[EmulatedWorld, list[tuple[str, str]]]:
+    heard: list[tuple[str, str]] = []
+    fleet = SimpleNamespace(of=lambda _: SimpleNamespace(powered_off=False))
+    nodes = ("a-1", "b-1", "c-1")
+    agents = {name: Party(name, heard, tuple(pod for pod in pods if pod.node == name)) for name in nodes}
+    parties = cast(dict[str, Resident], agents)
+    return EmulatedWorld(TOPOLOGY, cast(Fleet, fleet), parties, [cast(Resident, Party("master", heard))]), heard
+
+
+async def test_a_node_dies_when_all_have_silenced_it_and_boots_when_all_hear_it_again() -> None:
+    world, heard = world_of(Pod("web-1", "web", PodTemplate("web", BuiltinWorkload()), node="a-1"))
+    effects = NodeCrash("a-1").effects(TOPOLOGY)
+    impact = await world.apply("crash", effects, 0.0)
+    everybody = {"a-1", "b-1", "c-1", "master"}
+    assert ({name for name, _ in heard[:4]}, heard[4:]) == (everybody, [("a-1", "cut_power")])
+    assert impact.at_s == pytest.approx(0.001)
+    assert impact == Impact(impact.at_s, (("web-1", 0.5),), ("a-1",))
+    heard.clear()
+    assert await world.revert("crash", effects, 1.0) == pytest.approx(1.001)
+    assert ({name for name, _ in heard[:4]}, heard[4:]) == (everybody, [("a-1", "restore_power")])
+
+
+async def test_kills_of_one_moment_take_different_pods_of_a_service_and_say_when_there_are_no_more() -> None:
+    pods = tuple(Pod(f"web-{number}", "web", PodTemplate("web", BuiltinWorkload()), node="a-1") for number in (2, 1))
+    world, _ = world_of(*pods)
+    one = (KillPods(service="web", zone="a"),)
+    impacts = await asyncio.gather(*(world.apply(f"kill-{number}", one, 0.0) for number in range(3)))
+    assert [impact.victims for impact in impacts] == [("web-1",), ("web-2",), ()]
+    assert impacts[2].hit_nothing == "no pod of web was running in a"
