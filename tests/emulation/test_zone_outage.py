@@ -99,7 +99,8 @@ def test_every_try_into_the_dead_zone_is_accounted_for_with_its_time(outage: Fin
             # What is not a try is waiting before the next one: 25 to 250 ms.
             assert lost_ms >= took_ms - 300 * (made - len(hops)) - 50 * len(hops), (hops, failed)
         in_vain += any(row["destination_zone"] == DEAD for row in failed)
-    assert in_vain > 10
+    # How many is chance (7 to 16 were seen): each of the two callers ejects it after three tries in a row.
+    assert in_vain > 4
     script_s = readme_cost_s(outage, DEAD)
     for pod, seconds in script_s.items():
         lost_s = sum(
