@@ -99,6 +99,8 @@ class LoggedCalls:
             access_log.ATTEMPTS: 1,
             access_log.BYTES_RECEIVED: 0,
             access_log.BYTES_SENT: 0 if answer is None else answer.body_bytes,
+            access_log.REQUEST_BYTES: 0 if answer is None else answer.request_bytes,
+            access_log.RESPONSE_BYTES: 0 if answer is None else answer.response_bytes,
         }
         failed = answer is None or answer.status >= access_log.FAILED_STATUS
         lines = [call, {access_log.KIND: access_log.ATTEMPT, **common}] if failed else [call]

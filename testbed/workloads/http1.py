@@ -49,6 +49,9 @@ class Answer:
 
     status: int
     body_bytes: int
+    request_bytes: int
+    """Of the whole message that asked, and `response_bytes` of that which answered."""
+    response_bytes: int
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -159,12 +162,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[tuple[Answer, bool]] | None = None
-        self._body_bytes = 0
+        self._body_bytes = self._sent_bytes = self._received_bytes = 0
 
     async def request(self, message: bytes) -> tuple[Answer, bool]:
         """The answer, and whether the connection can be used again."""
         assert self._transport is not None
-        self._body_bytes = 0
+        self._body_bytes, self._sent_bytes, self._received_bytes = 0, len(message), 0
         self._answer = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(message)
@@ -181,6 +184,7 @@ class Connection(asyncio.Protocol):
         self.local = f"{ip}:{port}"
 
     def data_received(self, data: bytes) -> None:
+        self._received_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -195,7 +199,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._answer is not None and not self._answer.done():
-            answer = Answer(self._parser.get_status_code(), self._body_bytes)
+            status, carried = self._parser.get_status_code(), (self._sent_bytes, self._received_bytes)
+            answer = Answer(status, self._body_bytes, *carried)
             self._answer.set_result((answer, self._parser.should_keep_alive()))
 
     def _fail(self, error: OSError) -> None:

@@ -143,6 +143,19 @@ def test_the_dead_zone_is_neither_called_nor_heard_while_it_is_dead_and_is_calle
     assert [start_s for start_s in dead if start_s > fault["healed_s"]]
 
 
+def test_the_ledger_has_the_messages_of_every_call_once_whatever_their_bodies(outage: FinishedRun) -> None:
+    """No workload of this run sends a body."""
+    made = [row for row in outage.rows("hops") if row["direction"] == "outbound" and row["destination_zone"]]
+    assert all(row["request_bytes"] > 60 and row["response_bytes"] > 15 for row in made if row["status"] == 200)
+    steady = outage.summary["ledger"]["by_phase"]["steady"]
+    inside = [row for row in made if 2.0 <= row["start_s"] < outage.summary["faults"][0]["applied_s"]]
+    crossing = [row for row in inside if row["source_zone"] != row["destination_zone"]]
+    assert steady["all"]["calls"] == len(inside)
+    assert steady["cross_zone"]["response_bytes"] == sum(row["response_bytes"] for row in crossing) > 0
+    assert steady["by_distance"]["same_region"] == steady["cross_zone"]
+    assert list(steady["by_service"]) == ["gateway", "web"]
+
+
 def test_the_fault_came_on_time_and_the_node_was_found_unready_by_its_lease(outage: FinishedRun) -> None:
     fault = outage.summary["faults"][0]
     assert fault["applied_s"] - 6.0 >= 0

@@ -44,6 +44,8 @@ def _call(kind: str, **fields: Any) -> dict[str, Any]:
         access_log.ATTEMPTS: 1,
         access_log.BYTES_RECEIVED: 10,
         access_log.BYTES_SENT: 90,
+        access_log.REQUEST_BYTES: 310,
+        access_log.RESPONSE_BYTES: 390,
         **fields,
     }
 
@@ -75,7 +77,7 @@ def test_calls_are_hops_between_known_pods(tmp_path: Path) -> None:
     assert ends == [("outbound", "web-1", "orders-1")] * 2 + [("inbound", "orders-1", "web-1")]
     outbound = rows[0]
     assert (outbound["start_s"], outbound["duration_ms"]) == (1.25, 1.5)
-    assert [(row["request_bytes"], row["response_bytes"], row["bytes"]) for row in rows] == [(10, 90, 100)] * 3
+    assert [(row["request_bytes"], row["response_bytes"], row["bytes"]) for row in rows] == [(310, 390, 100)] * 3
     assert (outbound["source_zone"], outbound["destination_zone"]) == ("east-a", "east-b")
     assert (outbound["destination_service"], outbound["destination_node"]) == ("orders", "n2")
     assert (outbound["destination_region"], outbound["destination_cell"], outbound["flags"]) == ("east", "c2", None)

@@ -71,6 +71,9 @@ def test_an_answered_call_is_logged_with_the_connection_that_carried_it(tmp_path
     assert (call[access_log.UPSTREAM_HOST], call[access_log.UPSTREAM_CLUSTER]) == (None, "order-book")
     assert [call[access_log.CALLER]] == callers
     assert (call[access_log.STATUS], call[access_log.FLAGS], call[access_log.BYTES_SENT]) == (status, None, 5)
+    asked = b"GET / HTTP/1.1\r\nhost: order-book\r\nx-request-id: r7\r\n\r\n"
+    carried = len(asked), len(Response(status, b"12345").to(b"GET"))
+    assert (call[access_log.REQUEST_BYTES], call[access_log.RESPONSE_BYTES]) == carried
     assert before_s - 0.01 <= float(call[access_log.START]) <= time.time()
     assert 0 < call[access_log.DURATION_US] < DEADLINE_S * 1e6
     assert [(line[access_log.KIND], line[access_log.STATUS]) for line in attempts] == [("attempt", 500)] * (

@@ -25,8 +25,8 @@ N = TypeVar("N", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Calls, the bodies that they carried each way, and their price. Bytes and price are None where they are unknown:
-    earlier versions did not record them."""
+    """Calls, the HTTP messages that they carried each way, and their price. Bytes and price are None where they are
+    unknown: earlier versions did not record them."""
 
     calls: int = 0
     request_bytes: int | None = 0

@@ -122,7 +122,6 @@ def ingest_access_log(
                     tries.append(_Try(call[1], me, destination, start_s, duration_ms, status, flags, call))
                     continue
                 direction = _DIRECTIONS[kind]
-                # A proxy receives the request from its caller and sends the answer back, whichever way it looks.
                 bodies = (whole(line[access_log.BYTES_RECEIVED]) or 0, whole(line[access_log.BYTES_SENT]) or 0)
                 if direction == "inbound":
                     source, destination = pods.named(line[access_log.PEER]), me
@@ -137,7 +136,8 @@ def ingest_access_log(
                     flags,
                     whole(line[access_log.ATTEMPTS]),
                     sum(bodies),
-                    *bodies,
+                    whole(line[access_log.REQUEST_BYTES]) or 0,
+                    whole(line[access_log.RESPONSE_BYTES]) or 0,
                     line.get(access_log.PARTITION),
                     line.get(access_log.OWNER_CELL),
                     whole(line.get(access_log.MAP_VERSION)),

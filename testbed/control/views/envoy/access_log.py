@@ -54,6 +54,10 @@ FAILED_STATUS: Final = 500
 ATTEMPTS: Final = "attempts"
 BYTES_RECEIVED: Final = "bytes_received"
 BYTES_SENT: Final = "bytes_sent"
+"""Both of bodies."""
+REQUEST_BYTES: Final = "request_bytes"
+RESPONSE_BYTES: Final = "response_bytes"
+"""Both of the whole message as HTTP sends it, to who was called in the last try and from there."""
 PARTITION: Final = "partition"
 OWNER_CELL: Final = "owner_cell"
 """The cell that the call was routed for, by the map of its proxy; null where it goes to none in particular."""
@@ -101,6 +105,8 @@ CALL_FORMAT: Final[Mapping[str, str]] = {
     ATTEMPTS: "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     BYTES_RECEIVED: "%BYTES_RECEIVED%",
     BYTES_SENT: "%BYTES_SENT%",
+    REQUEST_BYTES: "%UPSTREAM_WIRE_BYTES_SENT%",
+    RESPONSE_BYTES: "%UPSTREAM_WIRE_BYTES_RECEIVED%",
 }
 """The same fields for every kind of call."""
 
