@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test soak check format bench clean
+.PHONY: install run test soak check format bench screenshots clean
 
 install: .venv/.installed
 
@@ -32,6 +32,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+screenshots: install
+	$(BIN)/python -m tests.screenshots $(RUN)
 
 clean:
 	rm -rf .venv runs

@@ -79,6 +79,7 @@ class Recovery:
     time_to_recover_s: float | None
     errors: Errors
     sent: int = 0
+    last_error_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def recovery(requests: Requests, start_s: float, end_s: float, steady: Steady = 
     is the fault's own damage and does not count against the heal.
 
     - `errors`: of these, how many failed and how many are unknown; `first_error_s`: the first one's intended time,
-      which lies before a fault for a request that the fault met in flight.
+      which lies before a fault for a request that the fault met in flight; `last_error_s`: the last one's.
     - A window is one second that begins at one of these requests and ends by `end_s`; if there is no such second,
       there is one window, the whole time. A window is good when at least 99 % of its requests are ok, or when the
       errors of the steady phase explain what is not (`Steady.explains`).
@@ -158,10 +159,12 @@ def recovery(requests: Requests, start_s: float, end_s: float, steady: Steady = 
         return Recovery(None, None, None, Errors())
     failed = int(requests.failed[inside].sum())
     errors = Errors(failed, int((~ok).sum()) - failed)
-    first_error_s = None if ok.all() else float(requests.intended_s[inside][~ok].min())
+    errors_s = requests.intended_s[inside][~ok]
+    first_error_s, last_error_s = (float(errors_s.min()), float(errors_s.max())) if len(errors_s) else (None, None)
 
     def recovered(at_s: float | None) -> Recovery:
-        return Recovery(first_error_s, at_s, None if at_s is None else at_s - start_s, errors, len(ok))
+        time_s = None if at_s is None else at_s - start_s
+        return Recovery(first_error_s, at_s, time_s, errors, len(ok), last_error_s)
 
     order = np.argsort(counted_s, kind="stable")
     counted_s, not_ok = counted_s[order], ~ok[order]

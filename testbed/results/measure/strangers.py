@@ -41,5 +41,7 @@ def without_strangers(requests: pa.Table, hops: pa.Table, lost: Sequence[tuple[f
         unrecorded = pc.and_(pc.greater_equal(hops["start_s"], from_s), pc.less_equal(hops["start_s"], to_s))
         came_in = pc.and_(came_in, pc.invert(unrecorded))
     ids = pc.drop_null(pc.unique(hops["request_id"].filter(came_in)))
+    if not len(ids):
+        return Strangers(0, 0, hops)
     theirs = pc.is_in(hops["request_id"], value_set=ids)
     return Strangers(len(ids), pc.sum(theirs).as_py() or 0, hops.filter(pc.invert(theirs)))

@@ -24,3 +24,35 @@ def volume(size_bytes: int | None) -> str:
         return NONE
     unit = next((unit for unit, size in _UNITS.items() if size_bytes >= size), None)
     return f"{size_bytes} B" if unit is None else f"{size_bytes / _UNITS[unit]:.1f} {unit}"
+
+
+def milliseconds(value_ms: float | None) -> str:
+    if value_ms is None:
+        return NONE
+    return f"{value_ms:.2f} ms" if abs(value_ms) < 10 else f"{value_ms:,.1f} ms"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def short_count(value: float) -> str:
+    """At most four characters: 999, 9.9k, 99k, 9.9M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            scaled = value / size
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def rate(value_per_s: float) -> str:
+    return f"{value_per_s:,.1f}/s" if value_per_s < 100 else f"{value_per_s:,.0f}/s"
+
+
+def plain(value: float) -> str:
+    """A tick of an axis, as short as it is exact."""
+    return f"{value:,.10g}"
+
+
+def cut(text: str, length: int = 300) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -8,14 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.show.figures import NONE, seconds, share
 from testbed.results.show.grid import Grid, side_by_side, wrapped
 from testbed.results.show.ledger_tables import by_distance, by_right
-from testbed.results.show.summary import ChangeFigures, FaultFigures, MissingLoad, Summary
-from testbed.results.tables.facts import named
+from testbed.results.show.remarks import fault_notes, warnings
+from testbed.results.show.summary import ChangeFigures, Summary
 
 _INDENT = "  "
 _HANGING = "    "
@@ -24,15 +23,7 @@ _MATRIX_ZONES = 6
 _MATRICES = 3
 _BETWEEN = "    "
 _FAULTS = 8
-_REASONS = 6
 _ERRORS = 8
-_NAMED = 3
-_UNDECLARED = {
-    "death": "processes ended",
-    "restart": "restarted",
-    "not ready": "not ready",
-    "ejection": "ejected",
-}
 _QUANTILES = ("p50", "p90", "p99", "p999")
 
 
@@ -46,7 +37,7 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
     """Lines: the verdict and why; expectations; faults; errors; latency by phase; where calls went."""
     inner = width - len(_INDENT)
     yield from _headline(summary, width)
-    for line in (*_reasons(summary), *_undeclared(summary.undeclared)):
+    for line in warnings(summary):
         yield from wrapped(Text(line, style="yellow"), width, _INDENT, _HANGING)
     for title, block in (
         ("Expectations", _expectations(summary.expectations, inner)),
@@ -86,49 +77,6 @@ def _fleet(summary: Summary) -> str:
     return ", ".join(parts)
 
 
-def _reasons(summary: Summary) -> list[str]:
-    lines = [f"invalid: {reason}" for reason in summary.invalid_reasons]
-    lines += [_missing(load) for load in summary.missing_load]
-    if summary.nacks.count:
-        first = summary.nacks.first[0]
-        what = f"{first.proxy}, {first.type.rpartition('.')[2]}: {first.error}"
-        lines.append(f"{summary.nacks.count} pushes were rejected (NACK), first by {what}")
-    if strange := summary.hops.requests_of_strangers:
-        lines.append(f"{strange} requests came in that no client of this run sent; no figure counts them")
-    return lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
-
-
-def _missing(load: MissingLoad) -> str:
-    what = [f"{load.rate_per_s:g}/s"] if load.rate_per_s else []
-    what += [f"{load.users} users"] if load.users else []
-    return (
-        f"load of {load.zone} is missing from {seconds(load.from_s)} on ({' and '.join(what)}): "
-        f"its clients were on machine {load.machine}, which went off; no figure has what they would have sent"
-    )
-
-
-def _undeclared(found: Sequence[Undeclared]) -> list[str]:
-    """A line for each kind of thing that went down and no fault explains, with the first few of them."""
-    lines = []
-    for what, title in _UNDECLARED.items():
-        objects: dict[str, list[Undeclared]] = {}
-        for one in found:
-            if one.what == what:
-                objects.setdefault(one.object, []).append(one)
-        if objects:
-            first = [_where_and_when(name, times) for name, times in list(objects.items())[:_NAMED]]
-            more = f"; and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
-            lines.append(f"{title}, by no fault: {'; '.join(first)}{more}")
-    return lines
-
-
-def _where_and_when(name: str, times: Sequence[Undeclared]) -> str:
-    first = times[0]
-    again = f", {len(times)} times" if len(times) > 1 else ""
-    why = f" ({first.why})" if first.why else ""
-    return f"{name} at {seconds(first.t_s)}{again}{why}"
-
-
 def _expectations(results: Sequence[ExpectationResult], width: int) -> list[Text]:
     """Bound and figure beside each other where all fit, else below each other."""
     marks = {True: Text("held", style="green"), False: Text("MISSED", style="red"), None: Text("not judged", "yellow")}
@@ -164,7 +112,8 @@ def _faults(summary: Summary, width: int) -> list[Text]:
             rows.append(["  healed", seconds(fault.healed_s), *heal])
     lines = Grid(("fault", *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
     notes = [f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else []
-    return lines + [line for note in (*notes, *_notes(summary)) for line in wrapped(Text(note), width, "", _INDENT)]
+    notes += fault_notes(summary, _FAULTS)
+    return lines + [line for note in notes for line in wrapped(Text(note), width, "", _INDENT)]
 
 
 def _errors(summary: Summary, width: int) -> list[Text]:
@@ -177,29 +126,6 @@ def _errors(summary: Summary, width: int) -> list[Text]:
     if more := errors[_ERRORS:]:
         lines += wrapped(Text(f"and {len(more)} more, of {sum(error.count for error in more)} requests"), width)
     return lines
-
-
-def _notes(summary: Summary) -> list[str]:
-    """What there is to know about the table of faults: whom they hit, errors that are none of theirs, and figures that
-    they share."""
-    faults, baseline = summary.faults, summary.recovery_baseline
-    notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:_FAULTS] if fault.victims]
-    if not_ok_share := baseline.steady_not_ok_share:
-        level = f"{share(1 - not_ok_share)} of the steady phase was ok"
-        below = f", which is below {baseline.target_success_rate:.0%}" if baseline.steady_below_target else ""
-        notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
-    return notes + _shared(faults)
-
-
-def _shared(faults: Sequence[FaultFigures]) -> list[str]:
-    """A line for each moment at which several changes came together."""
-    together = {
-        tuple(sorted((name, *change.shared_with)))
-        for fault in faults
-        for name, change in ((fault.name, fault), (f"heal of {fault.name}", fault.heal))
-        if change is not None and change.shared_with
-    }
-    return [f"{', '.join(names)} came together: each has the figures of all of them" for names in sorted(together)]
 
 
 def _aftermath(change: ChangeFigures, at_s: float, noisy: bool) -> list[str | Text]:

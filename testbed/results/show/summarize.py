@@ -1,4 +1,4 @@
-"""A finished run folder -> its Summary: what was measured, whether to believe it, and the verdict.
+"""A finished run folder -> its Summary, and its report: what was measured, whether to believe it, and the verdict.
 
 How the emulation uses this package:
 
@@ -12,6 +12,7 @@ The third step can be done again at any time from the folder alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from testbed.results.judge.verdict import check, decide
 from testbed.results.measure.analysis import ALL, measure
 from testbed.results.measure.calls import completeness
 from testbed.results.measure.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
-from testbed.results.measure.strangers import without_strangers
+from testbed.results.measure.strangers import Strangers, without_strangers
+from testbed.results.show.html.page import page
 from testbed.results.show.summary import (
     ChangeFigures,
     ErrorCount,
@@ -43,47 +45,40 @@ from testbed.results.show.summary import (
 )
 from testbed.results.tables.columns import Requests
 from testbed.results.tables.facts import LocustCount, MachineFacts, RunFacts
-from testbed.results.tables.schemas import PLACE_FIELDS
+from testbed.results.tables.run import Run
 from testbed.results.tables.unread import unexplained_lines
-from testbed.results.tables.writer import read_table
 
 _NACKS_SHOWN = 20
-_HOP_COLUMNS = (
-    "request_id",
-    "direction",
-    "start_s",
-    *(f"{end}_{field}" for end in ("source", "destination") for field in PLACE_FIELDS if field != "pod"),
-    *("request_bytes", "response_bytes", "owner_cell", "route"),
-)
 
 
 def summarize(run_dir: Path) -> Summary:
-    """Analyse the run whose tables and facts are in this folder, and write its `summary.json`.
+    """Analyse the run whose tables and facts are in this folder, and write its `summary.json` and `report.html`.
 
-    Raises BadRunFolder if facts or tables cannot be read, OSError if the summary cannot be written.
+    Raises BadRunFolder if facts or tables cannot be read, OSError if one of the two cannot be written.
     """
-    summary = _summary(run_dir)
-    path = run_dir / "summary.json"
-    try:
-        path.write_bytes(summary.json())
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+    run = Run.read(run_dir)
+    strangers = without_strangers(run.requests, run.hops, run.facts.unrecorded())
+    requests = Requests.of(run.requests, run.facts.faults)
+    summary = _summary(run, requests, strangers)
+    _write(run_dir / "summary.json", summary.json())
+    _write(run_dir / "report.html", page(summary, replace(run, hops=strangers.own), requests).encode())
     return summary
 
 
-def _summary(run_dir: Path) -> Summary:
-    facts = RunFacts.load(run_dir)
-    table, pushes = read_table(run_dir, "requests"), read_table(run_dir, "pushes")
-    requests, hops = Requests.of(table, facts.faults), read_table(run_dir, "hops", _HOP_COLUMNS)
-    strangers = without_strangers(table, hops, facts.unrecorded())
-    events = read_table(run_dir, "events")
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
+    facts, table, events, pushes, pods = run.facts, run.requests, run.events, run.pushes, run.pods
     measured = measure(facts, requests, strangers.own, events, pushes)
     unexplained = undeclared(events, facts, list(measured.impacts.values()))
-    pods = read_table(run_dir, "pods")
-    complete = completeness(table, hops, pods, facts.killed_proxies, facts.unrecorded())
+    complete = completeness(table, run.hops, pods, facts.killed_proxies, facts.unrecorded())
     unread = unexplained_lines(facts, events, pods)
-    links, machines = read_table(run_dir, "links"), read_table(run_dir, "machines")
-    reasons = invalid_reasons(facts, table, requests, links, machines, complete, unexplained, unread)
+    reasons = invalid_reasons(facts, table, requests, run.links, run.machines, complete, unexplained, unread)
     judged = not reasons and not facts.interrupted
     results = tuple(check(expectation, measured, judged) for expectation in facts.expectations)
     ok, failed = int(requests.ok.sum()), int(requests.failed.sum())
@@ -152,6 +147,7 @@ def _change(aftermath: Aftermath, steady: Steady) -> ChangeFigures:
     recovery = aftermath.recovery
     return ChangeFigures(
         first_error_s=recovery.first_error_s,
+        last_error_s=recovery.last_error_s,
         recovered_s=recovery.recovered_s,
         time_to_recover_s=recovery.time_to_recover_s,
         errors=recovery.errors,

@@ -54,6 +54,7 @@ class ChangeFigures:
     steady phase's level, without any fault."""
 
     first_error_s: float | None
+    last_error_s: float | None
     recovered_s: float | None
     time_to_recover_s: float | None
     errors: Errors

@@ -1,0 +1,90 @@
+"""What there is to say about a run besides its figures, a line each, in every report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from testbed.results.judge.undeclared import Undeclared
+from testbed.results.show.figures import seconds, share
+from testbed.results.show.summary import FaultFigures, MissingLoad, Summary
+from testbed.results.tables.facts import named
+
+_REASONS = 6
+_NAMED = 3
+_UNDECLARED = {
+    "death": "processes ended",
+    "restart": "restarted",
+    "not ready": "not ready",
+    "ejection": "ejected",
+}
+
+
+def warnings(summary: Summary) -> list[str]:
+    """Why not to believe the run, what is missing of it, and what went down by no fault."""
+    return [*_reasons(summary), *_undeclared(summary.undeclared)]
+
+
+def _reasons(summary: Summary) -> list[str]:
+    lines = [f"invalid: {reason}" for reason in summary.invalid_reasons]
+    lines += [_missing(load) for load in summary.missing_load]
+    if summary.nacks.count:
+        first = summary.nacks.first[0]
+        what = f"{first.proxy}, {first.type.rpartition('.')[2]}: {first.error}"
+        lines.append(f"{summary.nacks.count} pushes were rejected (NACK), first by {what}")
+    if strange := summary.hops.requests_of_strangers:
+        lines.append(f"{strange} requests came in that no client of this run sent; no figure counts them")
+    return lines if len(lines) <= _REASONS else [*lines[: _REASONS - 1], f"and {len(lines) - _REASONS + 1} more"]
+
+
+def _missing(load: MissingLoad) -> str:
+    what = [f"{load.rate_per_s:g}/s"] if load.rate_per_s else []
+    what += [f"{load.users} users"] if load.users else []
+    return (
+        f"load of {load.zone} is missing from {seconds(load.from_s)} on ({' and '.join(what)}): "
+        f"its clients were on machine {load.machine}, which went off; no figure has what they would have sent"
+    )
+
+
+def _undeclared(found: Sequence[Undeclared]) -> list[str]:
+    """A line for each kind of thing that went down and no fault explains, with the first few of them."""
+    lines = []
+    for what, title in _UNDECLARED.items():
+        objects: dict[str, list[Undeclared]] = {}
+        for one in found:
+            if one.what == what:
+                objects.setdefault(one.object, []).append(one)
+        if objects:
+            first = [_where_and_when(name, times) for name, times in list(objects.items())[:_NAMED]]
+            more = f"; and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
+            lines.append(f"{title}, by no fault: {'; '.join(first)}{more}")
+    return lines
+
+
+def _where_and_when(name: str, times: Sequence[Undeclared]) -> str:
+    first = times[0]
+    again = f", {len(times)} times" if len(times) > 1 else ""
+    why = f" ({first.why})" if first.why else ""
+    return f"{name} at {seconds(first.t_s)}{again}{why}"
+
+
+def fault_notes(summary: Summary, shown: int) -> list[str]:
+    """What there is to know about the first so many faults: whom they hit, errors that are none of theirs, and figures
+    that they share."""
+    faults, baseline = summary.faults, summary.recovery_baseline
+    notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:shown] if fault.victims]
+    if baseline.steady_not_ok_share:
+        level = f"{share(1 - baseline.steady_not_ok_share)} of the steady phase was ok"
+        below = f", which is below {baseline.target_success_rate:.0%}" if baseline.steady_below_target else ""
+        notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
+    return notes + _shared(faults)
+
+
+def _shared(faults: Sequence[FaultFigures]) -> list[str]:
+    """A line for each moment at which several changes came together."""
+    together = {
+        tuple(sorted((name, *change.shared_with)))
+        for fault in faults
+        for name, change in ((fault.name, fault), (f"heal of {fault.name}", fault.heal))
+        if change is not None and change.shared_with
+    }
+    return [f"{', '.join(names)} came together: each has the figures of all of them" for names in sorted(together)]

@@ -1,0 +1,47 @@
+"""Takes the pictures of a report that the docs show: `make screenshots RUN=runs/<run>`, with Debian's chromium."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from testbed.results.show.summarize import summarize
+from tests.browser import Browser, chromium
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+WIDTH = 1280
+PHONE_WIDTH = 390
+
+
+def _from_to(browser: Browser, first: str, last: str, width: int) -> dict[str, float]:
+    """From the top of one section to the end of another."""
+    top, bottom = browser.evaluate(
+        f"[document.querySelector('{first}').getBoundingClientRect().top + scrollY,"
+        f" document.querySelector('{last}').getBoundingClientRect().bottom + scrollY]"
+    )
+    return {"x": 0, "y": max(0.0, top - 8), "width": width, "height": bottom - top + 16}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a result folder")
+    run_dir = parser.parse_args().run
+    summarize(run_dir)
+    IMAGES.mkdir(exist_ok=True)
+    # Chromium may still write into its profile when it has ended.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, chromium(Path(profile)) as browser:
+        for name, scheme, width, first, last in (
+            ("report-light", "light", WIDTH, "#map", "#recovery"),
+            ("report-dark", "dark", WIDTH, "#zones", "#pushes"),
+            ("report-phone", "light", PHONE_WIDTH, "#course", "#recovery"),
+        ):
+            browser.open(run_dir / "report.html", width, scheme=scheme)  # type: ignore[arg-type]
+            picture = browser.screenshot(_from_to(browser, first, last, width))
+            file = IMAGES / f"{name}.png"
+            file.write_bytes(picture)
+            print(f"{file}: {len(picture) / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
