@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bring_up, density, link_latency, push, throughput
+from benchmarks import bring_up, cells, density, link_latency, push, throughput
 from benchmarks.row import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "throughput": throughput.measure,
+    "cells": cells.measure,
     "bring-up": bring_up.measure,
     "density": density.measure,
     "link-latency": link_latency.measure,

@@ -182,3 +182,28 @@ def test_every_partition_is_routed_to_one_owner_by_everybody() -> None:
                         "rz01": [0, 1, 2, 3],
                         "rz02": [4, 5, 6, 7, 8, 9],
                     }
+
+
+def test_a_node_proxy_has_the_routes_of_every_pod_of_its_node() -> None:
+    store = store_with(MAP)
+    for each in store.list(Pod):
+        if each.template.role == "service":
+            store.put(replace(each, template=replace(each.template, mesh_mode="node")))
+    template = PodTemplate("node-proxy", None, role="node-proxy", mesh_mode="node")
+    proxy = replace(PODS[0], name="node-proxy-1", template=template)
+    store.put(proxy)
+    view = Proxies()
+    resources = view.resources(store, next(each for each in view.subscribers(store) if each.name == proxy.name))
+    names = ["web-rz01-blue-1", "web-rz01-green-1", "web-rz02-2", "catalog-east-1"]
+    assert [each["name"] for each in resources[ROUTE_TYPE]] == [
+        *(f"{kind}|{name}" for name in names[:-1] for kind in ("inbound", "outbound")),
+        "outbound|catalog-east-1",
+    ]
+    cells = {
+        route["request_headers_to_add"][2]["header"]["value"]
+        for configuration in resources[ROUTE_TYPE]
+        for host in configuration["virtual_hosts"]
+        for route in host["routes"]
+        if route.get("name") == "stale-map" and len(route["request_headers_to_add"]) > 2
+    }
+    assert cells == {"rz01", "rz02"}
