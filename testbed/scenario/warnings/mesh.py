@@ -22,21 +22,27 @@ Endpoints = Mapping[str, Counter[Locality]]
 
 def warn_of_policies(model: ScenarioModel, topology: Topology, pods: Sequence[Pod], findings: Findings) -> None:
     endpoints: dict[str, Counter[Locality]] = {service: Counter() for service in model.spec.services}
+    deployments: dict[str, Counter[str]] = {service: Counter() for service in model.spec.services}
     for pod in pods:
         if pod.node is not None and pod.template.role == "service":
             endpoints[pod.template.service][topology.place(pod.node).locality] += 1
+            deployments[pod.template.service][pod.deployment] += 1
+    # Calls to a service in cells choose among those of one cell.
+    fewest = {service: min(counts.values(), default=0) for service, counts in deployments.items()}
     of_their_own = {policy.service for policy in model.spec.mesh.policies}
     others = [service for service in endpoints if service not in of_their_own]
     for index, policy in enumerate(model.spec.mesh.policies):
         governed = others if policy.service == "*" else [policy.service]
-        _warn_of_policy(index, policy, {service: endpoints[service] for service in governed}, findings)
+        detection = policy.traffic_policy.outlier_detection
+        if detection is not None:
+            here: Path = ("spec", "mesh", "policies", index, "trafficPolicy", "outlierDetection")
+            _warn_of_ejection(here, detection, {service: fewest[service] for service in governed}, findings)
+        _warn_of_locality(index, policy, {service: endpoints[service] for service in governed}, findings)
 
 
-def _warn_of_policy(index: int, policy: PolicyModel, endpoints: Endpoints, findings: Findings) -> None:
+def _warn_of_locality(index: int, policy: PolicyModel, endpoints: Endpoints, findings: Findings) -> None:
     here: Path = ("spec", "mesh", "policies", index, "trafficPolicy")
     rules = policy.traffic_policy
-    if rules.outlier_detection is not None:
-        _warn_of_ejection((*here, "outlierDetection"), rules.outlier_detection, endpoints, findings)
     setting = rules.load_balancer.locality_lb_setting
     if setting is None or not setting.enabled:
         return
@@ -50,13 +56,14 @@ def _warn_of_policy(index: int, policy: PolicyModel, endpoints: Endpoints, findi
         _warn_of_failover(where, setting, endpoints, findings)
 
 
-def _warn_of_ejection(here: Path, detection: OutlierDetectionModel, endpoints: Endpoints, findings: Findings) -> None:
+def _warn_of_ejection(
+    here: Path, detection: OutlierDetectionModel, totals: Mapping[str, int], findings: Findings
+) -> None:
     """Envoy ejects an endpoint while (ejected + 1) / endpoints is at most the maximum (since 1.28, its PR 27909)."""
     if detection.consecutive_5xx_errors == 0 and not detection.consecutive_gateway_errors:
         findings.warn((*here, "consecutive5xxErrors"), "0 turns the only detector off: no endpoint is ever ejected")
         return
     percent = detection.max_ejection_percent or ENVOYS_MAX_EJECTION_PERCENT
-    totals = {service: sum(within.values()) for service, within in endpoints.items()}
     never = {service: total for service, total in totals.items() if 0 < total * percent < 100}
     if never:
         services = listed(f"{service} (of {total})" for service, total in never.items())

@@ -44,9 +44,7 @@ def pushes(world: World, since_s: float) -> list[tuple[float, PushConfig]]:
     return [(at, each) for at, each in world.commands if isinstance(each, PushConfig) and at > since_s]
 
 
-def test_a_new_map_is_pushed_once_to_every_gateway_and_sidecar_and_to_those_that_were_cut_off_when_they_are_back() -> (
-    None
-):
+def test_a_new_map_is_pushed_once_to_everyone_and_to_who_was_cut_off_later() -> None:
     world = World(CELLS)
     world.run(10.0)
     assert world.plane.not_ready() == []
