@@ -79,7 +79,7 @@ class _Same:
 
 
 # Enough for what some hundred proxies share; a resource that is kept here cannot give its id to another.
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=8192)
 def _encoded(same: _Same) -> bytes:
     return to_any(same.resource)
 

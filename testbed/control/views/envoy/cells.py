@@ -23,7 +23,6 @@ from testbed.control.views.envoy.access_log import (
     OWNER,
     OWNER_CELL,
     PARTITION_HEADER,
-    PEER_HEADER,
     PER_CITY,
     REFUSED,
     STALE_COOKIE,
@@ -94,7 +93,7 @@ class CellRoutes:
             each["request_headers_to_add"].append(header(ENTRY_HEADER, each["name"]))
         return [*self._refused_unkeyed(match), *entries, *self._unkeyed(match, to)]
 
-    def received(self, pod: str, local: Mapping[str, Any], to: To) -> list[dict[str, Any]]:
+    def received(self, local: Mapping[str, Any], to: To) -> list[dict[str, Any]]:
         """What a pod of a cell does with a call: `local` where it owns the partition, else by the map's word."""
         match = {"prefix": "/"}
         owned = [run for run in runs(self.cell_map.owners) if run.cell == self.cell]
@@ -116,7 +115,7 @@ class CellRoutes:
                 if self.cell_map.misdirected == "refuse":
                     found.append(self._refusal(REFUSED, by_entry, run.cell, cookie))
                 else:
-                    found.append(self._forward(reason, by_entry, run.cell, to, pod, cookie))
+                    found.append(self._forward(reason, by_entry, run.cell, to, cookie))
         return [*found, self._route(UNKEYED, match, {"route": local})]
 
     def _reason(self, owner: str) -> str:
@@ -158,10 +157,9 @@ class CellRoutes:
         clusters = [{"name": to(name)["cluster"], "weight": weight} for name, _, weight in groups]
         return {**action, "weighted_clusters": {"clusters": clusters}}
 
-    def _forward(self, name: str, match: Match, owner: str, to: To, pod: str, cookie: str | None) -> dict[str, Any]:
+    def _forward(self, name: str, match: Match, owner: str, to: To, cookie: str | None) -> dict[str, Any]:
         route = self._to_cell(owner, match, to, name)
-        headers = [header(PEER_HEADER, pod), header(FORWARDED_HEADER, self.cell)]
-        route["request_headers_to_add"] += headers
+        route["request_headers_to_add"].append(header(FORWARDED_HEADER, self.cell))
         route["request_headers_to_remove"] = [ENTRY_HEADER]
         return {**route, **self._set_cookie(cookie)}
 

@@ -43,7 +43,8 @@ def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) ->
     """With cells its routes are the map's, and come apart from it: a change of those must not drain connections."""
     if cells is not None:
         http = {"rds": _rds(named(INBOUND, proxy, pod)), "access_log": [call_log(INBOUND, pod.name, cells=True)]}
-        return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http, partition_filters(cells, INBOUND))
+        filters = partition_filters(cells, INBOUND, pod.name)
+        return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http, filters)
     route_config = {
         "name": INBOUND,
         "validate_clusters": False,
@@ -62,12 +63,12 @@ def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) ->
 def outbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -> Resource:
     log = call_log(OUTBOUND, pod.name, cells=cells is not None)
     http = {"rds": _rds(named(OUTBOUND, proxy, pod)), "access_log": [log]}
-    filters = [] if cells is None else partition_filters(cells, OUTBOUND)
+    filters = [] if cells is None else partition_filters(cells, OUTBOUND, pod.name)
     return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http, filters)
 
 
 def gateway_listener(gateway: Pod, cells: PartitionMap | None = None) -> Resource:
-    filters = [] if cells is None else partition_filters(cells, GATEWAY)
+    filters = [] if cells is None else partition_filters(cells, GATEWAY, gateway.name)
     http = {
         "rds": _rds(GATEWAY),
         "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH, cells=cells is not None)],

@@ -34,9 +34,13 @@ MAP_VERSION_HEADER: Final = "x-cell-map"
 _OF_ROUTES: Final = (COOKIE_CELL_HEADER, ENTRY_HEADER, FORWARDED_HEADER, MAP_VERSION_HEADER)
 
 
-def partition_filters(cell_map: PartitionMap, kind: CallKind) -> list[dict[str, Any]]:
-    """What stands before the router of a listener of that kind."""
-    filters = [_lua(_script(cell_map, kind))]
+def partition_filters(cell_map: PartitionMap, kind: CallKind, pod: str) -> list[dict[str, Any]]:
+    """What stands before the router of a listener of that kind. `pod` is whose calls the listener takes.
+
+    But for gateways it also writes that pod into the header that names the caller: so routes are alike for all pods of
+    a cell, and are made once.
+    """
+    filters = [_lua(_script(cell_map, kind, pod))]
     if kind == GATEWAY and cell_map.key.kind == "path":
         filters.insert(0, _key_of_path(cell_map.key))
     return filters
@@ -76,18 +80,20 @@ def _key_of_path(key: PartitionKey) -> dict[str, Any]:
     }
 
 
-def _script(cell_map: PartitionMap, kind: CallKind) -> str:
+def _script(cell_map: PartitionMap, kind: CallKind, pod: str) -> str:
     key = cell_map.key
     lines = ["local headers = handle:headers()"]
     if kind != INBOUND:
         # What a client or an application sends on of these is nobody's word.
         lines += [f'headers:remove("{name}")' for name in _OF_ROUTES]
     else:
-        # A route that forwards puts this pod in the caller's place, before the line of the call is written.
+        # For the line of the call. What goes on from here to another cell is this pod's.
         lines += [
             f'local peer = headers:get("{PEER_HEADER}")',
             f'if peer then handle:streamInfo():dynamicMetadata():set("{CELLS_METADATA}", "{PEER}", peer) end',
         ]
+    if kind != GATEWAY:
+        lines.append(f'headers:replace("{PEER_HEADER}", "{pod}")')
     if kind == GATEWAY:
         lines += [
             'local cookies = "; " .. (headers:get("cookie") or "")',

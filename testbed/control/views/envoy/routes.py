@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed.control.views.envoy.access_log import INBOUND, OUTBOUND, PEER_HEADER
+from testbed.control.views.envoy.access_log import INBOUND, PEER_HEADER
 from testbed.control.views.envoy.envoy_api import ROUTE_TYPE, TYPES, Resource, duration, header
-from testbed.control.views.envoy.listeners import named
-from testbed.objects.core import Pod, Service
+from testbed.objects.core import Service
 from testbed.objects.mesh import HttpRoute, Retries
 
 
-def inbound_routes(proxy: Pod, pod: Pod, routes: Sequence[Mapping[str, Any]]) -> Resource:
+def inbound_routes(name: str, routes: Sequence[Mapping[str, Any]]) -> Resource:
     return {
         "@type": ROUTE_TYPE,
-        "name": named(INBOUND, proxy, pod),
+        "name": name,
         "validate_clusters": False,
         "virtual_hosts": [{"name": INBOUND, "domains": ["*"], "routes": list(routes)}],
     }
 
 
-def outbound_routes(hosts: Sequence[Mapping[str, Any]], proxy: Pod, pod: Pod) -> Resource:
+def outbound_routes(name: str, hosts: Sequence[Mapping[str, Any]], caller: str | None) -> Resource:
+    """`caller` is the pod to be named as such, None where a filter does that."""
     # Istio's outboundTrafficPolicy REGISTRY_ONLY: calls to anything but a service are answered 502.
     blocked = {
         "name": "block_all",
@@ -30,10 +30,10 @@ def outbound_routes(hosts: Sequence[Mapping[str, Any]], proxy: Pod, pod: Pod) ->
     }
     return {
         "@type": ROUTE_TYPE,
-        "name": named(OUTBOUND, proxy, pod),
+        "name": name,
         "validate_clusters": False,
         "virtual_hosts": [*hosts, blocked],
-        "request_headers_to_add": [header(PEER_HEADER, pod.name)],
+        **({} if caller is None else {"request_headers_to_add": [header(PEER_HEADER, caller)]}),
     }
 
 

@@ -8,14 +8,14 @@ JSON form of the protobuf messages, each with `@type`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from testbed.control.mesh.locality import LocalityRule, prioritised
 from testbed.control.mesh.traffic import ServiceTraffic, Traffic
-from testbed.control.views.envoy.access_log import GATEWAY, PARTITION_HEADER, PEER_HEADER
+from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, PARTITION_HEADER, PEER_HEADER
 from testbed.control.views.envoy.cells import CellRoutes
 from testbed.control.views.envoy.envoy_api import (
     ADS,
@@ -36,6 +36,7 @@ from testbed.control.views.envoy.listeners import (
     inbound_action,
     inbound_cluster_name,
     inbound_listener,
+    named,
     outbound_listener,
 )
 from testbed.control.views.envoy.routes import domains, inbound_routes, outbound_routes, route_action
@@ -88,6 +89,7 @@ class ConfigGenerator:
         self._clusters = tuple(_outbound_cluster(each, subset.name) for each, subset in self._called)
         self._services = {each.service.host: each.service for each in traffic.services}
         self._hosts: dict[tuple[str, str, str], tuple[Resource, ...]] = {}
+        self._routes_made: dict[tuple[object, ...], Resource] = {}
         self._assignments: dict[tuple[str, str, str], tuple[tuple[object, ...], Resource]] = {}
 
     def resources(
@@ -123,14 +125,26 @@ class ConfigGenerator:
         yield outbound_listener(proxy, pod, cells)
 
     def _pod_routes(self, proxy: Pod, pod: Pod, node: Node) -> Iterable[Resource]:
-        """Outbound, and for a pod in a cell inbound as well."""
+        """Outbound, and for a pod in a cell inbound as well. With cells they are the same for all that are alike."""
         cells = self._cell_routes(node, pod)
-        traffic = self._sharded(pod)
-        if cells is not None and traffic is not None:
-            route = next(iter(traffic.http), HttpRoute(traffic.service.host))
-            local = inbound_action(proxy, pod)
-            yield inbound_routes(proxy, pod, cells.received(pod.name, local, partial(self._action, route)))
-        yield outbound_routes(self._hosts_for(pod.namespace, node, cells), proxy, pod)
+        outbound, inbound = named(OUTBOUND, proxy, pod), named(INBOUND, proxy, pod)
+        hosts = self._hosts_for(pod.namespace, node, cells)
+        if cells is None:
+            yield outbound_routes(outbound, hosts, pod.name)
+            return
+        where = (pod.namespace, cells.cell, cells.zone)
+        if (traffic := self._sharded(pod)) is not None:
+            host = traffic.service.host
+            route, local = next(iter(traffic.http), HttpRoute(host)), inbound_action(proxy, pod)
+            received = partial(cells.received, local, partial(self._action, route))
+            key = (inbound, *where, host, pod.template.port)
+            yield self._shared(key, lambda: inbound_routes(inbound, received()))
+        yield self._shared((outbound, *where), lambda: outbound_routes(outbound, hosts, None))
+
+    def _shared(self, key: tuple[object, ...], make: Callable[[], Resource]) -> Resource:
+        if key not in self._routes_made:
+            self._routes_made[key] = make()
+        return self._routes_made[key]
 
     def _cell_routes(self, node: Node, pod: Pod) -> CellRoutes | None:
         if self._traffic.cells is None:
@@ -188,8 +202,8 @@ class ConfigGenerator:
         }
         for hosts, route in routes:
             by_hosts.setdefault(hosts, []).extend(self._routes(route, self._cell_routes(node, gateway), entering=True))
-        named = self._traffic.cells is not None
-        partition = [header(ENTRY_PARTITION_HEADER, f"%REQ({PARTITION_HEADER})%")] if named else []
+        with_cells = self._traffic.cells is not None
+        partition = [header(ENTRY_PARTITION_HEADER, f"%REQ({PARTITION_HEADER})%")] if with_cells else []
         return {
             "@type": ROUTE_TYPE,
             "name": GATEWAY,
