@@ -20,6 +20,7 @@ class RelayThread:
 
     def __init__(self, place: str, topology: Topology, *, seed: int, head_timeout_s: float = 5.0) -> None:
         self.thread = LoopThread(f"link relay of {place}")
+        self._stopped = False
         self.thread.start()
         self._relay = self.thread.call(lambda: LinkRelay(LinkTable(topology), self.thread.tasks))
         self.place = self.thread.call(lambda: self._relay.attach(place, seed=seed, head_timeout_s=head_timeout_s))
@@ -27,6 +28,7 @@ class RelayThread:
     def stop(self) -> None:
         """May be called twice."""
         self.thread.stop(self._relay.close)
+        self._stopped = True
 
     def open_path(
         self, destination: str, listen: SocketAddress, network: IPv4Network, tunnel: Tunnel | None = None
@@ -52,4 +54,4 @@ class RelayThread:
 
     def drain_samples(self) -> list[LinkSample]:
         """Also once it has stopped."""
-        return self._relay.drain_samples()
+        return self._relay.drain_samples() if self._stopped else self.thread.call(self._relay.drain_samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from statistics import median
@@ -11,6 +12,7 @@ from time import monotonic
 import pytest
 import uvloop
 
+from testbed.network.wire import timer as timer_module
 from testbed.network.wire.timer import PreciseTimer
 
 
@@ -132,3 +134,47 @@ def test_a_closed_timer_fires_nothing(loop: asyncio.AbstractEventLoop) -> None:
     timer.close()
     loop.run_until_complete(asyncio.sleep(0.002))
     assert not fired
+
+
+def test_what_may_come_early_comes_with_what_is_due_and_else_on_time(
+    loop: asyncio.AbstractEventLoop, timer: PreciseTimer
+) -> None:
+    ran: dict[str, float] = {}
+    began_s = monotonic()
+    for name, after_s, early_s in (("due", 0.02, 0.0), ("early", 0.025, 0.01), ("alone", 0.05, 0.01)):
+        timer.call_at(began_s + after_s, lambda name=name: ran.update({name: monotonic() - began_s}), early_s)
+    run_until(loop, timer, 0.06)
+    assert ran["early"] - ran["due"] < 0.004
+    assert ran["alone"] >= 0.05 - 0.001  # it may wake up a little before its time
+
+
+def test_what_comes_while_nobody_looks_is_read_behind_the_next_callback_and_taken_to_have_come_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timer_module, "_STAY_MAX_S", 0.1)
+    loop = uvloop.new_event_loop()
+    near, far = socket.socketpair()
+    heard: list[float] = []
+    with PreciseTimer(loop) as timer, near, far:
+        began_s = monotonic()
+        loop.add_reader(near, lambda: (near.recv(1), heard.extend((monotonic(), timer.heard_s()))))
+        timer.call_at(began_s + 0.05, lambda: None)
+        timer.stay_until_next()
+        far.send(b"x")
+        run_until(loop, timer, 0.1)
+        read_s, taken_s = (each - began_s for each in heard)
+        assert read_s >= 0.049
+        assert 0.01 < taken_s < read_s - 0.02
+        loop.remove_reader(near)
+        assert timer.heard_s() == pytest.approx(monotonic(), abs=0.005)
+    loop.close()
+
+
+def test_nobody_stays_for_what_is_far_away(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
+    began_s = monotonic()
+    turned: list[float] = []
+    timer.call_at(began_s + 0.2, lambda: None)
+    timer.stay_until_next()
+    loop.call_later(0.01, lambda: turned.append(monotonic() - began_s))
+    run_until(loop, timer, 0.1)
+    assert turned[0] < 0.1

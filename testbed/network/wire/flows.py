@@ -20,6 +20,9 @@ from testbed.network.wire.timer import PreciseTimer, TimerHandle
 SYN_TIMEOUT_S = 1.0
 """Initial retransmission time-out of a handshake (RFC 6298, 2.1)."""
 
+_EARLY_S = 80e-6
+"""How much too early something may arrive, rather than that the relay wakes up once more for it."""
+
 ABORTIVE_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -69,7 +72,8 @@ class Flow(asyncio.Protocol):
             link.bytes += len(data)
             self._write(data)
             return
-        self.queue.send(data, len(data), monotonic())
+        self.queue.send(data, len(data), self._timer.heard_s())
+        self._timer.stay_until_next()
         if self.queue.bytes > link.window_bytes and self._reading:
             self._update_reading()
         self._set_alarm()
@@ -134,12 +138,12 @@ class Flow(asyncio.Protocol):
 
     def _set_alarm(self) -> None:
         if self._alarm is None and (due_s := self.queue.due_s) < math.inf:
-            self._alarm = self._timer.call_at(due_s - self.link.lead_s, self._arrive)
+            self._alarm = self._timer.call_at(due_s - self.link.lead_s, self._arrive, _EARLY_S)
 
     def _arrive(self) -> None:
         self._alarm = None
         link, queue = self.link, self.queue
-        until_s = monotonic() + link.lead_s
+        until_s = monotonic() + link.lead_s + _EARLY_S
         while queue.due_s <= until_s:
             transit = queue.pop()
             payload = transit.payload
