@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, chromium(Path(profile)) as browser:
         for name, scheme, width, first, last in (
             ("report-light", "light", WIDTH, "#map", "#recovery"),
-            ("report-dark", "dark", WIDTH, "#zones", "#pushes"),
+            ("report-dark", "dark", WIDTH, "#latency", "#pushes"),
             ("report-phone", "light", PHONE_WIDTH, "#course", "#recovery"),
         ):
             browser.open(run_dir / "report.html", width, scheme=scheme)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -36,11 +37,22 @@ _RIGHTS: dict[Right, str] = {
 }
 
 
-def by_distance(summary: Summary, width: int) -> list[Text]:
+@dataclass(frozen=True, slots=True)
+class LedgerTable:
+    """`more` says whose calls have no line."""
+
+    grid: Grid
+    more: str = ""
+
+    def lines(self, width: int) -> list[Text]:
+        return self.grid.lines(width) + (wrapped(Text(self.more), width) if self.more else [])
+
+
+def by_distance(summary: Summary) -> LedgerTable | None:
     """How far calls went, and what it would cost if they went on like this."""
     ledgers = [(phase, ledger) for phase, ledger in _measured(summary) if ledger.all.calls]
     if not ledgers:
-        return []
+        return None
     seen = [each for each in DISTANCES if any(each in ledger.by_distance for _, ledger in ledgers)]
     rows: list[list[str | Text]] = []
     for phase, ledger in ledgers:
@@ -52,15 +64,15 @@ def by_distance(summary: Summary, width: int) -> list[Text]:
     borders = _BORDERS if summary.ledger.cities else {**_BORDERS, "same_region": "to zone"}
     carried = ("out of zone", f"{summary.ledger.prices.currency}/month")
     headers = ("phase", "calls", *(borders[each] for each in seen), *carried)
-    more = _more(len(ledgers[0][1].by_service), "services", width)
-    return Grid(headers, rows, (1 + len(seen), 2)).lines(width) + more
+    grid = Grid(headers, rows, (1 + len(seen), 2))
+    return LedgerTable(grid, _more(len(ledgers[0][1].by_service), "services"))
 
 
-def by_right(summary: Summary, width: int) -> list[Text]:
+def by_right(summary: Summary) -> LedgerTable | None:
     """Where there are cells: how many calls between pods stayed where their partition is, and why others did not."""
     ledgers = [(phase, ledger) for phase, ledger in _measured(summary) if ledger.between_pods]
     if not ledgers:
-        return []
+        return None
     seen = [each for each in _RIGHTS if each == "leak" or any(each in ledger.by_right for _, ledger in ledgers)]
     rows: list[list[str | Text]] = []
     for phase, ledger in ledgers:
@@ -69,7 +81,7 @@ def by_right(summary: Summary, width: int) -> list[Text]:
             counts = (Text(str(count), "red" if each == "leak" and count else "") for each, count in calls.items())
             rows.append([name, str(account.between_pods), share(account.own_share), *counts])
     headers = ("phase", "calls", "in cell", *(_RIGHTS[each] for each in seen))
-    return Grid(headers, rows, (2, len(seen))).lines(width) + _more(len(ledgers[0][1].by_cell), "cells", width)
+    return LedgerTable(Grid(headers, rows, (2, len(seen))), _more(len(ledgers[0][1].by_cell), "cells"))
 
 
 def _measured(summary: Summary) -> Iterator[tuple[PhaseStats, PhaseLedger]]:
@@ -84,5 +96,5 @@ def _with_callers(name: str, ledger: PhaseLedger, callers: Mapping[str, Account]
         yield f"  from {caller}", account
 
 
-def _more(callers: int, what: str, width: int) -> list[Text]:
-    return wrapped(Text(f"and calls from {callers - _CALLERS} more {what}"), width) if callers > _CALLERS else []
+def _more(callers: int, what: str) -> str:
+    return f"and calls from {callers - _CALLERS} more {what}" if callers > _CALLERS else ""

@@ -12,7 +12,7 @@ from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.show.figures import NONE, seconds, share
 from testbed.results.show.grid import Grid, side_by_side, wrapped
-from testbed.results.show.ledger_tables import by_distance, by_right
+from testbed.results.show.ledger_tables import LedgerTable, by_distance, by_right
 from testbed.results.show.remarks import fault_notes, warnings
 from testbed.results.show.summary import ChangeFigures, Summary
 
@@ -44,8 +44,8 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         ("Faults (times after the change)", _faults(summary, inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
-        ("Calls by distance, and what they would cost in 30 days", by_distance(summary, inner)),
-        ("Calls between pods by right", by_right(summary, inner)),
+        ("Calls by distance, and what they would cost in 30 days", _ledger(by_distance(summary), inner)),
+        ("Calls between pods by right", _ledger(by_right(summary), inner)),
         ("Calls by zone, from row to column", _matrices(summary, inner)),
     ):
         if block:
@@ -156,6 +156,10 @@ def _phases(summary: Summary) -> Grid:
         if phase.name != "warmup"
     ]
     return Grid(("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone"), rows, (4, len(_QUANTILES) + 1))
+
+
+def _ledger(table: LedgerTable | None, width: int) -> list[Text]:
+    return [] if table is None else table.lines(width)
 
 
 def _matrices(summary: Summary, width: int) -> list[Text]:

@@ -18,6 +18,7 @@ from testbed.results.measure.phases import Phase, PhaseStats
 from testbed.results.show import figures
 from testbed.results.show.html import bars, counted, plots
 from testbed.results.show.html import map as maps
+from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.remarks import fault_notes, warnings
 from testbed.results.show.summary import ChangeFigures, FaultFigures, Summary
 from testbed.results.tables.columns import Requests
@@ -71,6 +72,14 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
         heat=_heat(shown, [each.calls for each in traffic]),
         cell_heat=_heat(shown, counted.cell_calls(run, shown)),
         flows=traffic,
+        ledgers=[
+            (heading, about, table)
+            for heading, about, table in (
+                ("How far calls went, and what they would cost in 30 days", "distance", by_distance(summary)),
+                ("Calls between pods by right", "right", by_right(summary)),
+            )
+            if table is not None
+        ],
         course=course,
         course_data=_course_data(course),
         lanes=plots.fault_lanes(faults, end_s),
