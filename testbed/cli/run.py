@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import traceback
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -17,6 +18,7 @@ from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, dry_run, load, 
 from testbed.cli.terminal import EXIT_BAD_INPUT, EXIT_INVALID, console, fail
 from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.scenario import Scenario
+from testbed.scenario.cell_plan import expected_shares
 
 
 def run(
@@ -49,7 +51,8 @@ def run(
     interrupts.install()
     try:
         scenario = load(file, overrides, seed, programs_here=address is None)
-        dry_run(file, scenario)
+        expected = expected_shares(dry_run(file, scenario).store, scenario.load)
+        scenario = replace(scenario, expected=expected)
         if not quiet:
             warn(scenario)
         _run(scenario, out, address, machines, hosting, interrupts, quiet=quiet, as_json=as_json)

@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from testbed.documents.problems import Problem, ScenarioError
-from testbed.scenario.values import Expectation, LoadSource, LoadSpec, Price, Prices, RequestSpec, Scenario
+from testbed.scenario.values import (
+    Expectation,
+    ExpectedShares,
+    LoadSource,
+    LoadSpec,
+    Price,
+    Prices,
+    RequestSpec,
+    Scenario,
+)
 
 __all__ = [
     "Expectation",
+    "ExpectedShares",
     "LoadSource",
     "LoadSpec",
     "Price",

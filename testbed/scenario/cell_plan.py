@@ -16,7 +16,7 @@ from testbed.control.store import Store
 from testbed.objects.cells import CELL, PartitionMap
 from testbed.objects.core import EndpointSlice, Node, Pod
 from testbed.objects.workloads import BuiltinWorkload
-from testbed.scenario.values import IdSpec, LoadSpec
+from testbed.scenario.values import ExpectedShares, IdSpec, LoadSpec
 
 ENOUGH_IDS = 100_000
 """Of ids that are drawn alike, so many tell how they fall on partitions."""
@@ -72,6 +72,12 @@ def cell_plan(store: Store, load: LoadSpec) -> CellPlan | None:
     own = sum(count for service, count in between_pods.items() if service in sharded)
     by_class = sum(count for service, count in between_pods.items() if service not in sharded)
     return CellPlan(cell_map, owned, forwards, calls, own, by_class)
+
+
+def expected_shares(store: Store, load: LoadSpec) -> ExpectedShares | None:
+    """What is to be compared with what a run measures. A locustfile's own ids are not known."""
+    plan = None if load.ids is None else cell_plan(store, load)
+    return None if plan is None else ExpectedShares(plan.local_share, plan.forwards)
 
 
 def lines_of(plan: CellPlan, load: LoadSpec) -> Iterator[str]:

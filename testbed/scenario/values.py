@@ -113,6 +113,15 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedShares:
+    """With cells, when nothing goes wrong: which share of calls between pods stays in the cell that owns the partition,
+    and how many forwards there are for each request."""
+
+    partition_local: float
+    forwards: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """All that a run needs to know. Fault times count from the start of the load.
 
@@ -134,6 +143,8 @@ class Scenario:
     faults: tuple[ScheduledFault, ...]
     expectations: tuple[Expectation, ...]
     _resolved: dict[str, Any] = field(repr=False)
+    expected: ExpectedShares | None = field(default=None, compare=False)
+    """None where nobody can tell: there are no cells, or the load carries no ids of testbed's own."""
     warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
     @property

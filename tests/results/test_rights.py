@@ -19,7 +19,7 @@ from testbed.results.show.report import render
 from testbed.results.show.summarize import summarize
 from testbed.results.tables.facts import RunFacts
 from testbed.results.tables.schemas import SCHEMAS
-from testbed.scenario import Expectation, Prices
+from testbed.scenario import Expectation, ExpectedShares, Prices
 
 BACKUPS = {"rz01": "rz02", "rz02": "rz01"}
 CELLS = ("rz01", "rz02", "rz03")
@@ -162,9 +162,24 @@ def test_without_cells_there_is_nothing_to_measure_of_them(run_dir: Path) -> Non
     assert shown == [(False, "nothing to measure: no such calls")] * 3
 
 
+def test_what_was_measured_stands_beside_what_was_to_be_expected_and_chance_is_told_from_a_difference(
+    run_dir: Path,
+) -> None:
+    _with_cells(run_dir, expected=ExpectedShares(0.82, 0.08))
+    local, forwards = summarize(run_dir).ledger.as_expected
+    assert (local.what, local.expected, local.measured, local.by_chance) == ("partition_local_share", 0.82, 0.8, True)
+    assert local.tolerance == pytest.approx(3 * (0.82 * 0.18 / 240) ** 0.5)
+    assert (forwards.what, forwards.measured, forwards.by_chance) == ("forwards", 24 / 600, False)
+    _with_cells(run_dir, expected=ExpectedShares(1.0, 0.0))
+    assert [(each.tolerance, each.by_chance) for each in summarize(run_dir).ledger.as_expected] == [(0.0, False)] * 2
+    _with_cells(run_dir, expected=None)
+    assert summarize(run_dir).ledger.as_expected == ()
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_report_of_a_run_with_cells(run_dir: Path, width: int, golden: Callable[[str, str], None]) -> None:
     _with_cells(run_dir)
+    replace(RunFacts.load(run_dir), expected=ExpectedShares(0.8213, 0.075)).save(run_dir)
     lines = [line.plain for line in render(summarize(run_dir), Path("runs/cells-1"), width)]
     assert max(map(len, lines)) <= width
     golden(f"report-cells-{width}.txt", "\n".join(lines) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from testbed.objects.cells import CELL, CITY, GROUP, PartitionKey, PartitionMap
 from testbed.objects.core import EndpointSlice
 from testbed.objects.mesh import DestinationRule
 from testbed.objects.workloads import BuiltinWorkload
-from testbed.scenario import Scenario, load_scenario
-from testbed.scenario.cell_plan import CellPlan, cell_plan, lines_of
+from testbed.scenario import ExpectedShares, Scenario, load_scenario
+from testbed.scenario.cell_plan import CellPlan, cell_plan, expected_shares, lines_of
 from testbed.scenario.values import IdSpec
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +120,13 @@ def test_the_map_is_told_in_words() -> None:
     assert "rz01  east-a          0-3, 9         5" in text
     assert "none, elastic" in text
     assert "blue 100 %" in text
+
+
+def test_what_a_run_is_compared_with_is_the_plan_unless_the_ids_are_a_locustfiles_own() -> None:
+    scenario = load_scenario(FIRST_HIT)
+    store = dry_run(scenario).store
+    plan = plan_of()
+    assert expected_shares(store, scenario.load) == ExpectedShares(plan.local_share, plan.forwards)
+    assert expected_shares(store, replace(scenario.load, ids=None)) is None
+    without_cells = load_scenario(ROOT / "scenarios" / "zone-outage.yaml")
+    assert expected_shares(dry_run(without_cells).store, without_cells.load) is None

@@ -287,6 +287,7 @@ class _Run:
             prices=scenario.prices,
             cities=scenario.cities,
             backups=scenario.backups,
+            expected=scenario.expected,
             locust=course.locust,
             killed_proxies=injection.killed_proxies(),
             machines=machine_facts,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from testbed.objects.places import DISTANCES, Distance
+from testbed.results.measure.expected import Compared
 from testbed.results.measure.ledger import Account, PhaseLedger, Traffic
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.rights import Right
@@ -39,13 +40,13 @@ _RIGHTS: dict[Right, str] = {
 
 @dataclass(frozen=True, slots=True)
 class LedgerTable:
-    """`more` says whose calls have no line."""
+    """`notes` stand below it."""
 
     grid: Grid
-    more: str = ""
+    notes: tuple[Text, ...] = ()
 
     def lines(self, width: int) -> list[Text]:
-        return self.grid.lines(width) + (wrapped(Text(self.more), width) if self.more else [])
+        return [*self.grid.lines(width), *(line for note in self.notes for line in wrapped(note, width, "", "  "))]
 
 
 def by_distance(summary: Summary) -> LedgerTable | None:
@@ -81,7 +82,14 @@ def by_right(summary: Summary) -> LedgerTable | None:
             counts = (Text(str(count), "red" if each == "leak" and count else "") for each, count in calls.items())
             rows.append([name, str(account.between_pods), share(account.own_share), *counts])
     headers = ("phase", "calls", "in cell", *(_RIGHTS[each] for each in seen))
-    return LedgerTable(Grid(headers, rows, (2, len(seen))), _more(len(ledgers[0][1].by_cell), "cells"))
+    notes = (*_more(len(ledgers[0][1].by_cell), "cells"), *map(_beside, summary.ledger.as_expected))
+    return LedgerTable(Grid(headers, rows, (2, len(seen))), notes)
+
+
+def _beside(each: Compared) -> Text:
+    what = {"partition_local_share": "in cell", "forwards": "forwards a request"}[each.what]
+    text = f"{what} in the steady phase: {share(each.measured)}, expected {share(each.expected)}"
+    return Text(text) if each.by_chance else Text(f"{text}: chance explains {share(each.tolerance)} only", "yellow")
 
 
 def _measured(summary: Summary) -> Iterator[tuple[PhaseStats, PhaseLedger]]:
@@ -96,5 +104,5 @@ def _with_callers(name: str, ledger: PhaseLedger, callers: Mapping[str, Account]
         yield f"  from {caller}", account
 
 
-def _more(callers: int, what: str) -> str:
-    return f"and calls from {callers - _CALLERS} more {what}" if callers > _CALLERS else ""
+def _more(callers: int, what: str) -> tuple[Text, ...]:
+    return (Text(f"and calls from {callers - _CALLERS} more {what}"),) if callers > _CALLERS else ()

@@ -23,8 +23,9 @@ from testbed.objects.places import clients_of
 from testbed.results.judge.undeclared import undeclared
 from testbed.results.judge.validity import invalid_reasons
 from testbed.results.judge.verdict import check, decide
-from testbed.results.measure.analysis import ALL, measure
+from testbed.results.measure.analysis import ALL, Measured, measure
 from testbed.results.measure.calls import completeness
+from testbed.results.measure.expected import compared
 from testbed.results.measure.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
 from testbed.results.measure.strangers import Strangers, without_strangers
 from testbed.results.show.html.page import page
@@ -113,7 +114,7 @@ def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
         same_cell_share_by_phase={name: calls.same_cell_share for name, calls in measured.calls.items()},
         call_matrix=steady.matrix,
         call_matrix_by_phase={name: calls.matrix for name, calls in measured.calls.items()},
-        ledger=LedgerFigures(facts.prices, facts.cities, dict(measured.ledger)),
+        ledger=_ledger(facts, measured),
         hops=HopCounts(
             calls=len(strangers.own),
             requests_of_strangers=strangers.requests,
@@ -127,6 +128,12 @@ def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
         missing_load=tuple(_missing_load(facts)),
         clock_error_ms=max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
     )
+
+
+def _ledger(facts: RunFacts, measured: Measured) -> LedgerFigures:
+    steady = measured.stats.get("steady")
+    beside = compared(facts.expected, measured.ledger.get("steady"), 0 if steady is None else steady.sent)
+    return LedgerFigures(facts.prices, facts.cities, dict(measured.ledger), beside)
 
 
 def _fault(impact: FaultImpact, steady: Steady) -> FaultFigures:

@@ -14,6 +14,7 @@ from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult, Verdict
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.measure.control_path import ControlPath
+from testbed.results.measure.expected import Compared
 from testbed.results.measure.ledger import PhaseLedger
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.recovery import Errors
@@ -87,6 +88,8 @@ class LedgerFigures:
     prices: Prices
     cities: dict[str, str]
     by_phase: dict[str, PhaseLedger]
+    as_expected: tuple[Compared, ...]
+    """Of cells, in the steady phase."""
 
 
 @dataclass(frozen=True, slots=True)

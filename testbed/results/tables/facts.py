@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from testbed.results.tables.damage import BadRunFolder
-from testbed.scenario import Expectation, LoadSource, Prices
+from testbed.scenario import Expectation, ExpectedShares, LoadSource, Prices
 from testbed.scenario.models.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class RunFacts:
     """Of zones, where cities are declared."""
     backups: dict[str, str] = field(default_factory=dict)
     """Of cells that have one."""
+    expected: ExpectedShares | None = None
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""
     killed_proxies: tuple[tuple[str, float], ...] = ()
