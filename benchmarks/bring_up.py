@@ -41,7 +41,7 @@ sys.stdin.read()
 
 
 def measure() -> Iterator[Row]:
-    from testbed.emulation.driver.run import expected_actors
+    from testbed.emulation.driver.survey import expected_actors
 
     count = expected_actors(load_scenario(SCENARIO))
     ours, bare = [], []

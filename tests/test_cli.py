@@ -60,7 +60,7 @@ def test_what_nobody_expected_is_no_failed_expectation(tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise KeyError("web-9")
 
-    monkeypatch.setattr("testbed.emulation.driver.run.run", fail)
+    monkeypatch.setattr("testbed.emulation.driver.experiment.run", fail)
     result = invoke("run", SMALL, "--out", tmp_path, "--quiet")
     assert result.exit_code == EXIT_INVALID
     assert "testbed itself failed, please report it: KeyError: 'web-9'" in result.stderr

@@ -9,7 +9,30 @@ from collections.abc import Callable
 from rich.console import Console
 
 from testbed.cli.progress import LiveProgress
+from testbed.control.waiting import Waiting
 from testbed.emulation.actors.load_generator import LoadProgress
+from testbed.emulation.actors.reports import Readiness
+from testbed.emulation.driver.events import (
+    Applied,
+    BringingUp,
+    Broken,
+    ComingUp,
+    ConnectingToRay,
+    Deleted,
+    FaultApplied,
+    FaultHealed,
+    Interrupted,
+    LoadEnded,
+    LoadFailed,
+    LoadReported,
+    LoadStarted,
+    LoadStopping,
+    MachinesJoined,
+    MachinesLost,
+    Ready,
+    SessionEvent,
+)
+from testbed.faults.impact import Impact
 
 SILENT_S = 0.1
 
@@ -23,19 +46,19 @@ def told(do: Callable[[LiveProgress], None], *, terminal: bool = False) -> str:
 
 def test_a_stage_that_says_nothing_more_is_repeated_with_its_time() -> None:
     def wait(progress: LiveProgress) -> None:
-        progress.stage("starting Ray; in its own time")
+        progress.hear(Broken("m2 is silent"))
         time.sleep(4.5 * SILENT_S)
 
     first, *later = told(wait).splitlines()
-    assert first == "▸ starting Ray; in its own time"
+    assert first == "▸ m2 is silent; keeping what was measured"
     assert len(later) >= 3
-    assert all(line.startswith("  starting Ray   [") for line in later)
+    assert all(line.startswith("  m2 is silent   [") for line in later)
 
 
 def test_what_changes_often_is_told_now_and_then_as_it_is_by_then() -> None:
     def come_up(progress: LiveProgress) -> None:
         for number in range(100):
-            progress.doing(f"{number} of 100 pods ready")
+            progress.hear(ComingUp(number, 100, None))
             time.sleep(SILENT_S / 20)
 
     began_s = time.monotonic()
@@ -48,16 +71,78 @@ def test_what_changes_often_is_told_now_and_then_as_it_is_by_then() -> None:
 
 def test_load_tells_of_every_tenth_second_only() -> None:
     def send(progress: LiveProgress) -> None:
+        progress.hear(LoadStarted(100.0, 30.0))
         for second in range(1, 22):
-            progress.load(second, 30.0, {"east-a": LoadProgress(t_s=second, sent_per_s=100.0)})
+            zones = {"east-a": LoadProgress(t_s=second, sent_per_s=100.0)}
+            progress.hear(LoadReported(100.0 + second, zones))
             time.sleep(SILENT_S / 2)
 
-    assert [line.split()[0] for line in told(send).splitlines()] == ["10.0", "20.0"]
+    assert [line.split()[0] for line in told(send).splitlines()[1:]] == ["10.0", "20.0"]
 
 
 def test_a_terminal_has_one_line_that_is_rewritten() -> None:
     def wait(progress: LiveProgress) -> None:
-        progress.doing("12 of 60 pods started")
+        progress.hear(ComingUp(12, 12, Readiness(12, 3, 60, ())))
         time.sleep(0.3)
 
-    assert "12 of 60 pods started   [0 s]" in told(wait, terminal=True)
+    assert "12 of 60 pods started, 3 ready   [0 s]" in told(wait, terminal=True)
+
+
+RUN: list[tuple[SessionEvent, str]] = [
+    (ConnectingToRay(None), "▸ starting Ray"),
+    (ConnectingToRay("auto"), "▸ connecting to Ray at auto"),
+    (MachinesJoined(("m1", "m2"), 3), "▸ 2 of 3 machines have joined Ray: m1, m2"),
+    (
+        BringingUp("mine", 3, 8, ("m1",), "fast", 1, "actor"),
+        "▸ mine: bringing up 3 nodes and 8 pods (fast profile, seed 1; pods in actors of their own)",
+    ),
+    (
+        BringingUp("mine", 3, 8, ("m1", "m2"), "fast", 1, "node"),
+        "▸ mine: bringing up 3 nodes and 8 pods on 2 machines (m1, m2) "
+        "(fast profile, seed 1; pods hosted by their nodes' agents)",
+    ),
+    (Interrupted(), ""),
+    (Ready(10.24), "▸ ready after 10.2 s; starting Locust"),
+    (Applied((("Service", "web"), ("Deployment", "web"))), "▸ applied Service web, Deployment web"),
+    (Deleted("Service", "web"), "▸ deleted Service web"),
+    (LoadStarted(100.0, 40.0), "▸ sending load for 40 s"),
+    (LoadReported(101.0, {"east-a": LoadProgress()}), ""),
+    (
+        LoadReported(
+            110.94,
+            {
+                "east-a": LoadProgress(t_s=10.0, sent_per_s=200.4, p99_ms=13.5, failed=1),
+                "east-b": LoadProgress(t_s=10.0, sent_per_s=204.0, p99_ms=2.0, unknown=2),
+            },
+        ),
+        "   10.9 / 40 s      404 requests/s   p99    13.5 ms   not ok so far 3",
+    ),
+    (FaultApplied("lose-a", 112.0, Impact(112.0051, victims=("a-1",))), "⚡  12.005 s  lose-a: applied to a-1"),
+    (FaultApplied("kill", 112.0, Impact(112.0, hit_nothing="no pod")), "⚡  12.000 s  kill: hit nothing: no pod"),
+    (FaultHealed("lose-a", 125.0, 125.0062), "⚡  25.006 s  lose-a: healed"),
+    (LoadFailed(("one", "two")), "▸ one; two"),
+    (MachinesLost(("m2", "m3")), "▸ machine lost: m2, m3; keeping what was measured"),
+    (Broken("the master died"), "▸ the master died; keeping what was measured"),
+    (Interrupted(), "▸ interrupted: keeping what was measured; once more to end at once"),
+    (LoadStopping(130.0), ""),
+    (LoadEnded({}), "▸ load has ended; collecting what was recorded"),
+]
+
+
+def test_every_event_of_a_session_has_its_line_if_any() -> None:
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, width=200)) as progress:
+        for event, line in RUN:
+            out.truncate(0)
+            out.seek(0)
+            progress.hear(event)
+            assert out.getvalue() == (f"{line}\n" if line else ""), event
+
+
+def test_how_far_a_bring_up_is_names_one_that_is_waited_for() -> None:
+    def wait(progress: LiveProgress) -> None:
+        waiting = (Waiting("pod", "web-1", "it is not scheduled"), Waiting("pod", "web-2", "it is not scheduled"))
+        progress.hear(ComingUp(3, 3, Readiness(9, 2, 8, waiting)))
+        time.sleep(2 * SILENT_S)
+
+    assert f"  8 of 8 pods started, 2 ready; waiting for {Waiting('pod', 'web-1', 'it is not scheduled')}" in told(wait)

@@ -49,8 +49,8 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        session = sys.modules.get("testbed.emulation.driver.ray_session")
-        if session is not None and session.is_stuck():
+        connection = sys.modules.get("testbed.emulation.driver.ray_connection")
+        if connection is not None and connection.is_stuck():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else EXIT_INVALID)

@@ -13,7 +13,27 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from testbed.emulation.actors.load_generator import LoadProgress
+from testbed.emulation.driver.events import (
+    Applied,
+    BringingUp,
+    Broken,
+    ComingUp,
+    ConnectingToRay,
+    Deleted,
+    FaultApplied,
+    FaultHealed,
+    Interrupted,
+    LoadEnded,
+    LoadFailed,
+    LoadReported,
+    LoadStarted,
+    LoadStopping,
+    MachinesJoined,
+    MachinesLost,
+    Ready,
+    SessionEvent,
+)
+from testbed.results.tables.facts import named
 
 SILENT_AT_MOST_S = 4.0
 """Where lines cannot be rewritten, a stage that goes on says so."""
@@ -29,7 +49,8 @@ class LiveProgress:
         self._console = console
         self._silent_at_most_s = silent_at_most_s
         self._doing = ""
-        self._since_s = self._told_s = time.monotonic()
+        self._since_s = self._told_s = self._began_s = time.monotonic()
+        self._load: LoadStarted | None = None
         self._live = (
             Live(console=console, get_renderable=self._line, refresh_per_second=8, transient=True)
             if console.is_terminal
@@ -52,23 +73,65 @@ class LiveProgress:
         else:
             self._thread.join()
 
-    def stage(self, text: str) -> None:
+    def hear(self, event: SessionEvent) -> None:
+        match event:
+            case ConnectingToRay(address):
+                self._stage("starting Ray" if address is None else f"connecting to Ray at {address}")
+            case MachinesJoined():
+                self._stage(str(event))
+            case BringingUp():
+                self._stage(_bringing_up(event))
+            case ComingUp():
+                self._doing = _how_far(event)
+            case Ready(after_s):
+                self._stage(f"ready after {after_s:.1f} s; starting Locust")
+            case Applied(objects):
+                self._stage(f"applied {', '.join(f'{kind} {name}' for kind, name in objects)}")
+            case Deleted(kind, name):
+                self._stage(f"deleted {kind} {name}")
+            case LoadStarted(_, duration_s):
+                self._load = event
+                self._stage(f"sending load for {duration_s:g} s")
+            case LoadReported():
+                self._show_load(event)
+            case LoadFailed(errors):
+                self._stage("; ".join(errors))
+            case LoadStopping():
+                pass
+            case LoadEnded():
+                self._stage("load has ended; collecting what was recorded")
+            case FaultApplied(fault, _, impact):
+                hit = named(impact.victims)
+                self._tell_fault(
+                    impact.at_s, fault, f"applied to {hit}" if hit else f"hit nothing: {impact.hit_nothing}"
+                )
+            case FaultHealed(fault, _, at_s):
+                self._tell_fault(at_s, fault, "healed")
+            case MachinesLost(names):
+                self._stage(f"machine lost: {', '.join(names)}; keeping what was measured")
+            case Broken(why):
+                self._stage(f"{why}; keeping what was measured")
+            case Interrupted() if self._load is not None:
+                self._stage("interrupted: keeping what was measured; once more to end at once")
+            case Interrupted():
+                pass
+
+    def _stage(self, text: str) -> None:
         self._since_s, self._doing = time.monotonic(), text.partition(";")[0]
         self._print(Text.assemble(("▸ ", "cyan"), text))
 
-    def doing(self, text: str) -> None:
-        self._doing = text
+    def _tell_fault(self, at_s: float, fault: str, what: str) -> None:
+        since_s = self._began_s if self._load is None else self._load.t0_s
+        self._print(Text.assemble(("⚡ ", "yellow"), f"{at_s - since_s:7.3f} s  {fault}: {what}"))
 
-    def fault(self, t_s: float, name: str, what: str) -> None:
-        self._print(Text.assemble(("⚡ ", "yellow"), f"{t_s:7.3f} s  {name}: {what}"))
-
-    def load(self, t_s: float, duration_s: float, zones: dict[str, LoadProgress]) -> None:
-        seconds = [progress for progress in zones.values() if progress.t_s > 0]
-        if not seconds:
+    def _show_load(self, reported: LoadReported) -> None:
+        seconds = [progress for progress in reported.zones.values() if progress.t_s > 0]
+        if not seconds or self._load is None:
             return
+        t_s, duration_s = reported.at_s - self._load.t0_s, self._load.duration_s
         rate = sum(progress.sent_per_s for progress in seconds)
-        bad = sum(progress.failed + progress.unknown for progress in zones.values())
-        p99_ms = max((progress.p99_ms for progress in seconds), default=0.0)
+        bad = sum(progress.failed + progress.unknown for progress in reported.zones.values())
+        p99_ms = max(progress.p99_ms for progress in seconds)
         line = f"{t_s:5.1f} / {duration_s:g} s   {rate:6.0f} requests/s   p99 {p99_ms:7.1f} ms   not ok so far {bad}"
         if self._live is None and int(t_s) % 10 == 0:
             self._print(Text(f"  {line}"))
@@ -89,13 +152,19 @@ class LiveProgress:
         self._console.print(line)
 
 
-class NoProgress:
-    """For `--quiet` and `--json`."""
+def _bringing_up(event: BringingUp) -> str:
+    machines = event.machines
+    where = "" if len(machines) == 1 else f" on {len(machines)} machines ({', '.join(machines)})"
+    hosts = "in actors of their own" if event.hosting == "actor" else "hosted by their nodes' agents"
+    return (
+        f"{event.name}: bringing up {event.nodes} nodes and {event.pods} pods{where} "
+        f"({event.profile} profile, seed {event.seed}; pods {hosts})"
+    )
 
-    def stage(self, text: str) -> None: ...
 
-    def doing(self, text: str) -> None: ...
-
-    def fault(self, t_s: float, name: str, what: str) -> None: ...
-
-    def load(self, t_s: float, duration_s: float, zones: dict[str, LoadProgress]) -> None: ...
+def _how_far(event: ComingUp) -> str:
+    if (readiness := event.readiness) is None:
+        return f"{event.answering} of {event.actors} master, node agents and load generators are up"
+    started, ready, total = min(readiness.started, readiness.total), readiness.ready, readiness.total
+    waiting = f"; waiting for {readiness.waiting_for[0]}" if readiness.waiting_for else ""
+    return f"{started} of {total} pods started, {ready} ready{waiting}"

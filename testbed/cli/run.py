@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
 import time
-import traceback
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -78,17 +76,17 @@ def _run(
         print(warning, file=sys.stderr)
     if address is None:
         prepare()
-    from testbed.cli.progress import LiveProgress, NoProgress
+    from testbed.cli.progress import LiveProgress
     from testbed.control.placement import PlacementImpossible
     from testbed.emulation.actors.load_generator import LoadGeneratorFailed
     from testbed.emulation.actors.vigil import ActorLost, in_short
     from testbed.emulation.driver.cluster import BringUpFailed
     from testbed.emulation.driver.disk import DiskFull, RunDisk
-    from testbed.emulation.driver.fleet import FleetUnfit
+    from testbed.emulation.driver.experiment import RunInterrupted, write_defect
+    from testbed.emulation.driver.experiment import run as carry_out
     from testbed.emulation.driver.member import MachineLost
-    from testbed.emulation.driver.ray_session import RayUnreachable
-    from testbed.emulation.driver.run import DEFECTS, RunInterrupted
-    from testbed.emulation.driver.run import run as carry_out
+    from testbed.emulation.driver.ray_connection import RayUnreachable
+    from testbed.emulation.driver.survey import FleetUnfit
     from testbed.network.addresses.backend import AddressesExhausted
     from testbed.results.judge.verdict import EXIT_CODES
     from testbed.results.show.report import show
@@ -100,10 +98,10 @@ def _run(
         print(shortage, file=sys.stderr)
     try:
         if quiet or as_json:
-            summary = carry_out(scenario, run_dir, NoProgress(), interrupts, address, machines, hosting)
+            summary = carry_out(scenario, run_dir, lambda _: None, interrupts, address, machines, hosting)
         else:
             with LiveProgress(terminal) as progress:
-                summary = carry_out(scenario, run_dir, progress, interrupts, address, machines, hosting)
+                summary = carry_out(scenario, run_dir, progress.hear, interrupts, address, machines, hosting)
     except (RunInterrupted, KeyboardInterrupt) as interrupted:
         shutil.rmtree(run_dir)
         fail(str(interrupted) or "interrupted", EXIT_INTERRUPTED)
@@ -121,11 +119,7 @@ def _run(
         fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     except Exception as defect:
         # Exit code 1 says that an expectation does not hold: about that nothing is known.
-        log = run_dir / "logs" / DEFECTS
-        with contextlib.suppress(OSError):
-            log.parent.mkdir(exist_ok=True)
-            with log.open("a") as file:
-                traceback.print_exception(defect, file=file)
+        log = write_defect(run_dir, defect)
         fail(f"testbed itself failed, please report it: {in_short(defect)}\nTraceback: {log}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(summary.json())

@@ -1,4 +1,4 @@
-"""A cluster whose objects change while it serves: real proxies, pods and clients, all actors in one process.
+"""A session whose objects change while it serves: real proxies, pods and clients, all actors in one process.
 
 A program of its own, because gRPC must be told before it starts that its process forks. Arguments: the scenario, a
 folder for what is written. Prints what came of it as JSON.
@@ -20,9 +20,11 @@ from testbed.control.placement import Machine
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import in_process
 from testbed.emulation.driver import fleet as fleet_module
-from testbed.emulation.driver.cluster import EmulatedCluster
-from testbed.emulation.driver.fleet import Fleet, survey
-from testbed.emulation.driver.ray_session import RayMachine
+from testbed.emulation.driver.disk import RunDisk
+from testbed.emulation.driver.events import Broken, LoadEnded, LoadFailed, SessionEvent
+from testbed.emulation.driver.ray_connection import RayMachine
+from testbed.emulation.driver.session import Session
+from testbed.emulation.driver.survey import survey
 from testbed.emulation.processes.container import ACCESS_SUFFIX
 from testbed.objects.core import Node
 from testbed.objects.mesh import DestinationRule, HttpRoute, TrafficPolicy, VirtualService
@@ -37,21 +39,34 @@ ROUTES = VirtualService("testbed-gateway", ("*",), (HttpRoute("web", timeout_s=2
 
 async def changed_under_load(scenario: Scenario, logs: Path) -> dict[str, Any]:
     surveyed = survey(scenario, [HERE], "node")
-    async with Fleet.assembled(scenario, surveyed, MachineFolders(logs, logs, "testbed-change-under-load")) as fleet:
-        cluster = EmulatedCluster(scenario, fleet, surveyed.hosting)
+    folders = MachineFolders(logs, logs, "testbed-change-under-load")
+    counts: dict[str, LocustCount] = {}
+
+    def hear(event: SessionEvent) -> None:
+        match event:
+            case LoadEnded(found):
+                counts.update(found)
+            case LoadFailed() | Broken():
+                raise AssertionError(event)
+
+    disk, now_s = RunDisk(logs, scenario), time.monotonic()
+    async with Session.opened(scenario, surveyed, folders, disk, hear, now_s) as session:
         try:
-            await cluster.bring_up(lambda _: None)
-            await cluster.prepare_load()
+            await session.up()
+            await session.prepare_load()
             t0_s = time.monotonic() + 0.5
-            await cluster.start_load(t0_s)
+            await session.start_load(t0_s)
             await asyncio.sleep(1.0)
-            refusal = await change(scenario, cluster)
+            refusal = await change(scenario, session)
             changed_s = time.monotonic() - t0_s
-            done = await load_is_done(cluster, t0_s + scenario.load.duration_s + 10)
-            await asyncio.sleep(0.3)  # Envoy writes its access log out every 200 ms
+            while not session.load_is_over:
+                assert time.monotonic() < t0_s + scenario.load.duration_s + 10
+                await asyncio.sleep(0.1)
+                await session.observe()
+            await session.stop_load()
         finally:
-            await cluster.shut_down()
-        records = await cluster.records()
+            records = await session.down()
+    (done,) = counts.values()
     return {
         "refusal": refusal,
         "changed_s": changed_s,
@@ -69,29 +84,18 @@ async def changed_under_load(scenario: Scenario, logs: Path) -> dict[str, Any]:
     }
 
 
-async def change(scenario: Scenario, cluster: EmulatedCluster) -> str:
+async def change(scenario: Scenario, session: Session) -> str:
     """More pods, other policies, and one of them taken back. Returns why what cannot be was refused."""
     (web,) = (each for each in scenario.cluster.deployments if each.name == "web")
     refusal = ""
     try:
-        await cluster.apply([replace(web, replicas=0), Node("elsewhere", Locality("east", "east-a"))])
+        await session.apply([replace(web, replicas=0), Node("elsewhere", Locality("east", "east-a"))])
     except Refused as refused:
         refusal = str(refused)
-    await cluster.apply([replace(web, replicas=3)])
-    await cluster.apply([RULE, ROUTES])
-    await cluster.delete(DestinationRule, "web")
+    await session.apply([replace(web, replicas=3)])
+    await session.apply([RULE, ROUTES])
+    await session.delete(DestinationRule, "web")
     return refusal
-
-
-async def load_is_done(cluster: EmulatedCluster, deadline_s: float) -> LocustCount:
-    """Locust's own count, once all is sent."""
-    while True:
-        (progress,) = (await cluster.load_progress()).values()
-        assert progress.error is None, progress.error
-        if progress.done is not None:
-            return progress.done
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.1)
 
 
 def start(kind: type, *arguments: object, node_id: str) -> Any:

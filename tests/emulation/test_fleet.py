@@ -21,10 +21,11 @@ from testbed.emulation.actors.seam import in_process
 from testbed.emulation.actors.vigil import ActorLost, Attended
 from testbed.emulation.driver import fleet as fleet_module
 from testbed.emulation.driver import member as member_module
-from testbed.emulation.driver.fleet import Fleet, FleetUnfit, survey
+from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import MachineLost, Resident
 from testbed.emulation.driver.power_off import PowerOffFailed
-from testbed.emulation.driver.ray_session import RayMachine
+from testbed.emulation.driver.ray_connection import RayMachine
+from testbed.emulation.driver.survey import FleetUnfit, require_breakable, survey
 from testbed.faults.effects import PowerOffMachine
 from testbed.network.addresses.loopback import LoopbackBlock
 from testbed.objects.addresses import SocketAddress
@@ -209,13 +210,29 @@ async def test_machines_with_other_versions_are_named_with_theirs_and_ours(world
             pass
 
 
-async def test_a_fault_on_a_machine_that_is_not_there_is_told_before_anything_starts(world: World) -> None:
-    scenario = load_scenario(
-        SCENARIO, ["spec.faults=[{name: off, at: 12s, machine: m9, powerOff: {}}]", "spec.expect=[]"]
-    )
-    with pytest.raises(FleetUnfit, match="fault off: this run has no machine m9, only m1, m2, m3, m4"):
-        async with world.fleet(faults=scenario.faults):
-            pass
+def powering_off(machine: str) -> Scenario:
+    faults = f"spec.faults=[{{name: off, at: 12s, machine: {machine}, powerOff: {{}}}}]"
+    return load_scenario(SCENARIO, [faults, "spec.expect=[]"])
+
+
+@pytest.mark.parametrize(
+    ("machine", "why"),
+    [
+        ("m9", "this run has no machine m9, only m1, m2, m3, m4"),
+        ("m1", "machine m1 drives the run and cannot be powered off"),
+    ],
+)
+def test_a_machine_that_cannot_be_powered_off_is_told_before_anything_starts(machine: str, why: str) -> None:
+    require_breakable(powering_off("m2"), MACHINES)
+    with pytest.raises(FleetUnfit) as raised:
+        require_breakable(powering_off(machine), MACHINES)
+    assert str(raised.value) == f"fault off: {why}"
+
+
+async def test_a_machine_that_is_not_there_cannot_be_powered_off(world: World) -> None:
+    async with world.fleet() as fleet:
+        with pytest.raises(PowerOffFailed, match="this run has no machine m9"):
+            await fleet.power_off(PowerOffMachine("m9", ("true",)), 0.0)
 
 
 MINE = "spec.services.web={zones: [east-a, east-b], replicas: 2, workload: {command: [mine]}}"

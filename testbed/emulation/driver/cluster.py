@@ -21,6 +21,7 @@ from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
+from testbed.emulation.driver.events import ComingUp
 from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
@@ -121,7 +122,7 @@ class EmulatedCluster:
         """What ended or went wrong, if something did, without which the cluster is not what it should be."""
         return "; ".join(dict.fromkeys(self._failures)) or None
 
-    async def bring_up(self, show: Callable[[str], None]) -> None:
+    async def bring_up(self, show: Callable[[ComingUp], None]) -> None:
         """Boot everything and wait until all is as declared; `show` is told again and again how far that is.
 
         Raises BringUpFailed when nothing has come further for as long as the scenario says, and at once when something
@@ -141,7 +142,7 @@ class EmulatedCluster:
         await self._as_declared(self._master.ask("delete", kind, name))
 
     async def _as_declared(
-        self, change: Coroutine[Any, Any, None], show: Callable[[str], None] = lambda _: None
+        self, change: Coroutine[Any, Any, None], show: Callable[[ComingUp], None] = lambda _: None
     ) -> None:
         best, since_s = 0, time.monotonic()
         changing = asyncio.create_task(change)
@@ -186,14 +187,9 @@ class EmulatedCluster:
         answering = sum(resident.has_answered for resident in self._residents)
         return answering + (0 if readiness is None else readiness.started + readiness.ready)
 
-    def _how_far(self, readiness: Readiness | None) -> str:
-        if readiness is None:
-            residents = self._residents
-            answering = sum(resident.has_answered for resident in residents)
-            return f"{answering} of {len(residents)} master, node agents and load generators are up"
-        started, ready, total = min(readiness.started, readiness.total), readiness.ready, readiness.total
-        waiting = f"; waiting for {readiness.waiting_for[0]}" if readiness.waiting_for else ""
-        return f"{started} of {total} pods started, {ready} ready{waiting}"
+    def _how_far(self, readiness: Readiness | None) -> ComingUp:
+        residents = self._residents
+        return ComingUp(sum(resident.has_answered for resident in residents), len(residents), readiness)
 
     def _clock_offsets_s(self, residents: Mapping[str, Resident]) -> dict[str, float]:
         """The clock of each one's machine minus the master's."""

@@ -11,21 +11,21 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from testbed.control.placement import Hosting, Placement, hosting_for, place
+from testbed.control.placement import Placement
 from testbed.emulation.actors.machine import Collected, Machine, Versions
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import in_process, start_actor
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver.member import LOST_AFTER_S, MachineLost, Member, Resident, epoch_offset_s
-from testbed.emulation.driver.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, power_off_problems
-from testbed.emulation.driver.ray_session import RayMachine, machines
+from testbed.emulation.driver.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, why_not_powered_off
+from testbed.emulation.driver.ray_connection import RayMachine
+from testbed.emulation.driver.survey import FleetUnfit, Survey
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.faults.effects import PowerOffMachine
 from testbed.network.addresses.backend import AddressesExhausted, NetworkBackend
@@ -41,65 +41,12 @@ from testbed.scenario import Scenario
 T = TypeVar("T")
 
 COLLECT_PERIOD_S = 0.5
-JOINING_TIMEOUT_S = 180.0
-"""For workers that `ray up` is still setting up: installing the package takes a minute or two."""
 INTRODUCTION_TIMEOUT_S = 45.0
 FIRST_READINGS_TIMEOUT_S = 10.0
 FIRST_READINGS = 5
 CLOSE_TIMEOUT_S = 5.0
 SILENT_S = 1.0
 """Silence after which a machine that was ordered to power off is taken to have done so."""
-
-
-class FleetUnfit(Exception):
-    """Machines that cannot carry the run together: one line for each reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """Machines that a run needs, and what lives where. The driver's own is always among them, and so is Ray's head."""
-
-    machines: tuple[RayMachine, ...]
-    placement: Placement
-    hosting: Hosting
-
-
-def survey(scenario: Scenario, found: Sequence[RayMachine], hosting: Hosting | None = None) -> Survey:
-    """`hosting` is what the user wants, if anything. Raises PlacementImpossible."""
-    driver = next(machine for machine in found if machine.is_driver)
-    hosting = hosting or hosting_for(scenario.cluster, len(found))
-    described = [machine.described for machine in found]
-    placement = place(scenario.topology, scenario.cluster, described, driver.name, hosting)
-    carrying = set(placement.values())
-    needed = (each for each in found if each.is_driver or each.is_head or each.name in carrying)
-    return Survey(tuple(needed), placement, hosting)
-
-
-def joined_machines(at_least: int, tell: Callable[[str], None]) -> list[RayMachine]:
-    """The machines of the cluster, once there are that many: `ray up` returns before the workers have joined.
-
-    `tell` is told who has joined, whenever it is more of them. Raises FleetUnfit.
-    """
-    told = 0
-
-    def look() -> list[RayMachine]:
-        nonlocal told
-        found = machines()
-        if len(found) >= at_least:
-            return found
-        names = ", ".join(machine.name for machine in found)
-        joined = f"{len(found)} of {at_least} machines have joined Ray: {names}"
-        if len(found) > told:
-            tell(joined)
-        told = len(found)
-        raise FleetUnfit(f"only {joined}; `testbed preflight`, where `ray up` was called, says what is wrong elsewhere")
-
-    return Retrying(
-        retry=retry_if_exception_type(FleetUnfit),
-        stop=stop_after_delay(JOINING_TIMEOUT_S),
-        wait=wait_fixed(1.0),
-        reraise=True,
-    )(look)
 
 
 class Fleet:
@@ -124,8 +71,6 @@ class Fleet:
         """
         places, placement = [each.name for each in scenario.topology.places], survey.placement
         members: list[Member] = []
-        if problems := power_off_problems(scenario, survey.machines):
-            raise FleetUnfit("\n".join(problems))
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(_close, members)
             members += await _introduced(survey.machines, folders)
@@ -197,6 +142,8 @@ class Fleet:
 
         The time is that of the last sign of life, or of the order if that was later. Raises PowerOffFailed.
         """
+        if (why := why_not_powered_off(effect, [each.ray_machine for each in self.members])) is not None:
+            raise PowerOffFailed(why)
         member = next(each for each in self.members if effect.machine in (each.name, each.address))
         await asyncio.sleep(due_s - time.monotonic())
         ordered_s = time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor
 from testbed.emulation.actors.vigil import ActorLost, Watched
-from testbed.emulation.driver.ray_session import RayMachine
+from testbed.emulation.driver.ray_connection import RayMachine
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.results.tables.clocks import ClockEstimate
 from testbed.results.tables.schemas import Clock
@@ -35,12 +35,12 @@ class Member:
 
     def __init__(self, machine: RayMachine, actor: Actor, folders: MachineFolders, *, here: bool) -> None:
         """`actor` is its Machine."""
+        self.ray_machine = machine
         self.name = machine.name
         self.address = machine.address
         self.node_id = machine.node_id
         self.folders = folders
         self.here = here
-        self.is_head = machine.is_head
         self.clock = ClockEstimate(0.0, 0.0, 0.0, 0.0, epoch_offset_s())
         self.first_epoch_offset_s = self.clock.epoch_minus_monotonic_s
         self.samples: list[MachineSample] = []

@@ -7,9 +7,8 @@ import contextlib
 import tempfile
 from collections.abc import Sequence
 
-from testbed.emulation.driver.ray_session import RayMachine
+from testbed.emulation.driver.ray_connection import RayMachine
 from testbed.faults.effects import PowerOffMachine
-from testbed.scenario import Scenario
 
 ENDS_WITHIN_S = 30.0
 """From the order to the silence, and for the command itself."""
@@ -19,21 +18,15 @@ class PowerOffFailed(Exception):
     """The command that should have powered a machine off did not."""
 
 
-def power_off_problems(scenario: Scenario, machines: Sequence[RayMachine]) -> list[str]:
-    """A line for each fault that powers off what is no machine of the run, or what the run cannot do without."""
-    problems = []
-    names = ", ".join(machine.name for machine in machines)
-    for fault in scenario.faults:
-        for effect in fault.fault.effects(scenario.topology):
-            if not isinstance(effect, PowerOffMachine):
-                continue
-            machine = next((each for each in machines if effect.machine in (each.name, each.address)), None)
-            if machine is None:
-                problems.append(f"fault {fault.name}: this run has no machine {effect.machine}, only {names}")
-            elif machine.is_driver or machine.is_head:
-                what = "drives the run" if machine.is_driver else "is Ray's head"
-                problems.append(f"fault {fault.name}: machine {effect.machine} {what} and cannot be powered off")
-    return problems
+def why_not_powered_off(effect: PowerOffMachine, machines: Sequence[RayMachine]) -> str | None:
+    """Why an effect means no machine of the run, or one that the run cannot do without, if so."""
+    machine = next((each for each in machines if effect.machine in (each.name, each.address)), None)
+    if machine is None:
+        return f"this run has no machine {effect.machine}, only {', '.join(each.name for each in machines)}"
+    if machine.is_driver or machine.is_head:
+        what = "drives the run" if machine.is_driver else "is Ray's head"
+        return f"machine {effect.machine} {what} and cannot be powered off"
+    return None
 
 
 class PowerOffCommand:

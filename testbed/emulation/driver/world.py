@@ -1,44 +1,24 @@
 """What faults are done to: routes every effect to the actors and the machine that carry it out, and says what it hit.
 
-Which effects a fault has is `faults`, when they are due is `injection`; how one is felt is each actor's.
+Which effects a fault has is `faults`, when they are due is who injects them; how one is felt is each actor's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import MachineLost, Resident, ask_all
 from testbed.faults.effects import CutPower, Effect, ImpairLinks, KillPods, PowerOffMachine
+from testbed.faults.impact import Impact
 from testbed.network.links import LinkTable
 from testbed.objects.core import Pod
 from testbed.objects.places import Topology
 
-
-@dataclass(frozen=True, slots=True)
-class Impact:
-    """What came of effects: when the last victim felt it, and the pods whose proxies were killed, and when.
-
-    `victims` are the links, pods, nodes or machines that were hit; `hit_nothing` says why there are none. `by_command`:
-    a program of the user's did it, in the time that this takes. Monotonic seconds.
-    """
-
-    at_s: float
-    killed_proxies: tuple[tuple[str, float], ...] = ()
-    victims: tuple[str, ...] = ()
-    hit_nothing: str = ""
-    by_command: bool = False
-
-    @classmethod
-    def all(cls, impacts: Sequence[Impact]) -> Impact:
-        kills = tuple(kill for impact in impacts for kill in impact.killed_proxies)
-        victims = tuple(victim for impact in impacts for victim in impact.victims)
-        why = "; ".join(dict.fromkeys(impact.hit_nothing for impact in impacts if impact.hit_nothing))
-        by_command = any(impact.by_command for impact in impacts)
-        return cls(max(impact.at_s for impact in impacts), kills, victims, "" if victims else why, by_command)
+FAULT_LEAD_S = 0.3
+"""How long before its time a fault is announced to its victims."""
 
 
 class AnnouncedLinks:
@@ -72,7 +52,7 @@ class EmulatedWorld:
     """The actors and machines of a run. Every method that acts returns when the effect is there.
 
     Times given and returned are the driver's monotonic seconds; on the way they become those of each actor's machine.
-    Call with some tenths of a second to spare: every victim waits for the time by itself, so that no way to it counts.
+    Call FAULT_LEAD_S ahead: every victim waits for the time by itself, so that no way to it counts.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The run's connection to Ray: a local one of its own, or an existing cluster's, and the machines that it has."""
+"""The connection to Ray: to a local one of the run's own or to one that exists, and the machines that it has."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RayUnreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RayMachine:
-    """A node of the Ray cluster; `described` is what placement has to know of it."""
+    """A machine that is part of Ray; `described` is what placement has to know of it."""
 
     described: Machine
     node_id: str
@@ -51,7 +51,7 @@ class RayMachine:
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
+def connected_to_ray(address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
     """Ray for the time of the block. Without an address it is one of the run's own, sized for `processes` actors.
 
     Raises RayUnreachable.
@@ -144,7 +144,7 @@ def _network_namespace(pid: str) -> str | None:
 
 
 def machines() -> list[RayMachine]:
-    """All machines of the cluster that are alive, in order of their names; the name is the host name where it is
+    """All machines of Ray that are alive, in order of their names; the name is the host name where it is
     unique, else the address."""
     here = ray.get_runtime_context().get_node_id()
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

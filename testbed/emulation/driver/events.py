@@ -1,0 +1,173 @@
+"""What happens in a session, as whoever watches it is told: progress lines, the facts of a run, the log of defects.
+
+Times are the driver's monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from testbed.control.placement import Hosting
+from testbed.emulation.actors.load_generator import LoadProgress
+from testbed.emulation.actors.reports import Readiness
+from testbed.faults.impact import Impact
+from testbed.results.tables.facts import LocustCount
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectingToRay:
+    """To the one at `address`, or to one that is started on this machine."""
+
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesJoined:
+    """More machines than before are part of Ray, and not yet as many as are wanted."""
+
+    names: tuple[str, ...]
+    wanted: int
+
+    def __str__(self) -> str:
+        return f"{len(self.names)} of {self.wanted} machines have joined Ray: {', '.join(self.names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class BringingUp:
+    name: str
+    nodes: int
+    pods: int
+    machines: tuple[str, ...]
+    profile: str
+    seed: int
+    hosting: Hosting
+
+
+@dataclass(frozen=True, slots=True)
+class ComingUp:
+    """How far the bring-up is: `answering` of all `actors` are up; what of the objects is there, once all are."""
+
+    answering: int
+    actors: int
+    readiness: Readiness | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All is as declared, `after_s` since it was ordered."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Objects (kind and name) were created or changed, and all is as declared again."""
+
+    objects: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStarted:
+    """The first request is due at `t0_s`."""
+
+    t0_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReported:
+    """The newest figures of every origin zone."""
+
+    at_s: float
+    zones: Mapping[str, LoadProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """Load generators ended that should not have; a line for each."""
+
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStopping:
+    """Nothing more is sent; what is under way is waited for."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEnded:
+    """With Locust's own count for each origin zone that has one."""
+
+    counts: Mapping[str, LocustCount]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultApplied:
+    """`due_s` is when it should have come."""
+
+    fault: str
+    due_s: float
+    impact: Impact
+
+
+@dataclass(frozen=True, slots=True)
+class FaultHealed:
+    fault: str
+    due_s: float
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesLost:
+    """Machines fell silent though nobody ordered it."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The session is not what it should be; what was measured is kept. Each reason is told once.
+
+    `defect` is the exception behind it where that should not have happened.
+    """
+
+    why: str
+    defect: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The user wants it to end."""
+
+
+SessionEvent = (
+    ConnectingToRay
+    | MachinesJoined
+    | BringingUp
+    | ComingUp
+    | Ready
+    | Applied
+    | Deleted
+    | LoadStarted
+    | LoadReported
+    | LoadFailed
+    | LoadStopping
+    | LoadEnded
+    | FaultApplied
+    | FaultHealed
+    | MachinesLost
+    | Broken
+    | Interrupted
+)
+
+Watcher = Callable[[SessionEvent], None]
+"""Whoever is told, at once and in the order in which things happen; from the event loop, so it must not wait."""

@@ -1,0 +1,205 @@
+"""A scenario as a script on a session: from nothing to a result folder, with load for its time and faults on time.
+
+What was measured is kept however the experiment ends. `session` acts, `results` remembers and judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from testbed.control.placement import Hosting
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.driver.cluster import ClusterRecords
+from testbed.emulation.driver.course import Course
+from testbed.emulation.driver.disk import RunDisk
+from testbed.emulation.driver.events import Broken, ConnectingToRay, Interrupted, SessionEvent, Watcher
+from testbed.emulation.driver.injection import Injection
+from testbed.emulation.driver.interrupts import Interrupts
+from testbed.emulation.driver.ray_connection import connected_to_ray
+from testbed.emulation.driver.recording import record
+from testbed.emulation.driver.session import Session
+from testbed.emulation.driver.survey import Survey, expected_actors, joined_machines, require_breakable, survey
+from testbed.emulation.processes.janitor import Janitor
+from testbed.results.show.summarize import summarize
+from testbed.results.show.summary import Summary
+from testbed.results.tables.facts import UnreadLines
+from testbed.scenario import Scenario
+
+START_LEAD_S = 0.5
+"""From the order to start until the first request: long enough for every load generator to have heard it."""
+POLL_S = 1.0
+_DEFECTS = "testbed.log"
+
+
+class RunInterrupted(Exception):
+    """The user ended the run before there was anything to measure."""
+
+
+def run(
+    scenario: Scenario,
+    run_dir: Path,
+    watcher: Watcher,
+    interrupts: Interrupts,
+    address: str | None,
+    at_least: int,
+    hosting: Hosting | None = None,
+) -> Summary:
+    """Carry out the scenario and leave everything in `run_dir`, which must exist; returns the summary.
+
+    Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
+    Without a `hosting` the number of pods a machine decides.
+    Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, ActorLost, AddressesExhausted,
+    LoadGeneratorFailed, DiskFull or RunInterrupted where there was nothing to measure, and DiskFull also where what was
+    measured cannot be analysed for it.
+    """
+    ordered_s = time.monotonic()
+    disk = RunDisk(run_dir, scenario)
+    disk.require_room()
+    (run_dir / "scenario.yaml").write_text(scenario.resolved_yaml())
+    log_dir = run_dir / "logs"
+    log_dir.mkdir()
+    janitor = Janitor()
+    with contextlib.ExitStack() as ending:
+        ending.callback(janitor.dismiss)
+        watcher(ConnectingToRay(address))
+        ending.enter_context(_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
+        waiting_since_s = time.monotonic()
+        found = joined_machines(at_least, watcher)
+        ordered_s += time.monotonic() - waiting_since_s
+        surveyed = survey(scenario, found, hosting)
+        require_breakable(scenario, surveyed.machines)
+        folders = MachineFolders(log_dir, janitor.folder, janitor.run_id)
+        experiment = Experiment(scenario, run_dir, disk, watcher, interrupts)
+        summary = asyncio.run(experiment.carry_out(surveyed, folders, ordered_s))
+        interrupts.nothing_left()
+        return summary
+
+
+@contextlib.contextmanager
+def _ray(interrupts: Interrupts, address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
+    """The connection to Ray. While it is made, Ray takes SIGTERM for itself and answers it with SystemExit."""
+    with contextlib.ExitStack() as connection:
+        try:
+            connection.enter_context(connected_to_ray(address, janitor, processes))
+        except SystemExit:
+            interrupts.install()
+            interrupts.interrupt()
+        interrupts.install()
+        yield
+
+
+def write_defect(run_dir: Path, defect: Exception) -> Path:
+    """Keep the traceback of what should not have happened, as far as there is room; returns where."""
+    log = run_dir / "logs" / _DEFECTS
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a") as file:
+            traceback.print_exception(defect, file=file)
+    return log
+
+
+class Experiment:
+    """One run of a scenario."""
+
+    def __init__(
+        self, scenario: Scenario, run_dir: Path, disk: RunDisk, watcher: Watcher, interrupts: Interrupts
+    ) -> None:
+        self._scenario = scenario
+        self._run_dir = run_dir
+        self._disk = disk
+        self._watcher = watcher
+        self._interrupts = interrupts
+        self._course = Course(scenario)
+        self._interrupt = asyncio.Event()
+
+    async def carry_out(self, surveyed: Survey, folders: MachineFolders, ordered_s: float) -> Summary:
+        """`ordered_s` is when the user asked for it, in monotonic seconds. Raises what `run` does."""
+        opened = Session.opened(self._scenario, surveyed, folders, self._disk, self._tell, ordered_s)
+        async with opened as session:
+            loop = asyncio.get_running_loop()
+            with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._interrupted)):
+                await self._unless_interrupted(session.up())
+                await self._unless_interrupted(session.prepare_load())
+                t0_s = await self._load(session)
+                await session.stop_load()
+                records = await session.down()
+                return self._kept(session, t0_s, records)
+
+    async def _load(self, session: Session) -> float:
+        """Send load and inject the faults until the end, an interrupt, or something that breaks the session.
+
+        Returns when the load began, in monotonic seconds.
+        """
+        t0_s = time.monotonic() + START_LEAD_S
+        injection = Injection(self._scenario.faults, self._scenario.topology, session, t0_s)
+        faults = asyncio.create_task(injection.carry_out())
+        end = asyncio.create_task(self._end(session, injection))
+        interrupt = asyncio.create_task(self._interrupt.wait())
+        with session.surviving("sending load"):
+            await session.start_load(t0_s)
+            await asyncio.wait({end, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+            if end.done():
+                end.result()
+        for task in (faults, end, interrupt):
+            task.cancel()
+        return t0_s
+
+    async def _end(self, session: Session, injection: Injection) -> None:
+        """Returns when the load has ended by itself, or something has broken the session."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            if not await session.observe():
+                return
+            if injection.failure is not None:
+                session.break_off(injection.failure)
+                return
+            if session.load_is_over:
+                if (why := self._course.overdue(time.monotonic())) is not None:
+                    session.break_off(why)
+                return
+
+    def _kept(self, session: Session, t0_s: float, records: ClusterRecords) -> Summary:
+        """Everything written down."""
+        fleet = session.fleet
+        unread: tuple[UnreadLines, ...] = ()
+        with session.surviving("writing the tables"):
+            written = record(
+                self._run_dir,
+                fleet.driver.table_clock(t0_s),
+                lambda place: fleet.of(place).table_clock(t0_s),
+                self._scenario.topology,
+                records,
+                fleet.samples(),
+            )
+            unread = written.unread
+            if written.lost:
+                session.break_off(f"{self._disk.name} is full; lost: {', '.join(written.lost)}")
+        with self._disk.blamed("the facts and the summary of the run, which take the report with them"):
+            self._course.facts(fleet.facts(t0_s), unread).save(self._run_dir)
+            return summarize(self._run_dir)
+
+    def _tell(self, event: SessionEvent) -> None:
+        self._course.hear(event)
+        if isinstance(event, Broken) and event.defect is not None:
+            write_defect(self._run_dir, event.defect)
+        self._watcher(event)
+
+    def _interrupted(self) -> None:
+        self._interrupt.set()
+        self._tell(Interrupted())
+
+    async def _unless_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        interrupt = asyncio.create_task(self._interrupt.wait())
+        await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
+        interrupt.cancel()
+        if not task.done():
+            task.cancel()
+            raise RunInterrupted("interrupted before the load began: nothing was measured")
+        task.result()

@@ -1,0 +1,218 @@
+"""A cluster that is up: loaded, broken and healed, changed, and taken down, in whatever order its user asks for.
+
+Knows no script: which faults come when, how long load lasts and when all is over is `experiment`. Tells everything that
+happens to its watcher, as `events`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from testbed.control.placement import Hosting
+from testbed.emulation.actors.reports import MachineFolders
+from testbed.emulation.actors.vigil import ActorLost, in_short
+from testbed.emulation.driver.cluster import ClusterRecords, EmulatedCluster
+from testbed.emulation.driver.disk import DiskFull, RunDisk
+from testbed.emulation.driver.events import (
+    Applied,
+    BringingUp,
+    Broken,
+    ComingUp,
+    Deleted,
+    FaultApplied,
+    FaultHealed,
+    LoadEnded,
+    LoadFailed,
+    LoadReported,
+    LoadStarted,
+    LoadStopping,
+    MachinesLost,
+    Ready,
+    Watcher,
+)
+from testbed.emulation.driver.fleet import Fleet
+from testbed.emulation.driver.member import MachineLost
+from testbed.emulation.driver.survey import Survey
+from testbed.emulation.driver.world import FAULT_LEAD_S
+from testbed.faults.effects import Effect
+from testbed.objects.cluster import Declared
+from testbed.scenario import Scenario
+
+FLUSH_S = 0.3
+"""Envoy writes its access log out every 200 ms."""
+
+
+class FaultRefused(Exception):
+    """A fault of that name cannot be injected or healed now; the message says why."""
+
+
+class Session:
+    """Made by `opened`. Of the scenario it takes what is declared (places, objects, load), not faults or expectations.
+
+    Times given and returned are the driver's monotonic seconds.
+    """
+
+    def __init__(
+        self, scenario: Scenario, fleet: Fleet, hosting: Hosting, disk: RunDisk, tell: Watcher, ordered_s: float
+    ) -> None:
+        self.fleet = fleet
+        self._scenario = scenario
+        self._cluster = EmulatedCluster(scenario, fleet, hosting)
+        self._disk = disk
+        self._tell = tell
+        self._ordered_s = ordered_s
+        self._in_force: dict[str, tuple[Effect, ...]] = {}
+        self._broken: set[str] = set()
+        self._load_over = False
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls,
+        scenario: Scenario,
+        surveyed: Survey,
+        folders: MachineFolders,
+        disk: RunDisk,
+        tell: Watcher,
+        ordered_s: float,
+    ) -> AsyncIterator[Session]:
+        """A session on these machines, whose actors are starting; at the end of the context its machines are released.
+
+        `ordered_s` is when its user asked for it. Raises FleetUnfit or AddressesExhausted.
+        """
+        async with Fleet.assembled(scenario, surveyed, folders) as fleet:
+            tell(
+                BringingUp(
+                    scenario.name,
+                    len(scenario.topology.nodes),
+                    sum(deployment.replicas for deployment in scenario.cluster.deployments),
+                    tuple(member.name for member in fleet.members),
+                    scenario.profile,
+                    scenario.seed,
+                    surveyed.hosting,
+                )
+            )
+            yield cls(scenario, fleet, surveyed.hosting, disk, tell, ordered_s)
+
+    async def up(self) -> None:
+        """Wait until all is as declared. Raises BringUpFailed or DiskFull."""
+
+        def show(how_far: ComingUp) -> None:
+            self._disk.require_room()
+            self._tell(how_far)
+
+        await self._cluster.bring_up(show)
+        self._tell(Ready(time.monotonic() - self._ordered_s))
+
+    async def apply(self, objects: Sequence[Declared]) -> None:
+        """Create or change objects, and wait until all is as declared again. Raises Refused or BringUpFailed."""
+        await self._cluster.apply(objects)
+        self._tell(Applied(tuple((type(each).__name__, each.name) for each in objects)))
+
+    async def delete(self, kind: type[Declared], name: str) -> None:
+        """The same without an object. Raises Refused or BringUpFailed."""
+        await self._cluster.delete(kind, name)
+        self._tell(Deleted(kind.__name__, name))
+
+    async def prepare_load(self) -> None:
+        """Everything that can be done before the first request. Raises LoadGeneratorFailed or MachineLost."""
+        await self._cluster.prepare_load()
+        await self.fleet.start_sampling()
+
+    async def start_load(self, t0_s: float) -> None:
+        """Send from then on, for as long as is declared or until `stop_load`; `prepare_load` comes first."""
+        self._tell(LoadStarted(t0_s, self._scenario.load.duration_s))
+        await self._cluster.start_load(t0_s)
+
+    @property
+    def load_is_over(self) -> bool:
+        """Whether everything that is declared was sent and answered, by what `observe` has heard."""
+        return self._load_over
+
+    async def stop_load(self) -> None:
+        """Send no more, and wait for what is under way: as far as that still can be."""
+        self._tell(LoadStopping(time.monotonic()))
+        counts = {}
+        with self.surviving("ending the load"):
+            await self._cluster.stop_load()
+            progress = await self._cluster.load_progress()
+            counts = {zone: each.done for zone, each in progress.items() if each.done is not None}
+        self._tell(LoadEnded(counts))
+
+    async def inject(self, fault: str, effects: Sequence[Effect], due_s: float | None = None) -> None:
+        """Break something under that name; returns when it is felt.
+
+        `due_s` should be FAULT_LEAD_S ahead, which it is if it is left out. Call in order of `due_s`. Raises
+        FaultRefused, PowerOffFailed, MachineLost or ActorLost.
+        """
+        due_s = time.monotonic() + FAULT_LEAD_S if due_s is None else due_s
+        if fault in self._in_force:
+            raise FaultRefused(f"fault {fault} is in force already")
+        if lasting := tuple(effect for effect in effects if effect.lasts):
+            self._in_force[fault] = lasting
+        impact = await self._cluster.world.apply(fault, effects, due_s)
+        self._tell(FaultApplied(fault, due_s, impact))
+
+    async def heal(self, fault: str, due_s: float | None = None) -> None:
+        """Take back what lasts of it; the rest as for `inject`."""
+        due_s = time.monotonic() + FAULT_LEAD_S if due_s is None else due_s
+        if fault not in self._in_force:
+            raise FaultRefused(f"no fault {fault} is in force")
+        at_s = await self._cluster.world.revert(fault, self._in_force.pop(fault), due_s)
+        self._tell(FaultHealed(fault, due_s, at_s))
+
+    async def observe(self) -> bool:
+        """Bring home what is new and tell how it goes; whether there is any use in going on.
+
+        To be called once a second while there is load. Raises DiskFull.
+        """
+        progress = await self._cluster.load_progress()
+        await self._cluster.collect()
+        self._disk.require_room()
+        self._tell(LoadReported(time.monotonic(), progress))
+        self._load_over = all(each.done is not None for each in progress.values())
+        if errors := tuple(each.error for each in progress.values() if each.error is not None):
+            # Its zone has no count of Locust's own then, which makes the run invalid.
+            self._tell(LoadFailed(errors))
+            return False
+        if self.fleet.lost:
+            self._tell(MachinesLost(tuple(member.name for member in self.fleet.lost)))
+            return False
+        if (why := self._cluster.failure or self.fleet.failure) is not None:
+            self.break_off(why)
+            return False
+        return True
+
+    async def down(self) -> ClusterRecords:
+        """End every process in good order, and return what was recorded: as much as still can be had."""
+        records = ClusterRecords([], [], [], ())
+        await asyncio.sleep(FLUSH_S)
+        with self.surviving("ending the cluster's processes"):
+            await self._cluster.shut_down()
+        with self.surviving("collecting the cluster's records"):
+            records = await self._cluster.records()
+        with self.surviving("collecting the machines' records"):
+            await self.fleet.collect()
+        for failure in (self._cluster.failure, self.fleet.failure):
+            if failure is not None:
+                self.break_off(failure)
+        return records
+
+    def break_off(self, why: str, defect: Exception | None = None) -> None:
+        """From now on it says nothing about the platform any more."""
+        if why not in self._broken:
+            self._broken.add(why)
+            self._tell(Broken(why, defect))
+
+    @contextlib.contextmanager
+    def surviving(self, doing: str) -> Iterator[None]:
+        """Whatever goes wrong in the block breaks the session, and takes nothing with it that was measured."""
+        try:
+            yield
+        except (MachineLost, ActorLost, DiskFull) as failure:
+            self.break_off(str(failure))
+        except Exception as defect:
+            self.break_off(f"{doing} failed: {in_short(defect)}", defect)

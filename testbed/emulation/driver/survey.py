@@ -1,0 +1,94 @@
+"""Who could take part in a run, before any of it starts: the machines that have joined Ray, what would live where on
+them, and how many actors that would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from testbed.control.placement import Hosting, Placement, hosting_for, place
+from testbed.emulation.driver.events import MachinesJoined
+from testbed.emulation.driver.power_off import why_not_powered_off
+from testbed.emulation.driver.ray_connection import RayMachine, machines
+from testbed.faults.effects import PowerOffMachine
+from testbed.scenario import Scenario
+
+JOINING_TIMEOUT_S = 180.0
+"""For workers that `ray up` is still setting up: installing the package takes a minute or two."""
+
+
+class FleetUnfit(Exception):
+    """Machines that cannot carry the run together: one line for each reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Machines that a run needs, and what lives where. The driver's own is always among them, and so is Ray's head."""
+
+    machines: tuple[RayMachine, ...]
+    placement: Placement
+    hosting: Hosting
+
+
+def survey(scenario: Scenario, found: Sequence[RayMachine], hosting: Hosting | None = None) -> Survey:
+    """`hosting` is what the user wants, if anything. Raises PlacementImpossible."""
+    driver = next(machine for machine in found if machine.is_driver)
+    hosting = hosting or hosting_for(scenario.cluster, len(found))
+    described = [machine.described for machine in found]
+    placement = place(scenario.topology, scenario.cluster, described, driver.name, hosting)
+    carrying = set(placement.values())
+    needed = (each for each in found if each.is_driver or each.is_head or each.name in carrying)
+    return Survey(tuple(needed), placement, hosting)
+
+
+def require_breakable(scenario: Scenario, machines: Sequence[RayMachine]) -> None:
+    """Raises FleetUnfit where faults of the scenario power off what cannot be."""
+    problems = [
+        f"fault {fault.name}: {why}"
+        for fault in scenario.faults
+        for effect in fault.fault.effects(scenario.topology)
+        if isinstance(effect, PowerOffMachine)
+        if (why := why_not_powered_off(effect, machines)) is not None
+    ]
+    if problems:
+        raise FleetUnfit("\n".join(problems))
+
+
+def joined_machines(at_least: int, tell: Callable[[MachinesJoined], None]) -> list[RayMachine]:
+    """The machines that are part of Ray, once there are that many: `ray up` returns before the workers have joined.
+
+    `tell` is told who has joined, whenever it is more of them. Raises FleetUnfit.
+    """
+    told = 0
+
+    def look() -> list[RayMachine]:
+        nonlocal told
+        found = machines()
+        if len(found) >= at_least:
+            return found
+        joined = MachinesJoined(tuple(machine.name for machine in found), at_least)
+        if len(found) > told:
+            tell(joined)
+        told = len(found)
+        raise FleetUnfit(f"only {joined}; `testbed preflight`, where `ray up` was called, says what is wrong elsewhere")
+
+    return Retrying(
+        retry=retry_if_exception_type(FleetUnfit),
+        stop=stop_after_delay(JOINING_TIMEOUT_S),
+        wait=wait_fixed(1.0),
+        reraise=True,
+    )(look)
+
+
+def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
+    """How many actors a run on one machine will have: the master, one a node, one an origin zone, and for each pod one
+    or two, unless its node hosts it."""
+    places = 1 + len(scenario.topology.nodes) + len({source.zone for source in scenario.load.sources})
+    if (hosting or hosting_for(scenario.cluster, machines=1)) == "node":
+        return places
+    return places + sum(
+        deployment.replicas * ((deployment.template.workload is not None) + deployment.template.has_proxy)
+        for deployment in scenario.cluster.deployments
+    )
