@@ -60,8 +60,10 @@ class LinkRelay:
 
     def drain_samples(self) -> list[LinkSample]:
         """Samples of the whole seconds since the last call; of a place that was detached, of its last second too."""
-        drained = list(self._samples)
-        self._samples.clear()
+        drained = []
+        while self._samples:
+            # One by one: tests ask from another thread, and one that comes meanwhile is not to be lost.
+            drained.append(self._samples.popleft())
         return drained
 
     def close(self) -> None:
