@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,20 @@ class Proxy:
         await self.ask(response.type_url, *names, nonce=response.nonce)
 
 
+@asynccontextmanager
+async def connected(socket: Path) -> AsyncIterator[Proxy]:
+    """A proxy, as far as its own end of the stream."""
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        call = channel.stream_stream(
+            f"/{SERVICE}/{METHOD}",
+            request_serializer=discovery_pb2.DiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DiscoveryResponse.FromString,
+        )()
+        yield Proxy(call)
+        await call.done_writing()
+        assert await call.read() == grpc.aio.EOF
+
+
 class Control:
     """The control plane's end: the server, and what it was called back with."""
 
@@ -67,17 +81,8 @@ class Control:
     def publish(self, type_url: str, version: str, *texts: str) -> None:
         self.server.publish(type_url, version, tuple(resource(text) for text in texts))
 
-    @asynccontextmanager
-    async def proxy(self) -> AsyncIterator[Proxy]:
-        async with grpc.aio.insecure_channel(f"unix:{self.socket}") as channel:
-            call = channel.stream_stream(
-                f"/{SERVICE}/{METHOD}",
-                request_serializer=discovery_pb2.DiscoveryRequest.SerializeToString,
-                response_deserializer=discovery_pb2.DiscoveryResponse.FromString,
-            )()
-            yield Proxy(call)
-            await call.done_writing()
-            assert await call.read() == grpc.aio.EOF
+    def proxy(self) -> AbstractAsyncContextManager[Proxy]:
+        return connected(self.socket)
 
     async def has_read_all(self, proxy: Proxy) -> None:
         """Return when the server has taken everything that the proxy wrote before."""

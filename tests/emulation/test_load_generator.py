@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
@@ -13,7 +15,7 @@ import pytest
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.emulation.actors import load_generator
-from testbed.emulation.actors.load_generator import LoadGenerator
+from testbed.emulation.actors.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.relay import Relays
@@ -22,6 +24,7 @@ from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, c
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.core import Endpoint
 from testbed.objects.workloads import GATEWAY
+from testbed.results.tables.facts import LocustCount
 from testbed.scenario import load_scenario
 from tests.emulation.loopback import DEADLINE_S, eventually
 
@@ -170,3 +173,90 @@ async def test_why_there_is_no_load_is_one_line_for_the_user(tmp_path: Path, tex
         assert answer.startswith("the load generator of east-a ended with exit code 3")
     else:
         assert answer == f"{locustfile}{why}"
+
+
+SAYS = 'say() { printf "%s\\n" "$1"; }\n'
+READY = "say '{\"ready\": true}'\n"
+STATS = (
+    'say \'{"stats": {"t": 1.0, "sent": 20.0, "p99_ms": 3.5, "total": {"failed": 1, "unknown": 2}}}\'\n'
+    'say \'{"stats": {"t": 2.0, "sent": 21.0, "p99_ms": null, "total": {"failed": 1, "unknown": 3}}}\'\n'
+)
+DONE = 'say \'{"done": {"requests": 40, "failures": 4, "own_events": 0, "own_failures": 0}}\'\n'
+UNTIL_STOP = 'while read line && [ "$line" != stop ]; do :; done\n'
+
+
+@asynccontextmanager
+async def supervising(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> AsyncIterator[LoadGenerator]:
+    """A generator whose load process is a shell script, as far as its end."""
+    script = folder / "load.sh"
+    script.write_text(SAYS + program)
+    monkeypatch.setattr(load_generator, "command", lambda _: ["/bin/sh", str(script)])
+    generator = small_generator(folder)
+    await generator.boot()
+    try:
+        yield generator
+    finally:
+        await generator.shut_down()
+
+
+async def test_how_load_goes_is_known_from_second_to_second_and_at_its_end_by_the_processs_own_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = READY + 'read start; say "$start" >&2\n' + STATS + UNTIL_STOP + DONE
+    async with supervising(tmp_path, monkeypatch, program) as generator:
+        assert await generator.prepare(None) is None
+        assert await generator.progress() == LoadProgress()
+        await generator.start(1234.5)
+        await progressed(generator, lambda progress: progress.t_s == 2.0)
+        assert await generator.progress() == LoadProgress(2.0, 21.0, 0.0, failed=1, unknown=3)
+        await generator.stop()
+        done = LoadProgress(failed=1, unknown=3, done=LocustCount(requests=40, failures=4))
+        assert await generator.progress() == done
+        assert "start 1234.5" in (tmp_path / "east-a.locust.log").read_text()
+
+
+async def test_a_process_that_has_said_its_all_and_ends_as_it_is_told_to_stop_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = READY + "read start; exec 0<&-\n" + DONE + "exec sleep 60\n"
+    async with supervising(tmp_path, monkeypatch, program) as generator:
+        await generator.prepare(None)
+        await generator.start(0.0)
+        await progressed(generator, lambda progress: progress.done is not None)
+        await generator.stop()
+        assert (await generator.progress()).error is None
+
+
+async def progressed(generator: LoadGenerator, condition: Callable[[LoadProgress], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition(await generator.progress()):
+            await asyncio.sleep(0.005)
+
+
+async def test_a_process_that_ends_before_all_is_sent_is_a_failure_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = READY + "read start\n" + "echo 'out of memory' >&2; exit 9\n"
+    async with supervising(tmp_path, monkeypatch, program) as generator:
+        assert await generator.prepare(None) is None
+        await generator.start(0.0)
+        await progressed(generator, lambda progress: progress.error is not None)
+        error = (await generator.progress()).error or ""
+        assert error.startswith("the load generator of east-a ended with exit code 9: out of memory (log: ")
+        await asyncio.wait_for(generator.stop(), DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [("exec sleep 60\n", "did not become ready"), (READY + "exec sleep 60\n", "did not stop")],
+)
+async def test_a_process_that_hangs_is_waited_for_no_longer_than_it_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, how: str
+) -> None:
+    monkeypatch.setattr(load_generator, "STARTUP_DEADLINE_S", 0.5)
+    monkeypatch.setattr(load_generator, "DRAIN_MARGIN_S", 0.2 - load_scenario(SMALL).load.timeout_s)
+    async with supervising(tmp_path, monkeypatch, program) as generator:
+        why = await generator.prepare(None)
+        await asyncio.wait_for(generator.stop(), DEADLINE_S)
+        error = why or (await generator.progress()).error or ""
+        assert error.startswith(f"the load generator of east-a {how}: ")

@@ -13,7 +13,16 @@ import orjson
 import pytest
 
 from testbed.control.api_server import Refused
-from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, NodeRegistered, PodStarted, ProxyConnected
+from testbed.control.messages import (
+    ConfigAcked,
+    ConfigRejected,
+    Event,
+    LeaseRenewed,
+    NodeRegistered,
+    PodStarted,
+    ProxyConnected,
+)
+from testbed.control.plane import ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
@@ -174,3 +183,55 @@ async def test_what_is_applied_and_deleted_later_is_carried_out_and_what_cannot_
     ]
     with pytest.raises(Refused, match="not found"):
         await master.delete(Deployment, "gateway")
+
+
+async def test_what_a_proxy_refuses_is_kept_with_its_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    master = await connected_master()
+    await master.apply([GATEWAY])
+    await tell_of(master, "east-a-1", PodStarted("east-a-1", "gateway-1", ADDRESS), ProxyConnected("gateway-1"))
+    (push, *_) = await pushes_to(master, "east-a-1", 1)
+    await tell_of(master, "east-a-1", ConfigRejected("gateway-1", push.type_url, push.version, "no such filter"))
+    (refused,) = [push for push in await master.pushes() if push.error is not None]
+    assert (refused.proxy, refused.version, refused.error) == ("gateway-1", push.version, "no such filter")
+    assert refused.acked_s is None
+
+
+async def tell_of(master: Master, node: str, *events: Event) -> None:
+    at_s = time.monotonic() + AHEAD_S[node]
+    await master.report(node, at_s, [Reported(event, at_s) for event in events])
+
+
+async def test_a_pod_that_ran_is_remembered_when_it_is_gone() -> None:
+    master = await connected_master()
+    await master.apply([GATEWAY])
+    started_s = time.monotonic()
+    await master.report("east-a-1", started_s, [Reported(PodStarted("east-a-1", "gateway-1", ADDRESS), started_s)])
+    assert (await master.readiness()).started == 1
+    await master.delete(Deployment, "gateway")
+    assert [(pod.name, at_s) for pod, at_s in await master.pods_ever()] == [("gateway-1", started_s)]
+
+
+async def test_a_fault_of_links_waits_for_its_time() -> None:
+    master = await connected_master()
+    due_s = time.monotonic() + 0.05
+    assert await master.impose("cut", (("east-a-1", "control-plane"),), LinkEffect(cut=True), due_s) >= due_s
+    assert await master.lift("cut", due_s) >= due_s
+
+
+async def test_what_goes_wrong_where_nobody_waits_is_told_to_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    master = await connected_master()
+    with pytest.raises(KeyError):
+        await master.report("nowhere", 0.0, [])
+    assert [defect.partition(" (")[0] for defect in await master.vigil(0.0)] == [
+        "a defect of the control plane: KeyError: 'nowhere'"
+    ]
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["exception"]))
+
+    def broken(*_: object) -> None:
+        raise KeyError("web-9")
+
+    monkeypatch.setattr(ControlPlane, "handle", broken)
+    (defect,) = await master.vigil(5.0)
+    assert defect.startswith("a defect of the control plane: KeyError: 'web-9'")
+    assert [str(error) for error in unhandled] == ["'web-9'"]

@@ -240,8 +240,9 @@ class LoadGenerator(Placed):
 
     def _tell(self, line: str) -> None:
         assert self._process is not None, "prepare() comes first"
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # what its end means is told when that is noticed
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
 
     async def _read(self, process: ChildProcess) -> None:
         reader = asyncio.StreamReader()

@@ -49,10 +49,11 @@ class Attended:
 
     async def vigil(self, for_s: float) -> list[str]:
         """What has gone wrong in here since the last answer: at once if anything has, else nothing after `for_s`."""
-        try:
-            await asyncio.wait_for(self._defective.wait(), for_s)
-        except TimeoutError:
-            return []
+        if not self._defective.is_set():
+            try:
+                await asyncio.wait_for(self._defective.wait(), for_s)
+            except TimeoutError:
+                return []
         self._defective.clear()
         defects, self._defects = self._defects, []
         return defects
