@@ -1,1 +1,1 @@
-"""What drives a run from the outside: Ray, machines, the cluster, faults on time, records."""
+"""What drives a session from the outside: Ray, machines, the cluster, a scenario's script on it, records."""

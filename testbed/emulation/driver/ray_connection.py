@@ -23,7 +23,7 @@ from testbed.emulation.processes.janitor import RUN_VARIABLE, Janitor
 
 REACHABLE_WITHIN_S = 5.0
 SHUTDOWN_WITHIN_S = 5.0
-REFUSED_TOKEN = "it refuses our token; the cluster's has to be in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
+REFUSED_TOKEN = "it refuses our token; the Ray cluster's has to be in ~/.ray/auth_token or in RAY_AUTH_TOKEN"
 _HEAD_RESOURCE = "node:__internal_head__"
 _stuck = threading.Event()
 
@@ -131,7 +131,7 @@ def _check_member() -> None:
         if process.info["name"] == "raylet" and _network_namespace(str(process.pid)) in (here, None):
             return
     raise ConnectionError(
-        "no Ray node runs on this machine; run it on one of the cluster's, or from here with `ray job submit`"
+        "no Ray node runs on this machine; run it on one of the Ray cluster's, or from here with `ray job submit`"
     )
 
 

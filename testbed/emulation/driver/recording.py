@@ -45,7 +45,7 @@ def record(
     clock_of: Callable[[str], Clock],
     topology: Topology,
     records: ClusterRecords,
-    machines: Iterable[MachineSample],
+    samples: Iterable[MachineSample],
 ) -> Written:
     """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`.
 
@@ -74,7 +74,7 @@ def record(
     with room.for_("links", "the cluster"):
         _write_links(run_dir, clock, records.links)
     with room.for_("machines", "the cluster"):
-        _write_machines(run_dir, clock, machines)
+        _write_machines(run_dir, clock, samples)
     for path in sorted(logs.glob(f"*{OUTLIER_SUFFIX}")):
         pod = path.name.removesuffix(OUTLIER_SUFFIX)
         if path.stat().st_size and pod in nodes:
@@ -176,9 +176,9 @@ def _write_links(run_dir: Path, clock: Clock, links: Iterable[LinkSample]) -> No
             table.append(row)
 
 
-def _write_machines(run_dir: Path, clock: Clock, machines: Iterable[MachineSample]) -> None:
+def _write_machines(run_dir: Path, clock: Clock, samples: Iterable[MachineSample]) -> None:
     with TableWriter(run_dir, "machines", "sampler") as table:
-        for sample in machines:
+        for sample in samples:
             row = asdict(sample)
             row["t_s"] = clock.from_monotonic(row.pop("t_monotonic_s"))
             table.append(row)
