@@ -16,6 +16,7 @@ import pytest
 
 from testbed.control.placement import Machine
 from testbed.control.waiting import Waiting
+from testbed.emulation.actors import machine
 from testbed.emulation.actors.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.node_agent import NodeAgent
@@ -28,6 +29,7 @@ from testbed.emulation.driver.ray_connection import RayMachine
 from testbed.emulation.driver.survey import Survey, survey
 from testbed.network.links import LinkSample
 from testbed.objects.core import Pod
+from testbed.objects.places import Topology
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario
 
@@ -95,9 +97,9 @@ class Played(Attended):
     async def boot(self) -> None:
         await self.hear("boot")
 
-    async def records(self) -> tuple[list[Recorded], list[LinkSample]]:
+    async def records(self) -> list[Recorded]:
         await self.hear("records")
-        return [], []
+        return []
 
     async def shut_down(self) -> None:
         await self.hear("shut_down")
@@ -139,7 +141,7 @@ class PlayedAgent(Played):
 
 
 class PlayedLoadGenerator(Played):
-    async def prepare(self, locustfile: Path | None) -> str | None:
+    async def prepare(self, *files: Path | None) -> str | None:
         await self.hear("prepare")
         return self.stage.why_no_load
 
@@ -154,6 +156,21 @@ class PlayedLoadGenerator(Played):
         await self.hear("stop")
 
 
+class PlayedMachine(machine.Machine):
+    """A machine whose links are nobody's."""
+
+    async def start_relays(self, topology: Topology) -> None: ...
+
+    async def impose(self, fault: str, pairs: Any, effect: Any, due_s: float) -> float:
+        return due_s
+
+    async def lift(self, fault: str, due_s: float) -> float:
+        return due_s
+
+    async def link_samples(self) -> list[LinkSample]:
+        return []
+
+
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A run folder is at `stage.folders.logs.parent`."""
@@ -161,6 +178,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     logs.mkdir(parents=True)
     played = Stage(MachineFolders(logs, tmp_path, "testbed-test"))
     monkeypatch.setattr(fleet_module, "start_actor", played._start)
+    monkeypatch.setattr(fleet_module, "Machine", PlayedMachine)
     monkeypatch.setattr(experiment, "POLL_S", 0.01)
     monkeypatch.setattr(experiment, "START_LEAD_S", 0.0)
     monkeypatch.setattr(session, "FLUSH_S", 0.0)

@@ -63,6 +63,7 @@ class Running:
 
     async def until(self, kind: type) -> None:
         await eventually(lambda: self.has(kind) or self._task.done())
+        assert self.has(kind), await self.ended()
 
     def interrupt(self) -> None:
         self._interrupts.interrupt()

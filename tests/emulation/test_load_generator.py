@@ -197,6 +197,7 @@ async def supervising(folder: Path, monkeypatch: pytest.MonkeyPatch, program: st
         yield generator
     finally:
         await generator.shut_down()
+        await eventually(lambda: not generator._spawned)
 
 
 async def test_how_load_goes_is_known_from_second_to_second_and_at_its_end_by_the_processs_own_count(
