@@ -123,7 +123,7 @@ class Session:
         await self.fleet.start_sampling()
 
     async def start_load(self, t0_s: float) -> None:
-        """Send from then on, for as long as is declared or until `stop_load`; `prepare_load` comes first."""
+        """Send from then on, for as long as is declared or until `stop_load`. Once a session, after `prepare_load`."""
         self._tell(LoadStarted(t0_s, self._scenario.load.duration_s))
         await self._cluster.start_load(t0_s)
 
