@@ -58,7 +58,7 @@ class Account:
 
     @property
     def between_pods(self) -> int:
-        """Calls of pods in a cluster with cells, without those of gateways."""
+        """Calls in a cluster with cells, without those of gateways that went where they were to go."""
         return sum(traffic.calls for right, traffic in self.by_right.items() if right != "entry")
 
     @property
