@@ -98,7 +98,8 @@ def lines_of(plan: CellPlan, load: LoadSpec) -> Iterator[str]:
     calls = ", ".join(f"{count:g} {service}" for service, count in plan.calls.items())
     yield f"expected when nothing goes wrong{session}:"
     yield f"  a request is {calls}"
-    yield f"  {plan.forwards:.2%} of all requests are forwarded, at first hits"
+    what = "forwarded" if cell_map.misdirected == "forward" else "refused"
+    yield f"  {plan.forwards:.2%} of all requests are {what}, at first hits"
     yield f"  of the calls between pods {plan.local_share:.2%} stay in the cell that owns the partition,"
     by_class = 1 - plan.local_share - plan.cross_cell_share
     yield f"  {by_class:.2%} go to global and perCity services, and {plan.cross_cell_share:.2%} from cell to cell"

@@ -120,9 +120,9 @@ def _key_lines(key: PartitionKey) -> list[str]:
         case "cookie":
             found = f'cookies:match("; *{_literal(key.name)}=([^;]+)")'
         case "query":
-            found = f'headers:get(":path"):match("[?&]{_literal(key.name)}=([^&#]+)")'
+            found = f'(headers:get(":path") or ""):match("[?&]{_literal(key.name)}=([^&#]+)")'
         case "path":
-            found = f'handle:streamInfo():dynamicMetadata():get("{CELLS_METADATA}")["key"]'
+            found = f'(handle:streamInfo():dynamicMetadata():get("{CELLS_METADATA}") or {{}}).key'
     lines = [f"local written = {found}", f'headers:remove("{key.header}")']
     nothing = ' and written ~= headers:get(":path")' if key.kind == "path" else ""
     return [*lines, f'if written{nothing} then headers:add("{key.header}", written) end']
