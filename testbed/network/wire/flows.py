@@ -1,7 +1,7 @@
 """One direction of one connection: what is read from one socket is written to another when it arrives there.
 
 Owns the transports and the one timer of a direction (`Flow`). When things arrive is `directed_link`, who may connect
-where `relay`. For one event loop's thread only.
+where `attachment`. For one event loop's thread only.
 """
 
 from __future__ import annotations

@@ -92,14 +92,15 @@ class PreciseTimer:
         """
         handle = TimerHandle(callback, early_s)
         heapq.heappush(self._heap, (when_s, next(self._inserted), handle))
-        if when_s < self._armed_for_s:
+        if when_s < self._armed_for_s and not self._staying:
             self._arm(when_s)
         return handle
 
     def stay_until_next(self) -> None:
         """Once this turn of the loop is over, do not look at sockets again before the next callback, if that is near.
 
-        For who has just heard of a payload: those that come meanwhile need no wake-up of their own.
+        For who has just heard of a payload: those that come meanwhile need no wake-up of their own. Nor is the timer
+        armed before the turn is over.
         """
         if not self._staying:
             self._staying = True
@@ -112,6 +113,9 @@ class PreciseTimer:
 
     def _stay(self) -> None:
         self._staying = False
+        next_s = self._heap[0][0] if self._heap else inf
+        if next_s != self._armed_for_s and self._fd >= 0:
+            self._arm(next_s)
         began_s = monotonic()
         if 0 < self._armed_for_s - began_s <= _STAY_MAX_S:
             self._until_armed.poll()
@@ -163,7 +167,7 @@ class PreciseTimer:
             while heap and heap[0][0] - heap[0][2].early_s <= now:
                 heapq.heappop(heap)[2]._run()
         finally:
-            if self._fd >= 0:
+            if self._fd >= 0 and not self._staying:
                 # Also takes back the descriptor's readiness, so that it never has to be read.
                 self._arm(heap[0][0] if heap else inf)
 
