@@ -212,7 +212,9 @@ def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluste
     told = "until [[ $REPLY == *'4 of 9'* ]]; do read -ru3 || break; done"
     script = f"coproc {waiting} 2>&1; pid=$COPROC_PID; exec 3<&${{COPROC[0]}}; {told}; kill $pid; cat <&3; wait $pid"
     code, output = cluster.run("m1", f'{script}; code=$?; echo "$REPLY"; exit $code')
-    assert (code, output.splitlines()) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
+    # Where leaving Ray takes seconds, it says in between what it is at.
+    lines = [line for line in output.splitlines() if not line.startswith("  ")]
+    assert (code, lines) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
 
 
 def test_a_killed_command_leaves_nothing_on_any_machine(cluster: Cluster) -> None:
