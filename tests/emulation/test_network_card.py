@@ -42,7 +42,9 @@ class Machine:
 
     @property
     def process(self) -> psutil.Process:
-        (process,) = (p for p in psutil.Process().children() if "relay_process" in " ".join(p.cmdline()))
+        # What other tests have ended may not have been waited for yet.
+        alive = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
+        (process,) = (p for p in alive if "relay_process" in " ".join(p.cmdline()))
         return process
 
 

@@ -107,12 +107,8 @@ def what_runs(cluster: Cluster, machine: str) -> str:
 
 def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(cluster: Cluster) -> None:
     before = cluster.run_dirs()
-    fault = "spec.faults=[{name: lose-east-a, at: 7s, for: 7s, crash: {zone: east-a}}]"
-    # As from a laptop: a job that brings its scenario along.
-    _, home = cluster.run("m1", "pwd")
-    command = shlex.split(run_command(*LOAD, "spec.load.duration=18s", fault, options=f"--out {home.strip()}/runs"))
-    command[2] = "zone-outage.yaml"
-    running = cluster.submit(ROOT / "scenarios", command)
+    fault = "spec.faults=[{name: lose-east-a, at: 5s, for: 5s, crash: {zone: east-a}}]"
+    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=15s", fault))
     seen = wait_for_line(running, "sending load")
 
     # Nothing but what the README names can be reached, and one port of the run's.
@@ -190,6 +186,13 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
     for script, words in ((zone, no_label), (nowhere, "cannot be used")):
         code, output = cluster.run("m1", script)
         assert (code, words in output, "Traceback" in output) == (2, True, False), output
+    # As from a laptop: a job that brings its scenario along, and tells what the command said and how it ended.
+    _, home = cluster.run("m1", "pwd")
+    command = shlex.split(zone.replace("--address auto", f"--address auto --out {home.strip()}/runs"))
+    command[2] = "zone-outage.yaml"
+    job = cluster.submit(ROOT / "scenarios", command)
+    output, _ = job.communicate(timeout=RUN_TIMEOUT_S)
+    assert (job.returncode != 0, no_label in output, "exit code 2" in output) == (True, True, True), output
     assert what_runs(cluster, "m1") == "0"
 
 
