@@ -188,12 +188,7 @@ def moments(found: Mapping[str, tuple[int, list[float]]], end_s: float) -> Marku
     scale = Linear(0.0, max(end_s, 1.0))
     lines = []
     for reason, (number, times_s) in found.items():
-        ticks = [
-            tag(
-                "rect", title(f"{reason} at {t_s:.2f} s"), class_="tick", x=percent(scale, t_s), y=3, width=2, height=14
-            )
-            for t_s in times_s
-        ]
+        ticks = [_tick(scale, t_s, f"{reason} at {t_s:.2f} s") for t_s in times_s]
         lines.append(
             (reason, f"{number} times" if number > 1 else "once", tag("svg", _grid(scale, 20), *ticks, height=20))
         )
