@@ -17,6 +17,7 @@ import orjson
 
 from testbed.control.api_server import Refused
 from testbed.control.placement import Machine
+from testbed.emulation.actors.machine import launch_fork_server
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import in_process
 from testbed.emulation.driver import fleet as fleet_module
@@ -26,6 +27,7 @@ from testbed.emulation.driver.ray_connection import RayMachine
 from testbed.emulation.driver.session import Session
 from testbed.emulation.driver.survey import survey
 from testbed.emulation.processes.container import ACCESS_SUFFIX
+from testbed.emulation.processes.janitor import Janitor
 from testbed.objects.core import Node
 from testbed.objects.mesh import DestinationRule, HttpRoute, TrafficPolicy, VirtualService
 from testbed.objects.places import Locality
@@ -39,7 +41,9 @@ ROUTES = VirtualService("testbed-gateway", ("*",), (HttpRoute("web", timeout_s=2
 
 async def changed_under_load(scenario: Scenario, logs: Path) -> dict[str, Any]:
     surveyed = survey(scenario, [HERE], "node")
-    folders = MachineFolders(logs, logs, "testbed-change-under-load")
+    janitor = Janitor()
+    folders = MachineFolders(logs, janitor.folder, janitor.run_id)
+    launch_fork_server(janitor, folders)
     counts: dict[str, LocustCount] = {}
 
     def hear(event: SessionEvent) -> None:
@@ -66,6 +70,7 @@ async def changed_under_load(scenario: Scenario, logs: Path) -> dict[str, Any]:
             await session.stop_load()
         finally:
             records = await session.down()
+            janitor.dismiss()
     (done,) = counts.values()
     return {
         "refusal": refusal,

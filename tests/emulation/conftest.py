@@ -17,7 +17,9 @@ import pytest
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from testbed.control.placement import Hosting
+from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.results.tables.writer import read_table
+from tests.emulation.forking import forking
 
 README = Path(__file__).parents[2] / "README.md"
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -79,6 +81,20 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with forking(tmp_path_factory.mktemp("fork-server")) as path:
+        yield path
+
+
+@pytest.fixture
+def fork_server(shared_fork_server: Path, tmp_path: Path) -> Path:
+    """Where one listens, in the folder of the test: all tests share it."""
+    path = fork_server_socket(tmp_path)
+    path.symlink_to(shared_fork_server)
+    return path
 
 
 @pytest.fixture(scope="session")

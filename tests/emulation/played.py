@@ -159,7 +159,7 @@ class PlayedLoadGenerator(Played):
 class PlayedMachine(machine.Machine):
     """A machine whose links are nobody's."""
 
-    async def start_relays(self, topology: Topology) -> None: ...
+    async def start_processes(self, topology: Topology) -> None: ...
 
     async def impose(self, fault: str, pairs: Any, effect: Any, due_s: float) -> float:
         return due_s

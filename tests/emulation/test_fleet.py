@@ -67,6 +67,7 @@ class World:
         self._start_actor_versions: dict[str, Versions] = {}
         monkeypatch.setattr(LoopbackBlock, "take", staticmethod(Block))
         monkeypatch.setattr(fleet_module, "start_actor", self._start)
+        monkeypatch.setattr(Machine, "start_processes", _nothing)
         monkeypatch.setattr(fleet_module, "LOST_AFTER_S", 1.0)
         monkeypatch.setattr(fleet_module, "COLLECT_PERIOD_S", 0.05)
 
@@ -92,6 +93,10 @@ class World:
             yield fleet
 
 
+async def _nothing(machine: Machine, topology: Topology) -> None:
+    """No places live here, and nobody would end the processes of a machine that is lost."""
+
+
 class Remote(Machine):
     """A machine that hands its logs over, as those that are not the driver's do."""
 
@@ -105,9 +110,6 @@ class Remote(Machine):
 
     async def open_ingress(self, ip: str, token: str, networks: list[IPv4Network]) -> SocketAddress:
         return await super().open_ingress(ip, token, networks)
-
-    async def start_relays(self, topology: Topology) -> None:
-        """Nothing is sent over links here, and nobody would end the processes of a machine that is lost."""
 
     def power_off(self) -> None:
         assert self._ingress is not None

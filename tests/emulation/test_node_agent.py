@@ -31,6 +31,7 @@ from testbed.objects.timings import Timings
 from testbed.objects.workloads import CommandWorkload, PodTemplate, Probe
 from tests.emulation.loopback import DEADLINE_S, eventually
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 NODE = "east-a-1"
 SLEEP = CommandWorkload((sys.executable, "-c", "import time; time.sleep(600)"))
 TEMPLATE = PodTemplate("web", SLEEP, mesh_mode="none")

@@ -19,6 +19,7 @@ from tests.emulation.loopback import DEADLINE_S, LOOPBACK, Talk, listening
 
 SHORT_S = 0.1
 UNUSED = SocketAddress(LOOPBACK, 9)
+NO_FORK_SERVER = Path("/none")
 
 
 def replying(reply: bytes, seen: list[bytes] | None = None) -> Talk:
@@ -35,7 +36,7 @@ def replying(reply: bytes, seen: list[bytes] | None = None) -> Talk:
 def probe_server(probe: Probe, talk: Talk) -> tuple[bool, str]:
     async def scenario() -> tuple[bool, str]:
         async with listening(talk) as address:
-            return await asyncio.wait_for(run_probe(probe, address, {}), DEADLINE_S)
+            return await asyncio.wait_for(run_probe(probe, address, {}, NO_FORK_SERVER), DEADLINE_S)
 
     return asyncio.run(scenario())
 
@@ -43,11 +44,13 @@ def probe_server(probe: Probe, talk: Talk) -> tuple[bool, str]:
 def probe_nobody(probe: Probe) -> tuple[bool, str]:
     with socket.socket() as bound:
         bound.bind((LOOPBACK, 0))  # taken, but it does not listen
-        return asyncio.run(run_probe(probe, SocketAddress(*bound.getsockname()), {}))
+        return asyncio.run(run_probe(probe, SocketAddress(*bound.getsockname()), {}, NO_FORK_SERVER))
 
 
-def execute(*command: str, env: Mapping[str, str] | None = None, timeout_s: float = DEADLINE_S) -> tuple[bool, str]:
-    return asyncio.run(run_probe(Probe("exec", command=command, timeout_s=timeout_s), UNUSED, env or {}))
+def execute(
+    server: Path, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = DEADLINE_S
+) -> tuple[bool, str]:
+    return asyncio.run(run_probe(Probe("exec", command=command, timeout_s=timeout_s), UNUSED, env or {}, server))
 
 
 @pytest.mark.parametrize(
@@ -169,23 +172,25 @@ def test_an_http_probe_fails_where_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize(("code", "ok"), [(0, True), (3, False)])
-def test_an_exec_probe_succeeds_on_exit_code_0(code: int, ok: bool) -> None:
-    assert execute("/bin/sh", "-c", f"exit {code}") == (ok, f"exit code {code}")
+def test_an_exec_probe_succeeds_on_exit_code_0(fork_server: Path, code: int, ok: bool) -> None:
+    assert execute(fork_server, "/bin/sh", "-c", f"exit {code}") == (ok, f"exit code {code}")
 
 
-def test_an_exec_probe_has_the_environment_that_it_is_given_and_no_other() -> None:
-    assert execute("/bin/sh", "-c", 'test "$PORT" = 8080 && test -z "$HOME"', env={"PORT": "8080"})[0]
+def test_an_exec_probe_has_the_environment_that_it_is_given_and_no_other(fork_server: Path) -> None:
+    assert execute(fork_server, "/bin/sh", "-c", 'test "$PORT" = 8080 && test -z "$HOME"', env={"PORT": "8080"})[0]
 
 
-def test_an_exec_probe_without_its_program_fails() -> None:
-    ok, message = execute("/no/such/program")
+def test_an_exec_probe_without_its_program_fails(fork_server: Path) -> None:
+    ok, message = execute(fork_server, "/no/such/program")
     assert not ok
     assert "No such file" in message
 
 
-def test_an_exec_probe_is_killed_with_all_that_it_started_when_its_time_is_over(tmp_path: Path) -> None:
+def test_an_exec_probe_is_killed_with_all_that_it_started_when_its_time_is_over(
+    fork_server: Path, tmp_path: Path
+) -> None:
     pids = tmp_path / "pids"
-    ok, message = execute("/bin/sh", "-c", f"sleep 600 & echo $$ $! > {pids}; wait", timeout_s=0.5)
+    ok, message = execute(fork_server, "/bin/sh", "-c", f"sleep 600 & echo $$ $! > {pids}; wait", timeout_s=0.5)
     assert not ok
     assert "timed out after 0.5 s" in message
     for pid in map(int, pids.read_text().split()):
@@ -198,10 +203,12 @@ async def test_many_hung_pods_take_no_thread_and_do_not_disturb_the_probes_of_ot
         for _ in range(64):
             server = hung.enter_context(socket.create_server((LOOPBACK, 0)))  # accepts in the kernel, says nothing
             addresses.append(SocketAddress(*server.getsockname()))
-        waiting = [asyncio.create_task(run_probe(Probe(timeout_s=60), address, {})) for address in addresses]
+        waiting = [
+            asyncio.create_task(run_probe(Probe(timeout_s=60), address, {}, NO_FORK_SERVER)) for address in addresses
+        ]
         async with listening(replying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")) as healthy:
             before = threading.active_count()
-            results = [await run_probe(Probe(timeout_s=DEADLINE_S), healthy, {}) for _ in range(80)]
+            results = [await run_probe(Probe(timeout_s=DEADLINE_S), healthy, {}, NO_FORK_SERVER) for _ in range(80)]
         assert results == [(True, "GET /: status 200")] * 80
         assert threading.active_count() == before
         assert not any(task.done() for task in waiting)

@@ -19,6 +19,7 @@ from testbed.emulation.processes import envoy
 from tests.emulation.loopback import DEADLINE_S, eventually
 from tests.emulation.test_ads import connected
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 STARTED_WITHIN_S = 20.0
 
 

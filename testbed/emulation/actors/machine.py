@@ -23,6 +23,7 @@ import testbed
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.vigil import ActorLost, Attended
 from testbed.emulation.actors.worker_setup import leave_out_unused_packages
+from testbed.emulation.processes.fork_server import ForkServer, launch
 from testbed.emulation.processes.janitor import Janitor
 from testbed.emulation.processes.relay import Relays
 from testbed.emulation.processes.sampler import MachineSample, MachineSampler
@@ -39,6 +40,7 @@ leave_out_unused_packages()
 
 ORPHANED_AFTER_S = 5.0
 RELAY_LOG = "relay.log"
+FORK_SERVER_LOG = "fork-server.log"
 PIECE_BYTES_MAX = 4 << 20
 """How much of its logs a machine hands over in one answer."""
 
@@ -85,8 +87,8 @@ class Collected:
 
 class Machine(Attended):
     def __init__(self, name: str, run_id: str, folders: MachineFolders | None = None) -> None:
-        """`folders` are the driver's own, which it also removes. Elsewhere they are made here, and their files go to
-        the driver by `collect`."""
+        """`folders` are the driver's own, which it also removes, and in which it has launched a fork server. Elsewhere
+        that is done here, and the files go to the driver by `collect`."""
         super().__init__("the process of the testbed")
         self._streams = self._is_actor = folders is None
         if folders is None:
@@ -94,9 +96,13 @@ class Machine(Attended):
             root = self._janitor.folder
             folders = MachineFolders(root / "logs", root, run_id)
             folders.logs.mkdir()
+            launch_fork_server(self._janitor, folders)
         self._folders = folders
         self._sampler = MachineSampler(name)
         self._relays = Relays(f"the link relay of machine {name}", folders.logs / RELAY_LOG, self.report_defect)
+        self._fork_server = ForkServer(
+            f"the fork server of machine {name}", folders.logs / FORK_SERVER_LOG, self.report_defect
+        )
         self._block: LoopbackBlock | None = None
         self._ingress: Ingress | None = None
 
@@ -112,8 +118,9 @@ class Machine(Attended):
         if self._block is not None:
             self._block.release()
 
-    async def start_relays(self, topology: Topology) -> None:
-        """From now on places that live here can be plugged in."""
+    async def start_processes(self, topology: Topology) -> None:
+        """From now on places that live here can be plugged in, and their pods be started."""
+        self._fork_server.own(self._folders.sockets)
         await self._relays.start(self._folders.sockets, self._folders.environment(), topology)
 
     async def impose(self, fault: str, pairs: Pairs, effect: LinkEffect, due_s: float) -> float:
@@ -158,6 +165,7 @@ class Machine(Attended):
         """Give back what this machine holds for the run. Its processes were ended before; its folders are the
         janitor's, who waits for the end of this process."""
         self._sampler.stop()
+        await self._fork_server.stop()
         await self._relays.stop()
         if self._ingress is not None:
             self._ingress.stop()
@@ -185,6 +193,11 @@ class Machine(Attended):
             if not room:
                 return pieces, True
         return pieces, False
+
+
+def launch_fork_server(janitor: Janitor, folders: MachineFolders) -> None:
+    """The one of this machine. Raises ChildProcessError."""
+    launch(janitor, folders.sockets, folders.container_environment(), folders.logs / FORK_SERVER_LOG)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_ac
 from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.processes.container import command_line
+from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.probes import run_probe
 from testbed.network.addresses.backend import NetworkBackend
@@ -277,7 +278,7 @@ class NodeAgent(Placed):
             if probe.kind == "exec":
                 _, env = command_line(asked.pod, address, 0, self._kube_proxy.addresses, self._folders.logs)
                 env = {**self._folders.container_environment(), **env}
-            ok, message = await run_probe(probe, address.app, env)
+            ok, message = await run_probe(probe, address.app, env, fork_server_socket(self._folders.sockets))
             self._take(OfPod(name, ProbeFinished(asked.kind, ok, message)))
 
     # --- the pods' actors ------------------------------------------------------------------------------------------

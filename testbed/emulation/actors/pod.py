@@ -8,7 +8,8 @@ from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor
 from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.processes.container import command_line
-from testbed.emulation.processes.process import EMULATED_NICENESS, ChildProcess, last_lines
+from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
+from testbed.emulation.processes.process import EMULATED_NICENESS, last_lines
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod as PodObject
 
@@ -33,22 +34,25 @@ class Pod(Attended):
         self._environment = folders.container_environment()
         self._log = folders.logs / f"{pod.name}.log"
         self._arguments, self._env = command_line(pod, address, seed, services, folders.logs)
-        self._process: ChildProcess | None = None
+        self._fork_server = fork_server_socket(folders.sockets)
+        self._process: ForkedProcess | None = None
 
     async def start(self, life: int) -> None:
         """Start the container for the `life`-th time. Raises OSError when the program cannot be started."""
-        self._process = ChildProcess(
+        self._process = ForkedProcess(
+            self._fork_server,
             self._arguments,
             env={**self._environment, **self._env},
             output=self._log,
             niceness=EMULATED_NICENESS,
             on_exit=lambda code: self._exited(life, code),
         )
+        await self._process.started()
 
     async def kill(self) -> None:
         """End it as `kill -9` does."""
         if self._process is not None:
-            self._process.kill()
+            await self._process.kill()
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after a short grace."""

@@ -18,8 +18,9 @@ from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.processes import envoy
 from testbed.emulation.processes.ads import AdsServer
 from testbed.emulation.processes.container import ACCESS_SUFFIX
+from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
 from testbed.emulation.processes.http_get import get
-from testbed.emulation.processes.process import EMULATED_NICENESS, ChildProcess, last_lines
+from testbed.emulation.processes.process import EMULATED_NICENESS, last_lines
 
 STOP_GRACE_S = 2.0
 ADMIN_TIMEOUT_S = 1.0
@@ -70,7 +71,8 @@ class Sidecar(Attended):
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)
         self._environment = folders.container_environment()
-        self._process: ChildProcess | None = None
+        self._fork_server = fork_server_socket(folders.sockets)
+        self._process: ForkedProcess | None = None
         self._ads = AdsServer(
             self._paths.ads_socket,
             PUSH_ORDER,
@@ -95,7 +97,8 @@ class Sidecar(Attended):
             outlier_log=paths.outlier_log,
         )
         paths.bootstrap.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
-        self._process = ChildProcess(
+        self._process = ForkedProcess(
+            self._fork_server,
             envoy.arguments(paths.bootstrap),
             env=self._environment,
             output=paths.access_log,
@@ -103,6 +106,7 @@ class Sidecar(Attended):
             niceness=EMULATED_NICENESS,
             on_exit=lambda code: self._exited(life, code),
         )
+        await self._process.started()
         self._readiness = self.spawn(self._await_ready())
 
     async def publish(self, type_url: str, version: str, resources: tuple[bytes, ...]) -> None:
@@ -111,7 +115,7 @@ class Sidecar(Attended):
     async def kill(self) -> None:
         """End Envoy as a crash does: nothing is flushed."""
         if self._process is not None:
-            self._process.kill()
+            await self._process.kill()
 
     async def stop(self) -> None:
         """End Envoy in good order, so that its access log is whole."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.placement import Hosting
+from testbed.emulation.actors.machine import launch_fork_server
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.driver.cluster import ClusterRecords
 from testbed.emulation.driver.course import Course
@@ -67,6 +68,9 @@ def run(
     janitor = Janitor()
     with contextlib.ExitStack() as ending:
         ending.callback(janitor.dismiss)
+        folders = MachineFolders(log_dir, janitor.folder, janitor.run_id)
+        # What it imports does not take as long as Ray's start.
+        launch_fork_server(janitor, folders)
         watcher(ConnectingToRay(address))
         ending.enter_context(_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
         waiting_since_s = time.monotonic()
@@ -74,7 +78,6 @@ def run(
         ordered_s += time.monotonic() - waiting_since_s
         surveyed = survey(scenario, found, hosting)
         require_breakable(scenario, surveyed.machines)
-        folders = MachineFolders(log_dir, janitor.folder, janitor.run_id)
         experiment = Experiment(scenario, run_dir, disk, watcher, interrupts)
         summary = asyncio.run(experiment.carry_out(surveyed, folders, ordered_s))
         interrupts.nothing_left()

@@ -74,7 +74,7 @@ class Fleet:
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(_close, members)
             members += await _introduced(survey.machines, folders)
-            await asyncio.gather(*(member.host.ask("start_relays", scenario.topology) for member in members))
+            await asyncio.gather(*(member.host.ask("start_processes", scenario.topology) for member in members))
             await _in_time(_look_for_programs(scenario, members, placement))
             octet = await _in_time(_reserved_block(members))
             network: NetworkBackend = LoopbackNetwork(octet, places)

@@ -15,6 +15,8 @@ from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings, serv
 ACCESS_SUFFIX = ".access.jsonl"
 """Of every file with lines about calls, whoever wrote them."""
 
+BUILTIN_COMMAND = (sys.executable, "-m", "testbed.workloads.builtin")
+
 INHERITED_VARIABLES = (
     "PATH",
     "HOME",
@@ -79,7 +81,7 @@ def command_line(
                 None if meshed else str(log_dir / f"{pod.name}{ACCESS_SUFFIX}"),
             )
             env[SETTINGS_VARIABLE] = settings.to_json()
-            return [sys.executable, "-m", "testbed.workloads.builtin"], env
+            return list(BUILTIN_COMMAND), env
         case CommandWorkload(command=command, env=declared):
             for name, value in declared:
                 env[name] = expand(value, env)

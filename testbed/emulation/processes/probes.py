@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
+from testbed.emulation.processes.forked_process import ForkedProcess
 from testbed.emulation.processes.http_get import BrokenAnswer, Reply, get
-from testbed.emulation.processes.process import EMULATED_NICENESS, ChildProcess
+from testbed.emulation.processes.process import EMULATED_NICENESS
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import Probe
 
@@ -23,8 +24,11 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _BODY_BYTES_MAX = 10 << 10
 
 
-async def run_probe(probe: Probe, address: SocketAddress, env: Mapping[str, str]) -> tuple[bool, str]:
-    """Whether it succeeded within its time-out, and what it saw. `env` is all of a command's environment."""
+async def run_probe(
+    probe: Probe, address: SocketAddress, env: Mapping[str, str], fork_server: Path
+) -> tuple[bool, str]:
+    """Whether it succeeded within its time-out, and what it saw. `env` is all of a command's environment; commands are
+    started by the `fork_server` that listens there."""
     limit = asyncio.timeout(probe.timeout_s)
     try:
         async with limit:
@@ -37,7 +41,7 @@ async def run_probe(probe: Probe, address: SocketAddress, env: Mapping[str, str]
                     writer.transport.abort()
                     return True, "connected"
                 case "exec":
-                    code = await _run_command(probe.command, env)
+                    code = await _run_command(probe.command, env, fork_server)
                     return code == 0, f"exit code {code}"
     except OSError as error:  # the time-out is one
         if limit.expired():
@@ -80,11 +84,11 @@ async def _get(url: str) -> Reply:
     return await get(server, target, user_agent="kube-probe", body_bytes_max=_BODY_BYTES_MAX)
 
 
-async def _run_command(command: Sequence[str], env: Mapping[str, str]) -> int:
-    process = ChildProcess(command, env=env, output=Path(os.devnull), niceness=EMULATED_NICENESS)
+async def _run_command(command: Sequence[str], env: Mapping[str, str], fork_server: Path) -> int:
+    process = ForkedProcess(fork_server, command, env=env, output=Path(os.devnull), niceness=EMULATED_NICENESS)
     try:
+        await process.started()
         return await process.wait()
     finally:
-        if process.running:
-            process.kill()
-            await process.wait()
+        await process.kill()
+        await process.wait()
