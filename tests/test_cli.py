@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -67,6 +68,16 @@ def test_what_nobody_expected_is_no_failed_expectation(tmp_path: Path, monkeypat
     assert "Traceback (most" not in result.stderr
     (log,) = tmp_path.glob("*/logs/testbed.log")
     assert "Traceback (most" in log.read_text()
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("passed", 0), ("failed", 1), ("invalid", 3), ("interrupted", 130)])
+def test_a_run_ends_with_the_exit_code_of_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, code: int
+) -> None:
+    summary = SimpleNamespace(verdict=verdict, json=lambda: b"{}")
+    monkeypatch.setattr("testbed.emulation.driver.experiment.run", lambda *_: summary)
+    result = invoke("run", SMALL, "--out", tmp_path, "--json")
+    assert (result.exit_code, result.stdout) == (code, "{}")
 
 
 def test_the_version_is_told() -> None:

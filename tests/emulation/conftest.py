@@ -21,10 +21,16 @@ from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.results.tables.writer import read_table
 from tests.emulation.forking import forking
 
+SHORT_OF_CORES = re.compile(
+    r"load generator lag: |achieved rate of |CPU of machine \S+ above |latency of \d+ links is off"
+    r"|came \d+ ms after its time"
+)
 README = Path(__file__).parents[2] / "README.md"
 SCENARIOS = Path(__file__).parent / "scenarios"
 COMMAND = (sys.executable, "-c", "from testbed.cli import main; main()")
 RUN_TIMEOUT_S = 180
+DEADLINE_S = 60.0
+"""For what takes a few seconds, on a machine that is busy with much else."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,12 @@ class FinishedRun:
         rows: list[dict[str, Any]] = read_table(self.run_dir, table).to_pylist()
         return rows
 
+    def last_kill_s(self) -> float:
+        """When the last proxy was dead that a fault killed."""
+        assert self.run_dir is not None, self.stderr
+        killed = orjson.loads((self.run_dir / "facts.json").read_bytes())["killed_proxies"]
+        return max(float(killed_s) for _, killed_s in killed)
+
 
 def readme_cost_s(run: FinishedRun, dead_zone: str) -> dict[str, float]:
     """What README's own script prints of this run: pod -> seconds of tries in vain into the dead zone."""
@@ -49,6 +61,21 @@ def readme_cost_s(run: FinishedRun, dead_zone: str) -> dict[str, float]:
     command = [sys.executable, "-c", script, str(run.run_dir), dead_zone]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True).stdout
     return {pod: float(seconds) for pod, seconds in re.findall(r"^(\S+): ([\d.]+) s of tries", printed, re.MULTILINE)}
+
+
+def wrongs(run: FinishedRun) -> list[str]:
+    """Why the run is invalid, without what only says that the machine was short of cores: that is no test's matter."""
+    return [reason for reason in run.summary["invalid_reasons"] if not SHORT_OF_CORES.search(reason)]
+
+
+def whole_in_logs(run: FinishedRun, request: dict[str, Any]) -> bool:
+    """Whether no proxy that the run's first fault killed can have taken a line of the request with it.
+
+    A proxy writes its log every 200 ms, or later if it waits for a core, and what a killed one had not written is gone:
+    of a request that was answered long before, or began after.
+    """
+    applied_s = run.summary["faults"][0]["applied_s"]
+    return bool(request["finished_s"] < applied_s - 1.0 or request["sent_s"] > run.last_kill_s())
 
 
 def start_run(scenario: str, out: Path, *overrides: str, hosting: Hosting = "node") -> subprocess.Popen[bytes]:
@@ -127,6 +154,7 @@ def processes_marked(run_id: str) -> dict[int, str]:
 
 
 def load_has_begun(out: Path, requests: int = 1) -> bool:
+    """Whether so many lines about requests are written."""
     return any(len(path.read_bytes().splitlines()) >= requests for path in out.glob("*/logs/*.requests.jsonl"))
 
 
@@ -144,7 +172,7 @@ def run_id(out: Path) -> str:
     raise AssertionError(f"no load generator writes into {out}")
 
 
-def until(condition: Callable[[], object], deadline_s: float) -> bool:
+def until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> bool:
     """Whether the condition became true within the deadline."""
 
     @retry(

@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 import ray.core.generated
 
-WITHIN_S = 5.0
+WITHIN_S = 30.0
 PAGES = (("/", None), ("/metrics", None), ("/api/jobs/", None), ("/api/job_agent/jobs/", b'{"entrypoint": "id"}'))
 
 
@@ -86,8 +86,8 @@ def try_files(sockets: list[str], folders: list[str], files: list[str]) -> list[
         try:
             Path(path).read_bytes()
             opened.append(path)
-        except PermissionError:
-            pass
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            pass  # a process that is asked for may have ended since
     return opened
 
 

@@ -23,7 +23,7 @@ from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import DestinationRule, Gateway, HttpRoute, VirtualService
 from testbed.objects.places import Locality
 from testbed.objects.workloads import PodTemplate
-from tests.emulation.test_envoy import application, free_address, lines_of, running_envoy
+from tests.emulation.test_envoy import application, connected, free_address, lines_of, running_envoy
 
 DEADLINE_S = 30.0
 GATEWAY_LABELS = (("istio", "gateway"),)
@@ -52,12 +52,7 @@ class Answer:
 
 async def ask(address: SocketAddress, url: str = "/", **headers: str) -> Answer:
     """One request on a connection of its own; waits for the listener."""
-    while True:
-        try:
-            reader, writer = await asyncio.open_connection(address.ip, address.port)
-            break
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.02)
+    reader, writer = await connected(address)
     lines = [f"GET {url} HTTP/1.1", "host: web", *(f"{name.replace('_', '-')}: {v}" for name, v in headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     try:

