@@ -246,10 +246,10 @@ async def test_sixteen_hung_pods_of_a_node_do_not_disturb_the_probes_of_another(
         probe = Probe(period_s=0.2, timeout_s=timeout_s, failure_threshold=1)
         return PodTemplate("web", workload, mesh_mode="none", readiness=probe)
 
-    hung = [pod(f"hung-{number}", probed(HUNG, 20.0)) for number in range(16)]
+    hung = [pod(f"hung-{number}", probed(HUNG, 2 * DEADLINE_S)) for number in range(16)]
     async with running(tmp_path) as (agent, master):
         await start(agent, master, *hung)
-        await start(agent, master, pod("web-1", probed(SERVER, 2.0)))
+        await start(agent, master, pod("web-1", probed(SERVER, 10.0)))
         log = tmp_path / "web-1.log"
         await eventually(lambda: log.exists() and log.read_text().count("GET / ") >= 6)
         ready = [change.ready for change in master.of(PodReadinessChanged, "web-1")]
@@ -265,16 +265,18 @@ async def test_a_container_and_its_probes_get_a_chosen_part_of_the_callers_envir
     for name in ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "NO_PROXY", "SOMETHING_ELSE"):
         monkeypatch.setenv(name, "of the caller")
     seen = {who: tmp_path / who for who in ("container", "probe")}
+    tell = {who: f"env -0 > {file}.new; mv {file}.new {file}" for who, file in seen.items()}
     template = PodTemplate(
         "web",
-        CommandWorkload(("/bin/sh", "-c", f"env -0 > {seen['container']}; sleep 600"), (("OWN", "on $(PORT)"),)),
+        CommandWorkload(("/bin/sh", "-c", f"{tell['container']}; sleep 600"), (("OWN", "on $(PORT)"),)),
         mesh_mode="none",
-        readiness=Probe("exec", command=("/bin/sh", "-c", f"env -0 > {seen['probe']}")),
+        readiness=Probe("exec", command=("/bin/sh", "-c", tell["probe"])),
     )
     async with running(tmp_path) as (agent, master):
         await start(agent, master, pod("web-1", template))
         await eventually(lambda: any(event.ready for event in master.of(PodReadinessChanged, "web-1")))
         for file in seen.values():
+            await eventually(file.exists)
             environment = dict(line.split("=", 1) for line in file.read_text().split("\0") if line)
             assert environment.items() >= {**chosen, "OWN": "on 8080", RUN_VARIABLE: "testbed-none"}.items()
             assert "of the caller" not in environment.values()

@@ -139,12 +139,12 @@ def _waiting(audience: Audience) -> bool:
 
 async def test_a_bring_up_without_progress_fails_by_what_is_missing(stage: Stage, audience: Audience) -> None:
     stage.waiting_for = (Waiting("pod", "web-1", "it is not ready"),)
-    with pytest.raises(BringUpFailed, match=r"1 of 2 pods are ready, and nothing changed for 0.3 s.*\n  pod web-1: it"):
-        async with opened(stage, audience, replace(SCENARIO, ready_timeout_s=0.3)) as session:
+    with pytest.raises(BringUpFailed, match=r"1 of 2 pods are ready, and nothing changed for 1 s.*\n  pod web-1: it"):
+        async with opened(stage, audience, replace(SCENARIO, ready_timeout_s=1.0)) as session:
             await session.up()
     stage.hangs.add("boot")
     with pytest.raises(BringUpFailed, match=r"the cluster is not up.*\n  the agent of node east-a-1\n"):
-        async with opened(stage, audience, replace(SCENARIO, ready_timeout_s=0.3)) as session:
+        async with opened(stage, audience, replace(SCENARIO, ready_timeout_s=1.0)) as session:
             await session.up()
 
 
@@ -194,14 +194,15 @@ async def test_a_machine_whose_records_do_not_come_home_breaks_the_session(stage
 async def test_an_actor_that_does_not_answer_any_more_breaks_the_session_and_holds_up_nobody(
     stage: Stage, audience: Audience, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vigil, "ANSWERS_WITHIN_S", 0.1)
     async with opened(stage, audience) as session:
         await session.up()
         stage.hangs.add("progress")
-        assert not await session.observe()
+        with monkeypatch.context() as patch:
+            patch.setattr(vigil, "ANSWERS_WITHIN_S", 0.5)
+            assert not await session.observe()
         await session.stop_load()
         await session.down()
-    assert audience.broken() == ["the load generator of zone east-a does not answer (for 0.1 s by now)"]
+    assert audience.broken() == ["the load generator of zone east-a does not answer (for 0.5 s by now)"]
     assert audience.heard[-1] == LoadEnded({})
     assert "shut_down" in stage.methods(NODE)
 

@@ -11,7 +11,7 @@ from testbed.emulation.actors import vigil
 from testbed.emulation.actors.seam import in_process
 from testbed.emulation.actors.vigil import ActorLost, Attended, Watched, in_short
 
-SOON_S = 5.0
+SOON_S = 30.0
 
 
 class Supervisor(Attended):
@@ -59,7 +59,7 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(vigil, "VIGIL_S", 0.05)
-    monkeypatch.setattr(vigil, "SILENT_AFTER_S", 0.3)
+    monkeypatch.setattr(vigil, "SILENT_AFTER_S", 1.5)
     world = World()
     assert await world.watched.ask("start") == "started"
     return world

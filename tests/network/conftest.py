@@ -19,7 +19,7 @@ from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import LinkQuality, Locality, Place, Topology
 from tests.network.relay_thread import RelayThread
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 FORWARD = (("a", "b"),)
 BACKWARD = (("b", "a"),)
 BOTH = FORWARD + BACKWARD

