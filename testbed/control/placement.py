@@ -35,6 +35,10 @@ PODS_WITH_ACTORS_MAX = 24
 """Pods a machine up to which each has actors of its own. Starting an actor takes half a CPU second, and the agent of a
 node can do the same for a dozen pods at once."""
 
+PODS_A_PROCESS = 60
+"""Of nodes that host their pods, so many agents share a process: what it does for these takes a small part of a core,
+and what Ray and an interpreter cost by themselves is paid once."""
+
 Placement = Mapping[str, str]
 """The machine of every place of a topology, the control plane's included: name to name, in topology order."""
 
@@ -62,6 +66,14 @@ def hosting_for(cluster: ClusterSpec, machines: int) -> Hosting:
     """Actors of their own for a few pods a machine; beyond that they would take longer to start than all else."""
     pods = sum(deployment.replicas for deployment in cluster.deployments)
     return "actor" if pods <= PODS_WITH_ACTORS_MAX * machines else "node"
+
+
+def agents_a_process(topology: Topology, cluster: ClusterSpec, hosting: Hosting) -> int:
+    """How many nodes' agents share a process; one that has actors for its pods has one of its own."""
+    if hosting == "actor":
+        return 1
+    pods = sum(deployment.replicas for deployment in cluster.deployments)
+    return max(1, PODS_A_PROCESS * len(topology.nodes) // max(1, pods))
 
 
 def place(
@@ -118,7 +130,8 @@ def _without_room(
     kinds = [place.kind for place in topology.places if placement.get(place.name) == machine.name]
     nodes, clients = kinds.count("node"), kinds.count("clients")
     pods, gateways = _pods(machine, placement, topology, cluster)
-    actors = len(kinds) + (2 * pods + gateways if hosting == "actor" else 0)
+    agents = ceil(nodes / agents_a_process(topology, cluster, hosting))
+    actors = len(kinds) - nodes + agents + (2 * pods + gateways if hosting == "actor" else 0)
     need_bytes = actors * ACTOR_BYTES + clients * LOCUST_BYTES + pods * POD_BYTES + gateways * GATEWAY_POD_BYTES
     if need_bytes <= machine.memory_bytes:
         return None

@@ -21,7 +21,7 @@ from testbed.emulation.actors.load_generator import LoadGenerator, LoadProgress
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import MachineFolders, Push, Readiness, Recorded
-from testbed.emulation.actors.seam import Actor, handle_of
+from testbed.emulation.actors.seam import Actor, SharedProcess, handle_of
 from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.driver import experiment, session
 from testbed.emulation.driver import fleet as fleet_module
@@ -62,11 +62,12 @@ class Stage:
         """Every load generator is done, by Locust's own count."""
         self.progress = LoadProgress(done=LocustCount(requests=0, failures=0))
 
-    def _start(self, kind: type, *arguments: Any, node_id: str) -> Actor:
+    def _start(self, kind: type, *arguments: Any, node_id: str = "") -> Actor:
         names: dict[type, Callable[[], Played]] = {
             Master: lambda: PlayedMaster("master", self),
             NodeAgent: lambda: PlayedAgent(arguments[0], self),
             LoadGenerator: lambda: PlayedLoadGenerator(f"clients/{arguments[0]}", self),
+            SharedProcess: lambda: Played("a shared process", self),
         }
         actor = names[kind]()
         self.actors[actor.name] = actor
@@ -178,6 +179,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     logs.mkdir(parents=True)
     played = Stage(MachineFolders(logs, tmp_path, "testbed-test"))
     monkeypatch.setattr(fleet_module, "start_actor", played._start)
+    monkeypatch.setattr(fleet_module, "start_in", lambda _, kind, *arguments: played._start(kind, *arguments))
     monkeypatch.setattr(fleet_module, "Machine", PlayedMachine)
     monkeypatch.setattr(experiment, "POLL_S", 0.01)
     monkeypatch.setattr(experiment, "START_LEAD_S", 0.0)

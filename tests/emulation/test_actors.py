@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from testbed.emulation.actors.seam import handle_of, in_process
+from testbed.emulation.actors.seam import SharedProcess, handle_of, in_process, start_in
 
 
 class Counter:
@@ -41,3 +41,26 @@ async def test_the_caller_gets_the_answer_or_the_exception() -> None:
     assert await handle.add.remote(1) == 2
     with pytest.raises(OSError, match="no such program"):
         await handle.fail.remote()
+
+
+class Refusing:
+    def __init__(self) -> None:
+        raise OSError("no such folder")
+
+
+async def test_objects_of_a_shared_process_are_called_as_if_each_had_its_own() -> None:
+    shared = in_process(SharedProcess)
+    first, second, third = (start_in(shared, Counter, start) for start in (1, 2, 3))
+    assert [await each.add.remote(9) for each in (first, second, first)] == [2, 2, 3]
+    with pytest.raises(OSError, match="no such program"):
+        await second.fail.remote()
+    assert await third.add.remote(9) == 2
+
+
+async def test_an_object_that_cannot_be_made_says_why_to_whoever_calls_it_and_no_other_does() -> None:
+    shared = in_process(SharedProcess)
+    refusing, counter = start_in(shared, Refusing), start_in(shared, Counter, 0)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no such folder"):
+            await refusing.add.remote(1)
+    assert await counter.add.remote(1) == 2

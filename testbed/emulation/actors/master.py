@@ -28,7 +28,16 @@ from testbed.control.plane import ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
-from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Readiness, Recorded, Reported, latest_only
+from testbed.emulation.actors.reports import (
+    EncodedPush,
+    NodeCommand,
+    Outgoing,
+    Push,
+    Readiness,
+    Recorded,
+    Reported,
+    latest_only,
+)
 from testbed.emulation.actors.seam import Actor, tell
 from testbed.emulation.processes.protobuf import shared_to_any
 from testbed.objects.cluster import ClusterSpec, Declared
@@ -50,7 +59,7 @@ class Master(Placed):
         self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)
-        self._channels: dict[str, ControlChannel[NodeCommand]] = {}
+        self._channels: dict[str, ControlChannel[Outgoing]] = {}
         self._clock_offsets_s: dict[str, float] = {}
         self._now_s = 0.0
         """What the control plane was last told is the time, by this machine's monotonic clock."""
@@ -153,12 +162,10 @@ class Master(Placed):
                     self._events.append(Recorded(now_s, "master", kind, name, reason, details))
 
     def _push(self, command: PushConfig, now_s: float) -> None:
-        encode = orjson.dumps if command.type_url == ENDPOINT_SLICE else shared_to_any
-        resources = tuple(encode(resource) for resource in command.resources)
         self._pushes[command.proxy, command.type_url, command.version] = Push(
             command.proxy, command.place, command.type_url, command.version, now_s
         )
-        self._channels[command.place].send(EncodedPush(command.proxy, command.type_url, command.version, resources))
+        self._channels[command.place].send(command)
 
     def _look_ahead(self) -> None:
         """Wake up at the control plane's next deadline."""
@@ -184,5 +191,12 @@ class Master(Placed):
             self._look_ahead()
 
 
-async def _deliver(actor: Actor, commands: list[NodeCommand]) -> None:
-    await tell(actor, "take_commands", commands)
+async def _deliver(actor: Actor, commands: list[Outgoing]) -> None:
+    # Encoded as late as this: what a newer push has superseded meanwhile is not.
+    encoded: list[NodeCommand] = [_encoded(each) if isinstance(each, PushConfig) else each for each in commands]
+    await tell(actor, "take_commands", encoded)
+
+
+def _encoded(push: PushConfig) -> EncodedPush:
+    encode = orjson.dumps if push.type_url == ENDPOINT_SLICE else shared_to_any
+    return EncodedPush(push.proxy, push.type_url, push.version, tuple(encode(each) for each in push.resources))

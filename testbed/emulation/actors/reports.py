@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+from testbed.control.messages import Event, LeaseRenewed, PushConfig, StartPod, StopPod
 from testbed.control.waiting import Waiting
 from testbed.emulation.processes.container import inherited
 from testbed.emulation.processes.janitor import RUN_VARIABLE
@@ -88,19 +88,22 @@ class Readiness:
 
 
 NodeCommand = StartPod | StopPod | EncodedPush
+"""What reaches a place."""
+Outgoing = StartPod | StopPod | PushConfig
+"""The same before it is sent."""
 
 
-def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:
+def latest_only(commands: list[Outgoing]) -> list[Outgoing]:
     """Of several pushes of one type to one proxy, the last: xDS is state, not history."""
     last = {
         (command.proxy, command.type_url): index
         for index, command in enumerate(commands)
-        if isinstance(command, EncodedPush)
+        if isinstance(command, PushConfig)
     }
     return [
         command
         for index, command in enumerate(commands)
-        if not isinstance(command, EncodedPush) or last[command.proxy, command.type_url] == index
+        if not isinstance(command, PushConfig) or last[command.proxy, command.type_url] == index
     ]
 
 

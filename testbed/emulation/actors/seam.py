@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from functools import cache
+from itertools import count
 from typing import Any, cast
 
 import ray
@@ -31,6 +32,33 @@ def start_actor(kind: type, *arguments: object, node_id: str | None = None) -> A
     where = NodeAffinitySchedulingStrategy(node_id or ray.get_runtime_context().get_node_id(), soft=False)
     handle: Actor = _actor_class(kind).options(num_cpus=0, scheduling_strategy=where).remote(*arguments)
     return handle
+
+
+class SharedProcess:
+    """An actor for several objects that need no process each. They end with it, or with its last handle."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, Any] = {}
+        self._failures: dict[int, Exception] = {}
+
+    async def begin(self, number: int, kind: type, arguments: tuple[object, ...]) -> None:
+        try:
+            self._objects[number] = kind(*arguments)
+        except Exception as failure:
+            # For whoever calls it: nobody waits for this.
+            self._failures[number] = failure
+
+    async def call(self, number: int, method: str, arguments: tuple[object, ...]) -> Any:
+        if number in self._failures:
+            raise self._failures[number]
+        return await getattr(self._objects[number], method)(*arguments)
+
+
+def start_in(shared: Actor, kind: type, *arguments: object) -> Actor:
+    """A new object of that class in a SharedProcess; nothing tells its handle from that of an actor of its own."""
+    number = next(_numbers)
+    shared.begin.remote(number, kind, arguments)
+    return cast(Actor, _Shared(shared, number))
 
 
 def in_process(kind: type, *arguments: object) -> Actor:
@@ -66,8 +94,34 @@ def _actor_class(kind: type) -> Any:
     return ray.remote(kind)
 
 
+_numbers = count()
+"""Of objects in shared processes, which only the driver starts."""
 _calls: set[asyncio.Future[Any]] = set()
 """Those in this process that are under way: an event loop holds its tasks by weak references only."""
+
+
+class _Shared:
+    """Goes from one process to the other as handles of Ray do."""
+
+    def __init__(self, shared: Actor, number: int) -> None:
+        self._shared = shared
+        self._number = number
+
+    def __getattr__(self, name: str) -> _SharedMethod:
+        if name.startswith("_"):
+            # Asked by pickle, before there are attributes.
+            raise AttributeError(name)
+        return _SharedMethod(self._shared, self._number, name)
+
+
+class _SharedMethod:
+    def __init__(self, shared: Actor, number: int, name: str) -> None:
+        self._shared = shared
+        self._number = number
+        self._name = name
+
+    def remote(self, *arguments: object) -> Any:
+        return self._shared.call.remote(self._number, self._name, arguments)
 
 
 class _InProcess:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from testbed.control.placement import Hosting
+from testbed.control.placement import Hosting, agents_a_process
 from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.actors.load_generator import (
     DRAIN_MARGIN_S,
@@ -63,6 +63,7 @@ class EmulatedCluster:
         topology, timings, control_plane = scenario.topology, scenario.cluster.timings, scenario.control_plane_place
         self._failures: list[str] = []
         zones = dict.fromkeys(source.zone for source in scenario.load.sources)
+        sharing = agents_a_process(topology, scenario.cluster, hosting)
         self._master = fleet.start(
             Master,
             control_plane,
@@ -89,6 +90,7 @@ class EmulatedCluster:
                 hosting,
                 title=f"the agent of node {place.name}",
                 broken=self._failures.append,
+                sharing=sharing,
             )
             for place in topology.nodes
         }

@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError
 from testbed.control.placement import Placement
 from testbed.emulation.actors.machine import Collected, Machine, Versions
 from testbed.emulation.actors.reports import MachineFolders
-from testbed.emulation.actors.seam import in_process, start_actor
+from testbed.emulation.actors.seam import Actor, SharedProcess, in_process, start_actor, start_in
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver.member import LOST_AFTER_S, MachineLost, Member, Resident, epoch_offset_s
 from testbed.emulation.driver.power_off import ENDS_WITHIN_S, PowerOffCommand, PowerOffFailed, why_not_powered_off
@@ -61,6 +61,8 @@ class Fleet:
         self._placement = placement
         self._probe = probe
         self._failure: str | None = None
+        self._room: dict[tuple[str, type], tuple[Actor, int]] = {}
+        """Shared processes that were started last, by machine, and for how many more objects they are."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -99,11 +101,32 @@ class Fleet:
         return self._by_name[self._placement[place_name]]
 
     def start(
-        self, kind: type, place_name: str, *arguments: object, title: str, broken: Callable[[str], None]
+        self,
+        kind: type,
+        place_name: str,
+        *arguments: object,
+        title: str,
+        broken: Callable[[str], None],
+        sharing: int = 1,
     ) -> Resident:
-        """A new actor on the machine of a place, watched as `title`; `broken` is told what goes wrong with it."""
+        """A new actor on the machine of a place, watched as `title`; `broken` is told what goes wrong with it.
+
+        With `sharing`, so many of its kind share a process.
+        """
         member = self.of(place_name)
-        return member.resident(start_actor(kind, *arguments, node_id=member.node_id), title, broken)
+        if sharing == 1:
+            actor = start_actor(kind, *arguments, node_id=member.node_id)
+        else:
+            actor = start_in(self._shared(member, kind, sharing), kind, *arguments)
+        return member.resident(actor, title, broken)
+
+    def _shared(self, member: Member, kind: type, sharing: int) -> Actor:
+        """The process for the next one of that kind on a machine."""
+        process, free = self._room.get((member.name, kind), (None, 0))
+        if process is None or not free:
+            process, free = start_actor(SharedProcess, node_id=member.node_id), sharing
+        self._room[member.name, kind] = process, free - 1
+        return process
 
     @property
     def failure(self) -> str | None:

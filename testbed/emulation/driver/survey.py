@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from testbed.control.placement import Hosting, Placement, hosting_for, place
+from testbed.control.placement import Hosting, Placement, agents_a_process, hosting_for, place
 from testbed.emulation.driver.events import MachinesJoined
 from testbed.emulation.driver.power_off import why_not_powered_off
 from testbed.emulation.driver.ray_connection import RayMachine, machines
@@ -83,10 +84,12 @@ def joined_machines(at_least: int, tell: Callable[[MachinesJoined], None]) -> li
 
 
 def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
-    """How many actors a run on one machine will have: the master, one a node, one an origin zone, and for each pod one
-    or two, unless its node hosts it."""
-    places = 1 + len(scenario.topology.nodes) + len({source.zone for source in scenario.load.sources})
-    if (hosting or hosting_for(scenario.cluster, machines=1)) == "node":
+    """How many actors a run on one machine will have: the master, one a node or for some of them, one an origin zone,
+    and for each pod one or two, unless its node hosts it."""
+    hosting = hosting or hosting_for(scenario.cluster, machines=1)
+    agents = ceil(len(scenario.topology.nodes) / agents_a_process(scenario.topology, scenario.cluster, hosting))
+    places = 1 + agents + len({source.zone for source in scenario.load.sources})
+    if hosting == "node":
         return places
     return places + sum(
         deployment.replicas * ((deployment.template.workload is not None) + deployment.template.has_proxy)

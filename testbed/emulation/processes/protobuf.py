@@ -11,12 +11,15 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from google.protobuf import any_pb2, json_format
+from google.protobuf.message import Message
 
-from testbed.control.views.envoy.envoy_api import TYPES
+from testbed.control.views.envoy.envoy_api import ENDPOINT_TYPE, TYPES
+
+M = TypeVar("M", bound=Message)
 
 
 class InvalidResource(ValueError):
@@ -31,15 +34,47 @@ def to_any(resource: Mapping[str, Any]) -> bytes:
     field, when the resource is not the JSON form of its message.
     """
     name = resource.get("name", resource.get("cluster_name", "?"))
-    # ParseDict takes `@type` out of what it reads and puts it back last: it gets a copy.
-    copy = orjson.loads(orjson.dumps(resource))
-    _import_types(copy)
     try:
-        return json_format.ParseDict(copy, any_pb2.Any()).SerializeToString()
+        if resource.get("@type") == ENDPOINT_TYPE:
+            return _assignment(resource).SerializeToString()
+        return _parsed(resource, any_pb2.Any()).SerializeToString()
     except json_format.ParseError as error:
         # The lines after the first list every field that the message does have.
         problem = str(error).splitlines()[0]
         raise InvalidResource(f"{resource.get('@type', 'resource without @type')} {name!r}: {problem}") from error
+
+
+def _parsed(resource: Mapping[str, Any], message: M) -> M:
+    # ParseDict takes `@type` out of what it reads and puts it back last: it gets a copy.
+    copy = orjson.loads(orjson.dumps(resource))
+    _import_types(copy)
+    return json_format.ParseDict(copy, message)
+
+
+def _assignment(resource: Mapping[str, Any]) -> any_pb2.Any:
+    """A ClusterLoadAssignment, made of what was encoded before: one endpoint more is no reason to read all of them."""
+    from envoy.config.endpoint.v3 import endpoint_pb2
+
+    groups = resource.get("endpoints", ())
+    rest = {name: value for name, value in resource.items() if name not in ("@type", "endpoints")}
+    message = _parsed(rest, endpoint_pb2.ClusterLoadAssignment())
+    for group in groups:
+        encoded = message.endpoints.add()
+        _parsed({name: value for name, value in group.items() if name != "lb_endpoints"}, encoded)
+        encoded.MergeFromString(b"".join(_lb_endpoint(orjson.dumps(each)) for each in group.get("lb_endpoints", ())))
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+@lru_cache(maxsize=32768)
+def _lb_endpoint(endpoint: bytes) -> bytes:
+    """Given as JSON, as the LocalityLbEndpoints that has no other: these can be joined."""
+    from envoy.config.endpoint.v3 import endpoint_components_pb2
+
+    alone = {"lb_endpoints": [orjson.loads(endpoint)]}
+    encoded: bytes = _parsed(alone, endpoint_components_pb2.LocalityLbEndpoints()).SerializeToString()
+    return encoded
 
 
 def _import_types(value: Any) -> None:
