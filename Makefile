@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test soak check format bench screenshots clean
+.PHONY: install run test soak simulate check format bench screenshots clean
 
 install: .venv/.installed
 
@@ -19,6 +19,9 @@ test: install
 
 soak: install
 	$(BIN)/python -m tests.soak
+
+simulate: install
+	$(BIN)/python -m tests.consensus $(SCHEDULES)
 
 check: install
 	$(BIN)/ruff check .
