@@ -18,7 +18,7 @@ import pytest
 
 from loadgen.command import command
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 class Server:
@@ -110,8 +110,8 @@ class Load:
             "sources": [{"rate_per_s": 100.0, "arrival": "poisson"}],
             "duration_s": 1.5,
             "requests": [get("/")],
-            "timeout_s": 1.0,
-            "connect_timeout_s": 0.5,
+            "timeout_s": 10.0,
+            "connect_timeout_s": 10.0,
             "entry_file": str(self.entry_file),
             "entry_ttl_s": 0.5,
             "records_file": str(self.records_file),
