@@ -65,7 +65,7 @@ class Cluster:
             [*job, "--", *command], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def run(self, machine: str, script: str, timeout_s: float = 60.0) -> tuple[int, str]:
+    def run(self, machine: str, script: str, timeout_s: float = RUN_TIMEOUT_S) -> tuple[int, str]:
         """Its exit code and all that it printed."""
         process = self.start(machine, script)
         try:
@@ -77,7 +77,9 @@ class Cluster:
         return process.returncode, output
 
     def lab(self, *arguments: str) -> None:
-        subprocess.run([*COMMAND, "lab", *arguments], env=self.env, check=True, timeout=30.0, capture_output=True)
+        subprocess.run(
+            [*COMMAND, "lab", *arguments], env=self.env, check=True, timeout=RUN_TIMEOUT_S, capture_output=True
+        )
 
     def run_dirs(self, machine: str = "m1") -> list[Path]:
         return sorted((self.plan.state_dir / "homes" / machine).glob("runs/*"))

@@ -19,7 +19,7 @@ from testbed.machines.lab.state import load_state
 from tests.multimachine.conftest import unavailable
 
 PLAN = LabPlan(3, ("east-a", "east-b"), "testbed-test77", "198.18.77.0/24")
-COMMAND_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 120.0
 SHORT_S = 1.5
 """How long a program on a machine waits before it believes that nothing comes."""
 
