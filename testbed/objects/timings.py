@@ -23,3 +23,13 @@ class Timings:
     entry_check_timeout_s: float = 4.0
     entry_failure_threshold: int = 3
     entry_ttl_s: float = 60.0
+
+    @property
+    def lease_patience_s(self) -> float:
+        """For how long a kubelet can be held up before its lease may expire."""
+        return self.lease_grace_s - self.lease_renew_s
+
+    @property
+    def entry_patience_s(self) -> float:
+        """For how long checks of a gateway have to fail before clients leave it."""
+        return (self.entry_failure_threshold - 1) * self.entry_check_interval_s + self.entry_check_timeout_s

@@ -55,6 +55,11 @@ class Probe:
     success_threshold: int = 1
     failure_threshold: int = 3
 
+    @property
+    def patience_s(self) -> float:
+        """For how long it has to find nobody before that has a consequence."""
+        return (self.failure_threshold - 1) * self.period_s + self.timeout_s
+
 
 MeshMode = Literal["sidecar", "node", "none"]
 """Who carries the calls of pods: a proxy in each pod, one proxy a node for all pods there, or kube-proxy alone."""

@@ -23,7 +23,7 @@ from tests.emulation.forking import forking
 
 SHORT_OF_CORES = re.compile(
     r"load generator lag: |achieved rate of |CPU of machine \S+ above |latency of \d+ links is off"
-    r"|came \d+ ms after its time"
+    r"|came \d+ ms after its time|was held up for "
 )
 README = Path(__file__).parents[2] / "README.md"
 SCENARIOS = Path(__file__).parent / "scenarios"

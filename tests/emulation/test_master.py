@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+import uvloop
 
 from testbed.control.api_server import Refused
 from testbed.control.messages import (
@@ -94,15 +95,20 @@ async def test_a_busy_master_gives_no_node_up_whose_lease_it_has_not_read_yet() 
     assert await lost_nodes(master) == []
 
 
-async def test_a_node_that_is_silent_is_given_up_all_the_same() -> None:
-    master = await connected_master(STRICT)
-    deadline_s = time.monotonic() + WITHIN_S
-    lost: list[str] = []
-    while not lost and time.monotonic() < deadline_s:
-        await report(master, LeaseRenewed("east-a-2"), time.monotonic())
-        await asyncio.sleep(0.05)
-        lost += await lost_nodes(master)
-    assert lost == ["east-a-1"]
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "Ray's"])
+def test_a_node_that_is_silent_is_given_up_all_the_same(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def given_up() -> list[str]:
+        master = await connected_master(STRICT)
+        deadline_s = time.monotonic() + WITHIN_S
+        lost: list[str] = []
+        while not lost and time.monotonic() < deadline_s:
+            await report(master, LeaseRenewed("east-a-2"), time.monotonic())
+            await asyncio.sleep(0.05)
+            lost += await lost_nodes(master)
+        return lost
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(given_up()) == ["east-a-1"]
 
 
 CLIENTS = "clients/east-a"

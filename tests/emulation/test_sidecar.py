@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, LISTENER_TYPE
+from testbed.emulation.actors import lateness
 from testbed.emulation.actors import sidecar as sidecar_module
 from testbed.emulation.actors.reports import MachineFolders
-from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.actors.seam import Actor, handle_of
 from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.processes import envoy
 from tests.emulation.loopback import DEADLINE_S, eventually
@@ -137,3 +140,29 @@ async def test_a_proxy_that_cannot_be_started_is_an_error_of_who_wanted_it(
         with pytest.raises(FileNotFoundError):
             await sidecar.start(1)
         assert agent.ends == []
+
+
+class Elsewhere:
+    """The handle of an agent in another process."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._handle = handle_of(agent)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+
+async def test_a_sidecar_with_a_process_of_its_own_tells_that_it_was_held_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lateness, "PERIOD_S", 0.02)
+    async with supervising(tmp_path, monkeypatch) as (beside_its_agent, agent):
+        sidecar = Sidecar(cast(Actor, Elsewhere(agent)), MachineFolders(tmp_path, tmp_path, "testbed-none"), "web-2")
+        for each in (beside_its_agent, sidecar):
+            await each.start(1)
+        time.sleep(5 * lateness.NOTED_S)
+        await eventually(lambda: "late" in [report[0] for report in agent.reports])
+        await sidecar.kill()
+        await sidecar.stop()
+        sidecar._loop_watch.stop()
+        assert beside_its_agent._loop_watch._timer is None, "its agent watches the loop that they share"

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from testbed.results.judge.lateness import Late
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.validity import invalid_reasons
 from testbed.results.measure.calls import Completeness
@@ -38,6 +39,7 @@ def _reasons(
     completeness: Completeness | None = None,
     unexplained: Sequence[Undeclared] = (),
     unread: Sequence[UnreadLines] = (),
+    late: Sequence[Late] = (),
 ) -> tuple[str, ...]:
     rows = [
         {
@@ -62,6 +64,7 @@ def _reasons(
         completeness or Completeness(0, 0),
         unexplained,
         unread,
+        late,
     )
 
 
@@ -165,6 +168,13 @@ def test_a_death_of_the_testbeds_own_that_no_fault_declares_is_a_reason_and_othe
         "pod web-1: Envoy ended by signal 9 at 3.00 s, which no fault declares (the kernel does that when memory is "
         "short), and 1 more processes",
     )
+
+
+def test_who_was_held_up_for_too_long_is_a_reason_with_the_longest_time_and_how_often_it_was() -> None:
+    lates = [Late("the control plane", 4.0, 2.5, 1.5), Late("the agent of node n1", 7.0, 1.6, 1.5)]
+    reason = "the control plane was held up for 2.50 s at 4.00 s, others wait 1.5 s for it"
+    assert _reasons(late=lates[:1]) == (reason,)
+    assert _reasons(late=lates) == (f"{reason}; 1 more times, by 2 processes",)
 
 
 def test_lines_that_are_in_no_table_are_a_reason_with_their_number_and_their_logs() -> None:

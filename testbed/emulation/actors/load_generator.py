@@ -102,9 +102,12 @@ class LoadGenerator(Placed):
         self._done = asyncio.Event()
         self._checks: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._events: list[Recorded] = []
+
+    def patience_s(self) -> float:
+        return self._timings.entry_patience_s
 
     async def boot(self) -> None:
+        self.loop_watch.start()
         self._to_master = self.card.channel(self._control_plane, self._deliver)
         self._report(ProxyConnected(self._place))
 
@@ -176,12 +179,8 @@ class LoadGenerator(Placed):
             except TimeoutError:
                 self._fail("did not stop")
 
-    async def records(self) -> list[Recorded]:
-        """What was recorded since the last call."""
-        events, self._events = self._events, []
-        return events
-
     async def shut_down(self) -> None:
+        self.loop_watch.stop()
         if self._checks is not None:
             self._checks.cancel()
         if self._process is not None:

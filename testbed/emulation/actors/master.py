@@ -56,6 +56,7 @@ class Master(Placed):
     def __init__(self, cluster: ClusterSpec, topology: Topology, card: NetworkCard, clients: Sequence[str]) -> None:
         """`card` is that of its place, `clients` are the places from which load comes."""
         super().__init__("the control plane", card)
+        self._timings = cluster.timings
         self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)
@@ -65,7 +66,8 @@ class Master(Placed):
         """What the control plane was last told is the time, by this machine's monotonic clock."""
         self._started: dict[str, tuple[Pod, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._events: list[Recorded] = []
+        self._wake_s = 0.0
+        """When that is due, by the monotonic clock."""
         self._pushes: dict[tuple[str, str, str], Push] = {}
 
     async def connect(self, subscribers: dict[str, Actor], clock_offsets_s: dict[str, float]) -> None:
@@ -73,6 +75,7 @@ class Master(Placed):
 
         `clock_offsets_s` is the monotonic clock of each place's machine minus this one's.
         """
+        self.loop_watch.start()
         self._clock_offsets_s = clock_offsets_s
         for place, actor in subscribers.items():
             self._channels[place] = self.card.channel(place, partial(_deliver, actor), latest_only)
@@ -125,11 +128,6 @@ class Master(Placed):
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
         return tuple(self._started.values())
 
-    async def records(self) -> list[Recorded]:
-        """Events since the last call."""
-        events, self._events = self._events, []
-        return events
-
     async def pushes(self) -> list[Push]:
         """All pushes so far."""
         return list(self._pushes.values())
@@ -174,10 +172,16 @@ class Master(Placed):
             self._timer = None
         deadline_s = self._plane.next_deadline()
         if deadline_s is not None:
+            now_s = time.monotonic()
+            self._wake_s = max(now_s, deadline_s)
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), self._due, deadline_s)
+            self._timer = loop.call_later(self._wake_s - now_s, self._due, deadline_s)
+
+    def patience_s(self) -> float:
+        return self._timings.lease_patience_s
 
     def _due(self, deadline_s: float) -> None:
+        self.loop_watch.woke(self._wake_s)
         # Who was too busy to be on time has not read its mail either.
         if time.monotonic() > deadline_s + BUSY_S:
             self._timer = asyncio.get_running_loop().call_later(MAIL_S, self._advance)

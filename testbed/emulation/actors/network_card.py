@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.lateness import LoopWatch
+from testbed.emulation.actors.reports import Recorded
 from testbed.emulation.actors.seam import until
 from testbed.emulation.actors.vigil import ActorLost, Attended
 from testbed.emulation.processes.relay import STARTS_WITHIN_S, relay_socket
@@ -128,11 +130,28 @@ class NetworkCard:
 
 
 class Placed(Attended):
-    """What every actor's class has that has a place: a network card, which faults on links reach."""
+    """What every actor's class has that has a place: a network card, which faults on links reach, and rows for the
+    events of the run."""
 
     def __init__(self, title: str, card: NetworkCard) -> None:
         super().__init__(title)
         self.card = card
+        self.loop_watch = LoopWatch(lambda due_s, late_s: self.record_late(due_s, late_s, title))
+        self._events: list[Recorded] = []
+
+    async def records(self) -> list[Recorded]:
+        """What was recorded since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def patience_s(self) -> float:
+        """For how long this process can be held up before others may take something of it for dead."""
+        raise NotImplementedError
+
+    def record_late(self, due_s: float, late_s: float, process: str) -> None:
+        """That a process was held up, at that monotonic second."""
+        details = {"late_s": late_s, "patience_s": self.patience_s()}
+        self._events.append(Recorded(due_s, self.card.place, "Process", process, "Late", details))
 
     async def impose(self, fault: str, pairs: Pairs, effect: LinkEffect, due_s: float) -> float:
         return await self.card.impose(fault, pairs, effect, due_s)

@@ -108,19 +108,22 @@ class NodeAgent(Placed):
         self._hosting = hosting
         self._kube_proxy = KubeProxy(name, services, network, card, folders.logs)
         self._relays: dict[str, SocketAddress] = {}
+        self._timings = timings
         self._node = NodeLifecycle(name, timings, Random(f"{seed}/{name}"))
         self._supervised: dict[str, _Supervised] = {}
         self._started_pods = 0
         self._under_way: set[asyncio.Task[None]] = set()
         """Starts and ends of processes that are not answered yet."""
-        self._events: list[Recorded] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_s = 0.0
+        """When that is due, by the monotonic clock."""
         self._to_master: ControlChannel[Reported] | None = None
 
     # --- power ---------------------------------------------------------------------------------------------------
 
     async def boot(self) -> None:
         """Plug in the network card and power on for the first time."""
+        self.loop_watch.start()
         self._relays = await self.card.open_paths(self._peers)
         await self._kube_proxy.listen()
         self._to_master = self.card.channel(self._control_plane, self._deliver, latest_lease_only)
@@ -189,6 +192,8 @@ class NodeAgent(Placed):
                     self._report(ConfigAcked(pod, type_url, version), at_s)
                 case "rejected", (type_url, version, error):
                     self._report(ConfigRejected(pod, type_url, version, error), at_s)
+                case "late", (due_s, late_s):
+                    self.record_late(float(due_s), float(late_s), f"the supervisor of pod {pod} (sidecar)")
                 case "ready", ():
                     self._take(OfPod(pod, ProxyReady(True)))
                 case _:
@@ -200,13 +205,14 @@ class NodeAgent(Placed):
         """Pods of which every process runs."""
         return self._node.running_pods()
 
-    async def records(self) -> list[Recorded]:
-        """What was recorded since the last call."""
-        events, self._events = self._events, []
-        return events
+    def patience_s(self) -> float:
+        templates = [pod.template for pod, _ in self._node.up()]
+        probes = (probe for each in templates for probe in (each.readiness, each.liveness) if probe is not None)
+        return min([self._timings.lease_patience_s, *(probe.patience_s for probe in probes)])
 
     async def shut_down(self) -> None:
         """End everything in good order."""
+        self.loop_watch.stop()
         self._take(ShutDown())
         while self._under_way:
             await asyncio.wait(self._under_way)
@@ -332,9 +338,12 @@ class NodeAgent(Placed):
             self._timer = None
         due_s = self._node.next_deadline()
         if due_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, due_s - time.monotonic()), self._advance)
+            now_s = time.monotonic()
+            self._wake_s = max(now_s, due_s)
+            self._timer = asyncio.get_running_loop().call_later(self._wake_s - now_s, self._advance)
 
     def _advance(self) -> None:
+        self.loop_watch.woke(self._wake_s)
         self._take(None)
 
     def _report(self, event: Event, at_s: float | None = None) -> None:

@@ -71,6 +71,11 @@ def handle_of(target: object) -> Actor:
     return cast(Actor, _InProcess(target))
 
 
+def is_here(actor: Actor) -> bool:
+    """Whether it lives in the caller's own process, and so in its event loop."""
+    return isinstance(actor, _InProcess)
+
+
 def this_actor() -> Actor:
     """The handle of the actor that asks, to hand to others."""
     handle: Actor = ray.get_runtime_context().current_actor

@@ -12,8 +12,9 @@ from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.views.envoy.xds import PUSH_ORDER
+from testbed.emulation.actors.lateness import LoopWatch
 from testbed.emulation.actors.reports import MachineFolders
-from testbed.emulation.actors.seam import Actor
+from testbed.emulation.actors.seam import Actor, is_here
 from testbed.emulation.actors.vigil import Attended
 from testbed.emulation.processes import envoy
 from testbed.emulation.processes.ads import AdsServer
@@ -81,11 +82,14 @@ class Sidecar(Attended):
             acked=self._acked,
             rejected=lambda type_url, version, error: self._tell("rejected", type_url, version, error),
         )
+        self._loop_watch = LoopWatch(lambda due_s, late_s: self._tell("late", f"{due_s}", f"{late_s}"))
         self._configured = asyncio.Event()
         self._readiness: asyncio.Task[None] | None = None
 
     async def start(self, life: int) -> None:
         """Start Envoy for the `life`-th time. Raises OSError when the program cannot be started."""
+        if not is_here(self._agent):
+            self._loop_watch.start()
         await self._ads.start()
         self._ads.forget()
         self._configured.clear()

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from testbed.objects.places import clients_of
+from testbed.results.judge.lateness import Late
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.measure.calls import Completeness
 from testbed.results.tables.columns import Floats, Requests, codes, floats
@@ -58,6 +59,7 @@ def invalid_reasons(
     completeness: Completeness,
     unexplained: Sequence[Undeclared] = (),
     unread: Sequence[UnreadLines] = (),
+    late: Sequence[Late] = (),
     limits: Limits = Limits(),
 ) -> tuple[str, ...]:
     """One line with figures for each reason not to believe the run; none if it is valid. `table` is `requests`'."""
@@ -68,6 +70,7 @@ def invalid_reasons(
         *_lag(facts, requests, limits),
         *_rate(facts, table, requests, limits),
         *_cpu(facts, machines, limits),
+        *_late(late),
         *_links(links, limits),
         *_lost_records(facts, table, requests, completeness),
         *_unread(unread),
@@ -121,6 +124,15 @@ def _cpu(facts: RunFacts, machines: pa.Table, limits: Limits) -> Iterator[str]:
         if share > limits.cpu_share:
             bound = f"{limits.cpu_percent:g} % in {share:.0%} of samples, at most {limits.cpu_share:.0%}"
             yield f"CPU of machine {name} above {bound}"
+
+
+def _late(late: Sequence[Late]) -> Iterator[str]:
+    """`late` has only what can have changed something, the longest first."""
+    if late:
+        longest, others = late[0], len(late) - 1
+        more = f"; {others} more times, by {len({each.process for each in late})} processes" if others else ""
+        patience = f"others wait {longest.patience_s:.3g} s for it"
+        yield f"{longest.process} was held up for {longest.late_s:.2f} s at {longest.t_s:.2f} s, {patience}{more}"
 
 
 def _links(links: pa.Table, limits: Limits) -> Iterator[str]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from testbed.objects.places import clients_of
+from testbed.results.judge.lateness import outlasted
 from testbed.results.judge.undeclared import undeclared
 from testbed.results.judge.validity import invalid_reasons
 from testbed.results.judge.verdict import check, decide
@@ -79,7 +80,8 @@ def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
     unexplained = undeclared(events, facts, list(measured.impacts.values()))
     complete = completeness(table, run.hops, pods, facts.killed_proxies, facts.unrecorded())
     unread = unexplained_lines(facts, events, pods)
-    reasons = invalid_reasons(facts, table, requests, run.links, run.machines, complete, unexplained, unread)
+    late = outlasted(events, facts)
+    reasons = invalid_reasons(facts, table, requests, run.links, run.machines, complete, unexplained, unread, late)
     judged = not reasons and not facts.interrupted
     results = tuple(check(expectation, measured, judged) for expectation in facts.expectations)
     ok, failed = int(requests.ok.sum()), int(requests.failed.sum())
