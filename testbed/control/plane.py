@@ -61,6 +61,7 @@ class ControlPlane:
         self._discovery = Discovery(timings, mesh_mode, clients)
         self._deleted_nodes: set[str] = set()
         self._all_registered = False
+        self._coming_up = True
         self._deadline_s: float | None = None
 
     def apply(self, objects: Iterable[Declared], now: float) -> list[Command]:
@@ -90,10 +91,22 @@ class ControlPlane:
         if settled and not due:
             return commands
         commands += self._reconcile(now)
-        commands += self._discovery.reconcile(self._store, now)
+        commands += self._discovery.reconcile(self._store, now, coming_up=self._is_coming_up())
         deadlines = (self._node_health.next_deadline(self._store), self._discovery.next_deadline())
         self._deadline_s = min((deadline for deadline in deadlines if deadline is not None), default=None)
         return commands
+
+    def _is_coming_up(self) -> bool:
+        """Until all pods that are declared were ready for the first time.
+
+        Nobody is served before. The work of telling everyone of every pod that becomes ready grows with the square of
+        their number, and all proxies share a machine, as only here: they would take it from the pods that start.
+        """
+        if self._coming_up:
+            wanted = sum(deployment.replicas for deployment in self._store.list(Deployment))
+            ready = sum(pod.ready for pod in self.pods())
+            self._coming_up = not wanted or ready < wanted
+        return self._coming_up
 
     def next_deadline(self) -> float | None:
         """When to call `handle(None, now)` at the latest; None while only an event can change anything."""

@@ -58,8 +58,8 @@ class Discovery:
         details = {"type_url": event.type_url, "version": event.version, "error": event.error}
         return [RecordEvent("Proxy", event.proxy, "ConfigRejected", details)]
 
-    def reconcile(self, store: Store, now: float) -> list[Command]:
-        return [command for kind in self._kinds for command in kind.reconcile(store, now)]
+    def reconcile(self, store: Store, now: float, *, coming_up: bool = False) -> list[Command]:
+        return [command for kind in self._kinds for command in kind.reconcile(store, now, coming_up=coming_up)]
 
     def next_deadline(self) -> float | None:
         deadlines = (kind.next_deadline() for kind in self._kinds)

@@ -15,6 +15,10 @@ from testbed.control.store import Store
 from testbed.control.views.envoy.envoy_api import ROUTE_TYPE
 from testbed.objects.timings import Timings
 
+COMING_UP_PAUSE_S = 0.02
+"""Between pushes to everyone while a cluster comes up, for each of them: twice of what it takes to tell a proxy of some
+hundred endpoints."""
+
 Resources = Mapping[str, tuple[Mapping[str, Any], ...]]
 """By type, in the order in which they are to be sent."""
 
@@ -80,8 +84,10 @@ class Subscribers:
         self._told: dict[str, _Told] = {}
         self._revision = 0
         self._seen: Hashable = None
+        self._coming_up = False
         self._first_change_s: float | None = None
-        self._push_due_s: float | None = None
+        """Of those that were not pushed to everyone yet; `_last_change_s` means something where there is one."""
+        self._last_change_s = 0.0
 
     def connect(self, store: Store, name: str) -> bool:
         """It knows nothing yet. Versions grow on, so that no late answer is mistaken for one to a new push.
@@ -110,12 +116,18 @@ class Subscribers:
         if told is not None and told.connected:
             told.rejected[event.type_url] = event.error
 
-    def reconcile(self, store: Store, now: float) -> list[Command]:
-        """Notices changes, then pushes what is due: to new ones at once, to all when the debounce is over."""
+    def reconcile(self, store: Store, now: float, *, coming_up: bool = False) -> list[Command]:
+        """Notices changes, then pushes what is due: to new ones at once, to all when the debounce is over.
+
+        While a cluster is `coming_up` for the first time, everyone is told only so often that most of the machine's
+        time is left for what is starting.
+        """
+        self._coming_up = coming_up
         self._notice(store, now)
-        everyone = self._push_due_s is not None and now >= self._push_due_s
+        due_s = self.next_deadline()
+        everyone = due_s is not None and now >= due_s
         if everyone:
-            self._first_change_s = self._push_due_s = None
+            self._first_change_s = None
         there = {each.name: each for each in self._view.subscribers(store)}
         commands: list[Command] = []
         for name, told in list(self._told.items()):
@@ -130,7 +142,14 @@ class Subscribers:
         return commands
 
     def next_deadline(self) -> float | None:
-        return self._push_due_s
+        if self._first_change_s is None:
+            return None
+        timings = self._timings
+        latest_s = self._first_change_s + timings.push_debounce_max_s
+        if self._coming_up:
+            pause_s = max(timings.push_debounce_s, COMING_UP_PAUSE_S * len(self._told))
+            return min(self._first_change_s + pause_s, latest_s)
+        return min(self._last_change_s + timings.push_debounce_s, latest_s)
 
     def not_in_sync(self, name: str) -> str | None:
         """Why one does not have all that it should have, in one line; None when it has."""
@@ -156,10 +175,9 @@ class Subscribers:
             return
         self._seen = seen
         self._revision += 1
+        self._last_change_s = now
         if self._first_change_s is None:
             self._first_change_s = now
-        timings = self._timings
-        self._push_due_s = min(now + timings.push_debounce_s, self._first_change_s + timings.push_debounce_max_s)
 
 
 def _push(told: _Told, subscriber: Subscriber, resources: Resources) -> list[Command]:

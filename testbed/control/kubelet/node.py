@@ -92,13 +92,12 @@ class _HeldPod:
     runs: dict[Process, _Run] = field(default_factory=dict)
     backlog: list[StartRequested | StopRequested | PowerRestored] = field(default_factory=list)
     failed: bool = False
+    deadline_s: float | None = None
+    """When something is due in its life: that changes by its steps alone, and is looked at far more often."""
 
     @property
     def left_over(self) -> bool:
         return any(run.left_over for run in self.runs.values())
-
-    def next_deadline(self) -> float | None:
-        return None if self.failed else self.lifecycle.next_deadline()
 
     def program(self, process: Process) -> str:
         """What runs as this process: the testbed's own Envoy or workload, or the user's command."""
@@ -157,7 +156,7 @@ class NodeLifecycle:
         if not self.at_work:
             return None
         deadlines = [self._lease_s, self._boot_s if self._booting else None]
-        deadlines += [held.next_deadline() for held in self._pods.values()]
+        deadlines += [held.deadline_s for held in self._pods.values()]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _take_in(self, event: NodeEvent, now_s: float) -> list[NodeAction]:
@@ -242,8 +241,7 @@ class NodeLifecycle:
                 self._boot_s = now_s + BOOT_SPACING_S
                 actions += self._move(held, PowerRestored(), now_s)
         for held in list(self._pods.values()):
-            deadline_s = held.next_deadline()
-            if deadline_s is not None and now_s >= deadline_s:
+            if held.deadline_s is not None and now_s >= held.deadline_s:
                 actions += self._step(held, None, now_s)
         return actions
 
@@ -316,9 +314,10 @@ class NodeLifecycle:
             return []
         try:
             commands = held.lifecycle.handle(event, now_s)
+            held.deadline_s = held.lifecycle.next_deadline()
             return [action for command in commands for action in self._translated(held, command, now_s)]
         except Exception as error:
-            held.failed = True
+            held.failed, held.deadline_s = True, None
             return [Failed(held.pod.name, error)]
 
     def _translated(self, held: _HeldPod, command: KubeletCommand, now_s: float) -> Iterator[NodeAction]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from testbed.emulation.processes.forked_process import ForkedProcess
-from testbed.emulation.processes.http_get import BrokenAnswer, Reply, get
+from testbed.emulation.processes.http_get import BrokenAnswer, Reply, connection, get
 from testbed.emulation.processes.process import EMULATED_NICENESS
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import Probe
@@ -37,8 +37,7 @@ async def run_probe(
                     status = await _follow(address, probe.path)
                     return 200 <= status < 400, f"GET {probe.path}: status {status}"
                 case "tcpSocket":
-                    _, writer = await asyncio.open_connection(address.ip, address.port)
-                    writer.transport.abort()
+                    (await connection(address)).close()
                     return True, "connected"
                 case "exec":
                     code = await _run_command(probe.command, env, fork_server)

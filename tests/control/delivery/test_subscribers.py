@@ -218,3 +218,22 @@ def test_a_kube_proxy_is_told_of_endpoints_at_once_and_of_changes_after_the_quie
     )
     world.discovery.acked(ConfigAcked("kube-proxy/a", ENDPOINT_SLICE, "2"))
     assert world.discovery.not_in_sync("kube-proxy/a") is None
+
+
+def test_while_a_cluster_comes_up_many_are_told_less_often_and_as_usual_once_it_is_up() -> None:
+    world = World()
+    names = [f"web-{number}" for number in range(1, 18)]
+    for name in names:
+        world.store.put(replace(WEB_1, name=name))
+        world.connect(name)
+    for now in (0.0, 1.0):
+        world.discovery.reconcile(world.store, now, coming_up=True)
+    pushed_s = []
+    for tick in range(100, 125):
+        world.change_endpoints()
+        if world.discovery.reconcile(world.store, tick / 20, coming_up=True):
+            pushed_s.append(tick / 20)
+    assert pushed_s == [5.35, 5.75, 6.15]  # 0.34 s after the first change of which they know nothing
+    assert world.discovery.reconcile(world.store, 6.2) == []
+    assert world.discovery.next_deadline() == 6.3
+    assert len(world.pushes(6.3)) == len(names)
