@@ -64,3 +64,11 @@ async def test_an_object_that_cannot_be_made_says_why_to_whoever_calls_it_and_no
         with pytest.raises(OSError, match="no such folder"):
             await refusing.add.remote(1)
     assert await counter.add.remote(1) == 2
+
+
+async def test_a_call_that_comes_before_its_object_waits_for_it() -> None:
+    shared = in_process(SharedProcess)
+    early = shared.call.remote(7, "add", (1,))
+    await asyncio.sleep(0)
+    shared.begin.remote(7, Counter, (0,))
+    assert await early == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from functools import cache
 from itertools import count
 from typing import Any, cast
@@ -40,6 +41,7 @@ class SharedProcess:
     def __init__(self) -> None:
         self._objects: dict[int, Any] = {}
         self._failures: dict[int, Exception] = {}
+        self._begun: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def begin(self, number: int, kind: type, arguments: tuple[object, ...]) -> None:
         try:
@@ -47,8 +49,11 @@ class SharedProcess:
         except Exception as failure:
             # For whoever calls it: nobody waits for this.
             self._failures[number] = failure
+        self._begun[number].set()
 
     async def call(self, number: int, method: str, arguments: tuple[object, ...]) -> Any:
+        # Ray keeps no order of what an asynchronous actor is asked.
+        await self._begun[number].wait()
         if number in self._failures:
             raise self._failures[number]
         return await getattr(self._objects[number], method)(*arguments)
