@@ -217,6 +217,8 @@ def _template_annotations(template: PodTemplate) -> dict[str, str]:
         annotations["testbed/work"] = _work(workload.work)
         annotations["testbed/response-bytes"] = str(workload.response_bytes)
         annotations["testbed/error-rate"] = str(workload.error_rate)
+        if workload.crash_path is not None:
+            annotations["testbed/crash-on"] = workload.crash_path
         if workload.stages:
             annotations["testbed/calls"] = "; ".join(",".join(stage) for stage in workload.stages)
     return annotations

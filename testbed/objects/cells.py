@@ -18,7 +18,9 @@ ServiceClass = Literal["sharded", "global", "perCity"]
 CELL: Final = "testbed/cell"
 GROUP: Final = "testbed/group"
 CITY: Final = "testbed/city"
-"""Labels of pods: the cell that they belong to, its deployment group, or the city that they serve."""
+WORKER: Final = "testbed/worker"
+"""Labels of pods: the cell that they belong to, its deployment group, the city that they serve, or their number among
+the workers of shuffle shards."""
 
 REFUSE: Final = "refuse"
 NEAREST: Final = "nearest"
@@ -78,6 +80,17 @@ class City:
 
 
 @dataclass(frozen=True, slots=True)
+class ShuffleShards:
+    """Each partition is served by `size` of the `workers` that a service has in its cell, drawn from the seed: few
+    partitions have all workers in common, so that a client who brings down its own takes few others with it."""
+
+    service: str
+    workers: int
+    size: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionMap:
     """Who owns what, in one version, and what happens to who asks the wrong one.
 
@@ -100,6 +113,8 @@ class PartitionMap:
     """What a cell does with a request for a partition that it does not own."""
     unkeyed: str = REFUSE
     """Who gets a request without a key: `nearest`, a cell by name, or nobody (`refuse`)."""
+    shards: tuple[ShuffleShards, ...] = ()
+    """Of services whose pods do not all serve everybody."""
     namespace: str = DEFAULT_NAMESPACE
     labels: Labels = ()
 

@@ -32,6 +32,12 @@ class BuiltinWorkload:
     error_rate: float = 0.0
     passed_on: tuple[str, ...] = ()
     """Headers of a request that its own calls carry, too, besides `x-request-id`."""
+    crash_path: str | None = None
+    """A request for this path ends the process with CRASHED."""
+
+
+CRASHED: Final = 70
+"""The exit code of a built-in workload that a request made crash, as declared: sysexits.h, EX_SOFTWARE."""
 
 
 @dataclass(frozen=True, slots=True)

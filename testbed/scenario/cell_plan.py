@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from testbed.control.cells.ownership import partitions_of, written
 from testbed.control.cells.partitions import partition_of
+from testbed.control.cells.shards import overlaps
 from testbed.control.mesh.locality import prioritised
 from testbed.control.mesh.traffic import Traffic, mesh_traffic
 from testbed.control.store import Store
-from testbed.objects.cells import CELL, PartitionMap
+from testbed.objects.cells import CELL, PartitionMap, ShuffleShards
 from testbed.objects.core import EndpointSlice, Node, Pod
 from testbed.objects.workloads import BuiltinWorkload
 from testbed.scenario.values import ExpectedShares, IdSpec, LoadSpec
@@ -94,6 +95,7 @@ def lines_of(plan: CellPlan, load: LoadSpec) -> Iterator[str]:
     yield f"{len(cell_map.owners)} partitions, map version {cell_map.version}:"
     for row in rows:
         yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    yield from map(_line_of_shards, cell_map.shards)
     session = "" if load.ids is None else f", sessions of {load.ids.session}"
     calls = ", ".join(f"{count:g} {service}" for service, count in plan.calls.items())
     yield f"expected when nothing goes wrong{session}:"
@@ -103,6 +105,14 @@ def lines_of(plan: CellPlan, load: LoadSpec) -> Iterator[str]:
     yield f"  of the calls between pods {plan.local_share:.2%} stay in the cell that owns the partition,"
     by_class = 1 - plan.local_share - plan.cross_cell_share
     yield f"  {by_class:.2%} go to global and perCity services, and {plan.cross_cell_share:.2%} from cell to cell"
+
+
+def _line_of_shards(shards: ShuffleShards) -> str:
+    *some, whole = overlaps(shards.size, shards.workers)
+    shared = [f"{share:.2%} share {'none' if count == 0 else count}" for count, share in enumerate(some) if share]
+    told = ", ".join([*shared, f"{whole:.2%} all"])
+    shape = f"{shards.size} of {shards.workers} workers in each cell"
+    return f"shuffle shards of {shards.service}: {shape}; with the workers of one partition, others' {told}"
 
 
 def _owned(cell_map: PartitionMap, ids: IdSpec | None) -> dict[str, float]:

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from testbed.control.cells.ownership import evenly
 from testbed.control.cells.subsets import groups_of
-from testbed.objects.cells import CITY, REFUSE, Cell, City, DeploymentGroup, PartitionKey, PartitionMap, PartitionRule
+from testbed.objects.cells import (
+    CITY,
+    REFUSE,
+    WORKER,
+    Cell,
+    City,
+    DeploymentGroup,
+    PartitionKey,
+    PartitionMap,
+    PartitionRule,
+    ShuffleShards,
+)
 from testbed.objects.metadata import Labels
 from testbed.scenario.models.cells import CellModel, CellsModel, KeyModel, PartitionRuleModel
 from testbed.scenario.models.cluster import ServiceModel
@@ -23,6 +34,7 @@ class Placement:
 
     deployment: str
     zones: tuple[str, ...]
+    replicas: int
     labels: Labels = ()
 
 
@@ -32,12 +44,20 @@ def placements(name: str, service: ServiceModel, spec: SpecModel) -> Iterator[Pl
     if cells is not None and service.class_ == "sharded":
         for cell_name, cell in cells.cells.items():
             for subset, labels, _ in groups_of(_cell(cell_name, cell)):
-                yield Placement(f"{name}-{subset}", tuple(cell.zones), labels)
+                whole = Placement(f"{name}-{subset}", tuple(cell.zones), service.replicas, labels)
+                yield from [whole] if service.shuffle_shards is None else _workers(whole)
     elif cells is not None and service.class_ == "perCity":
         for city in cities_of(spec):
-            yield Placement(f"{name}-{city.name}", city.zones, ((CITY, city.name),))
+            yield Placement(f"{name}-{city.name}", city.zones, service.replicas, ((CITY, city.name),))
     else:
-        yield Placement(name, tuple(service.zones))
+        yield Placement(name, tuple(service.zones), service.replicas)
+
+
+def _workers(whole: Placement) -> Iterator[Placement]:
+    """Each a Deployment of its own: whoever takes the place of a pod that is lost is the same worker."""
+    for number in range(whole.replicas):
+        labels = (*whole.labels, (WORKER, str(number)))
+        yield Placement(f"{whole.deployment}-w{number}", whole.zones, 1, labels)
 
 
 def partition_map(spec: SpecModel) -> PartitionMap | None:
@@ -57,6 +77,11 @@ def partition_map(spec: SpecModel) -> PartitionMap | None:
         first_hit=cells.first_hit,
         misdirected=cells.misdirected,
         unkeyed=cells.unkeyed or REFUSE,
+        shards=tuple(
+            ShuffleShards(name, service.replicas, service.shuffle_shards, spec.seed)
+            for name, service in spec.services.items()
+            if service.shuffle_shards is not None
+        ),
     )
 
 

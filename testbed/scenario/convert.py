@@ -196,7 +196,7 @@ def _deployments(name: str, service: ServiceModel, spec: SpecModel) -> list[Depl
     passed_on = () if spec.cells is None else (key_of(spec.cells.key).header,)
     template = _template(name, service, spec.mesh.mode, passed_on)
     return [
-        Deployment(each.deployment, service.replicas, replace(template, zones=each.zones, extra_labels=each.labels))
+        Deployment(each.deployment, each.replicas, replace(template, zones=each.zones, extra_labels=each.labels))
         for each in placements(name, service, spec)
     ]
 
@@ -224,6 +224,7 @@ def _workload(workload: WorkloadModel, passed_on: tuple[str, ...]) -> BuiltinWor
         response_bytes=int(_sure(workload.response_size)),
         error_rate=_sure(workload.error_rate),
         passed_on=passed_on,
+        crash_path=workload.crash_on,
     )
 
 

@@ -17,7 +17,7 @@ from random import Random
 import uvloop
 
 from testbed.network.wire.timer import PreciseTimer
-from testbed.objects.workloads import WorkTime
+from testbed.objects.workloads import CRASHED, WorkTime
 from testbed.workloads.calls import Calls, LoggedCalls, MeshCalls
 from testbed.workloads.http1 import Request, Response, ServerProtocol
 from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings
@@ -64,6 +64,8 @@ class Workload:
         if request.path == b"/healthz":
             return Response(200)
         workload = self._workload
+        if workload.crash_path is not None and request.path.partition(b"?")[0] == workload.crash_path.encode():
+            os._exit(CRASHED)
         work_s = draw_work_s(workload.work, self._random)
         if work_s > 0:
             await self._timer.sleep(work_s)

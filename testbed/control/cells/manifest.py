@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from testbed.control.cells.ownership import partitions_of, written
-from testbed.objects.cells import Cell, PartitionMap
+from testbed.objects.cells import Cell, PartitionMap, ShuffleShards
 
 
 def spec_of(cell_map: PartitionMap) -> dict[str, Any]:
@@ -22,7 +22,12 @@ def spec_of(cell_map: PartitionMap) -> dict[str, Any]:
         "firstHit": cell_map.first_hit,
         "misdirected": cell_map.misdirected,
         "unkeyed": cell_map.unkeyed,
+        **({"shuffleShards": {each.service: _shards(each) for each in cell_map.shards}} if cell_map.shards else {}),
     }
+
+
+def _shards(shards: ShuffleShards) -> dict[str, Any]:
+    return {"size": shards.size, "workers": shards.workers, "seed": shards.seed}
 
 
 def _cell(cell: Cell, cell_map: PartitionMap) -> dict[str, Any]:

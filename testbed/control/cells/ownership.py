@@ -98,6 +98,9 @@ def problem_of(cell_map: PartitionMap) -> str | None:
             return f"the weights of the groups of cell {cell.name} must sum to 100, not {weights}"
         if cell.backup is not None and (cell.backup not in names or cell.backup == cell.name):
             return f"the backup of cell {cell.name} must be another cell, not {cell.backup!r}"
+    for shards in cell_map.shards:
+        if not 1 <= shards.size <= shards.workers:
+            return f"shards of {shards.service} cannot have {shards.size} of {shards.workers} workers"
     if cell_map.unkeyed not in (*RESERVED, *names):
         return f"requests without a key cannot go to {cell_map.unkeyed!r}, which is no cell"
     return None

@@ -50,7 +50,7 @@ from testbed.control.kubelet.process import Process
 from testbed.control.messages import LeaseRenewed, PodStopped, StartPod, StopPod
 from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import CommandWorkload
+from testbed.objects.workloads import CRASHED, BuiltinWorkload, CommandWorkload
 
 BOOT_SPACING_S = 0.7
 """Between the pods of a node that boots. Starting all at once would take every core from the pods that serve, which
@@ -104,6 +104,12 @@ class _HeldPod:
         if process == "proxy":
             return "envoy"
         return "command" if isinstance(self.pod.template.workload, CommandWorkload) else "workload"
+
+    def crashed_as_declared(self, process: Process, code: int) -> bool:
+        """Whether a request did it that is declared to."""
+        workload = self.pod.template.workload
+        declared = isinstance(workload, BuiltinWorkload) and workload.crash_path is not None
+        return process == "app" and declared and code == CRASHED
 
 
 class NodeLifecycle:
@@ -286,7 +292,8 @@ class NodeLifecycle:
         run = held.runs[process]
         left_over = run.left_over
         run.end()
-        known = {"program": held.program(process), "by": run.ended_by}
+        by = run.ended_by or ("request" if held.crashed_as_declared(process, code) else None)
+        known = {"program": held.program(process), "by": by}
         actions: list[NodeAction] = [RecordExit(held.pod.name, details | known)] if self.at_work else []
         if not left_over:
             return actions + self._step(held, ProcessExited(process, code), now_s)

@@ -84,6 +84,8 @@ def _judged(event: _Event) -> Undeclared | None:
     match event.kind, event.reason:
         case "Pod", "ProcessExited" if event.details.get("by") == "kubelet":
             return Undeclared(event.t_s, "restart", event.object, "its kubelet ended it")
+        case "Pod", "ProcessExited" if event.details.get("by") == "request":
+            return Undeclared(event.t_s, "death", event.object, "crashed by a request, as declared")
         case "Pod", "ProcessExited" if event.details.get("by") != "fault":
             program = event.details.get("program", "")
             name = _OWN.get(program) or str(event.details.get("process", "process"))

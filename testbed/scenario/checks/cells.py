@@ -12,11 +12,13 @@ from testbed.scenario.cells import key_of, owned, placements, sharing
 from testbed.scenario.checks.cluster import zone_names
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cells import CellModel, CellsModel
+from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.models.traffic import RequestModel
 from testbed.scenario.wording import listed
 
 _CELLS: Path = ("spec", "cells")
+MAX_SHARDED_PARTITIONS = 1000
 
 
 def check_cells(model: ScenarioModel, findings: Findings) -> None:
@@ -168,6 +170,7 @@ def _check_classes(model: ScenarioModel, findings: Findings) -> None:
         if service.class_ in ("sharded", "perCity") and service.zones:
             where = "of its cells" if service.class_ == "sharded" else "of each city"
             findings.report((*here, "zones"), f"a {service.class_} service lives in the zones {where}", at_key=True)
+        _check_shards(here, service, model, findings)
         for placement in placements(name, service, model.spec):
             if placement.deployment != name and placement.deployment in names:
                 message = f"its pods in a cell are called {placement.deployment!r}, as is another service; rename one"
@@ -179,6 +182,19 @@ def _check_classes(model: ScenarioModel, findings: Findings) -> None:
     if model.spec.cells is not None and findings.is_whole("spec", "services") and not sharded:
         message = "no service lives in them: give one at least the class sharded"
         findings.report((*_CELLS, "cells"), message, at_key=True)
+
+
+def _check_shards(here: Path, service: ServiceModel, model: ScenarioModel, findings: Findings) -> None:
+    size, at = service.shuffle_shards, (*here, "shuffleShards")
+    if size is None:
+        return
+    if service.class_ != "sharded":
+        findings.report(at, "needs the class sharded: only there a key says whose a call is", at_key=True)
+    elif size > service.replicas and findings.is_whole(*here, "replicas"):
+        findings.report(at, f"must be at most the {service.replicas} replicas that there are in a cell, not {size}")
+    if model.spec.cells is not None and model.spec.cells.partitions > MAX_SHARDED_PARTITIONS:
+        message = f"at most {MAX_SHARDED_PARTITIONS} partitions can have shards, as every proxy keeps each; there are"
+        findings.report(at, f"{message} {model.spec.cells.partitions}", at_key=True)
 
 
 def _check_ids(model: ScenarioModel, findings: Findings) -> None:

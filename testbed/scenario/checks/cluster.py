@@ -7,9 +7,9 @@ from collections.abc import Iterator, KeysView
 from testbed.documents.problems import Path
 from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, gateway_of
-from testbed.scenario.cells import placements
+from testbed.scenario.cells import Placement, placements
 from testbed.scenario.checks.findings import Findings
-from testbed.scenario.models.cluster import ProbeModel, ServiceModel, ZoneModel
+from testbed.scenario.models.cluster import ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.wording import LISTED_MAX, listed
 
@@ -101,6 +101,7 @@ def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> No
         "calls": bool(workload.calls),
         "responseSize": workload.response_size is not None,
         "errorRate": workload.error_rate is not None,
+        "crashOn": workload.crash_on is not None,
     }
     if workload.command is not None:
         for key in (key for key, written in builtin.items() if written):
@@ -182,48 +183,53 @@ def check_capacity(model: ScenarioModel, findings: Findings) -> None:
         for _, name, zone in zones_of(model)
     }
     everywhere = frozenset(capacity)
-    by_zones: dict[frozenset[str], dict[str, ServiceModel]] = {}
+    by_zones: dict[frozenset[str], dict[str, Placement]] = {}
     services_of: dict[str, str] = {}
     for service_name, service in model.spec.services.items():
         for each in placements(service_name, service, model.spec):
             zones = frozenset(each.zones) & everywhere if each.zones else everywhere
-            by_zones.setdefault(zones, {})[each.deployment] = service
+            by_zones.setdefault(zones, {})[each.deployment] = each
             services_of[each.deployment] = service_name
-    for allowed, services in by_zones.items():
+    for allowed, placed in by_zones.items():
         if not allowed:
             continue
         room = sum(capacity[zone] for zone in allowed) - len(allowed)
         where = listed(zone for zone in capacity if zone in allowed)
-        too_large = {name for name, service in services.items() if service.replicas > room}
-        for name, service in services.items():
+        too_large = {name for name, each in placed.items() if each.replicas > room}
+        for name, each in placed.items():
             here: Path = ("spec", "services", services_of[name], "replicas")
             if name in too_large:
-                message = f"{where} can hold {room} pods beside the gateways, {name} wants {service.replicas}"
+                message = f"{where} can hold {room} pods beside the gateways, {name} wants {each.replicas}"
                 findings.report(here, message)
             else:
-                _check_spread(here, service, allowed, capacity, findings)
+                spread = model.spec.services[services_of[name]].topology_spread
+                _check_spread(here, each.replicas, spread, allowed, capacity, findings)
         inside = {
-            other: service.replicas
+            other: each.replicas
             for zones, others in by_zones.items()
             if zones <= allowed
-            for other, service in others.items()
+            for other, each in others.items()
         }
         if sum(inside.values()) > room and not too_large:
             shares = listed(f"{other} {replicas}" for other, replicas in inside.items())
             message = f"{where} can hold {room} pods beside the gateways; wanted are {shares}"
-            findings.report(("spec", "services", services_of[next(iter(services))], "replicas"), message)
+            findings.report(("spec", "services", services_of[next(iter(placed))], "replicas"), message)
 
 
 def _check_spread(
-    here: Path, service: ServiceModel, allowed: frozenset[str], capacity: dict[str, int], findings: Findings
+    here: Path,
+    replicas: int,
+    spread: TopologySpreadModel,
+    allowed: frozenset[str],
+    capacity: dict[str, int],
+    findings: Findings,
 ) -> None:
     """With N zones and a skew of at most S, no zone has less than (replicas - S (N - 1)) / N of the pods."""
-    spread = service.topology_spread
     if spread.when_unsatisfiable != "DoNotSchedule":
         return
-    least = -(-(service.replicas - spread.max_skew * (len(allowed) - 1)) // len(allowed))
+    least = -(-(replicas - spread.max_skew * (len(allowed) - 1)) // len(allowed))
     for zone in (zone for zone in capacity if zone in allowed):
         room = capacity[zone] - 1
         if least > room:
-            message = f"with maxSkew {spread.max_skew} zone {zone} must take {least} of the {service.replicas} pods"
+            message = f"with maxSkew {spread.max_skew} zone {zone} must take {least} of the {replicas} pods"
             findings.report(here, f"{message}, but holds {room} beside its gateway")

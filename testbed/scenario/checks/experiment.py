@@ -139,20 +139,17 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
 def _beyond_replicas(pod: str, model: ScenarioModel, findings: Findings) -> str | None:
     """Why there is no pod of that number when the load begins, if there is none: pods are numbered from 1."""
     deployment, _, number = pod.rpartition("-")
-    replicas = 1
-    service = next(
+    service, replicas = next(
         (
-            name
+            (name, each.replicas)
             for name, service in model.spec.services.items()
             for each in placements(name, service, model.spec)
             if each.deployment == deployment
         ),
-        deployment,
+        (deployment, 1),
     )
-    if service in findings.known("service"):
-        if not findings.is_whole("spec", "services", service, "replicas"):
-            return None
-        replicas = model.spec.services[service].replicas
+    if service in findings.known("service") and not findings.is_whole("spec", "services", service, "replicas"):
+        return None
     if number.isdecimal() and 1 <= int(number) <= replicas:
         return None
     names = f"{deployment}-1" if replicas == 1 else f"{deployment}-1 to {deployment}-{replicas}"

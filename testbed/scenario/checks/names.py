@@ -36,7 +36,7 @@ def introduce_names(model: ScenarioModel, findings: Findings) -> None:
         for each in (
             placements(name, model.spec.services[name], model.spec)
             if name in model.spec.services
-            else (Placement(name, ()),)
+            else (Placement(name, (), 1),)
         )
     ]
     deployments = (*of_services, *gateways, *node_proxies)

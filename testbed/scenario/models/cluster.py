@@ -202,7 +202,7 @@ class WorkloadModel(Model):
 
     model_config = ConfigDict(
         json_schema_extra=all_of(
-            with_key("command", all_of(without("work", "responseSize", "errorRate"), empty("calls"))),
+            with_key("command", all_of(without("work", "responseSize", "errorRate", "crashOn"), empty("calls"))),
             where("env", NOT_EMPTY, needs("command")),
         )
     )
@@ -217,6 +217,8 @@ class WorkloadModel(Model):
     """Size of the response body. Default 0B."""
     error_rate: Percentage | None = None
     """Share of requests answered with status 500. Default 0%."""
+    crash_on: HttpPath | None = None
+    """A request for this path ends the process at once, without an answer: a poison request. Default: none does."""
     command: Command | None = None
     """A real program instead of the built-in workload. `$(NAME)` stands for a variable of its environment."""
     env: dict[str, str] = Field(default_factory=dict)
@@ -290,6 +292,9 @@ class ServiceModel(Model):
     class_: Annotated[Literal["sharded", "global", "perCity"] | None, Field(alias="class")] = None
     """How it is spread over cells: `sharded` has pods in each, for what the cell owns (LDC: RZone), `global` one group
     for all (GZone), `perCity` one a city (CZone). Default, where there are cells: global."""
+    shuffle_shards: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """So many of its pods in each cell serve a partition, drawn from the seed for each partition. Only of a `sharded`
+    service. Default: all serve all."""
     port: Annotated[int, Field(ge=1, le=65535)] = 80
     """Port that callers use."""
     container_port: Annotated[int, Field(ge=1024, le=65535)] = 8080

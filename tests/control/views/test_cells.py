@@ -19,12 +19,14 @@ from testbed.objects.cells import (
     CELL,
     CITY,
     GROUP,
+    WORKER,
     Cell,
     City,
     DeploymentGroup,
     PartitionKey,
     PartitionMap,
     PartitionRule,
+    ShuffleShards,
 )
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import DestinationRule, Gateway, HttpRoute, VirtualService
@@ -152,6 +154,25 @@ def test_another_declaration_gives_other_filters_and_routes(name: str, golden: G
     by = OTHERWISE[name]
     parts = {each.name: kept(told(each, by)) for each in (GATEWAY, PODS[0])}
     golden(f"parts/cells-{name}.json", as_text(parts))
+
+
+def test_a_service_with_shuffle_shards_is_divided_by_the_partitions_that_its_workers_serve(golden: Golden) -> None:
+    by = replace(MAP, shards=(ShuffleShards("web", workers=2, size=1, seed=1),))
+    workers = {pod.name: (WORKER, str(number % 2)) for number, pod in enumerate(PODS)}
+    store, view = store_with(by), Proxies()
+    own = [endpoint(each) for each in PODS if each.template.service == "web"]
+    labelled = (replace(each, labels=(*each.labels, workers[each.pod])) for each in own)
+    store.put(EndpointSlice("web", tuple(labelled)))
+    for proxy in (GATEWAY, PODS[0]):
+        resources = view.resources(store, next(each for each in view.subscribers(store) if each.name == proxy.name))
+        divided = {each["name"]: each.get("lb_subset_config") for each in resources[CLUSTER_TYPE]}
+        assert {bool(config) == name.endswith("|web") for name, config in divided.items()} == {True}
+    parts = {
+        "cluster": next(each for each in divided.values() if each),
+        "endpoints": [each for each in resources[ENDPOINT_TYPE] if each["cluster_name"].endswith("|rz02|web")],
+        "filter": resources[LISTENER_TYPE][1]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0],
+    }
+    golden("parts/cells-shuffle-shards.json", as_text(parts))
 
 
 def test_a_new_map_changes_routes_only() -> None:

@@ -31,6 +31,11 @@ FORWARDED_HEADER: Final = "x-cell-forwarded"
 MAP_VERSION_HEADER: Final = "x-cell-map"
 """The version of the map by which the caller's proxy chose. Written by its routes."""
 
+SUBSET_METADATA: Final = "envoy.lb"
+SUBSET_KEY: Final = "partition"
+"""Envoy picks only endpoints whose metadata has the request's value of this key, where a cluster is divided by it.
+Source: Envoy, "Load Balancer Subsets", and "Header-To-Metadata Filter" for a value that comes from the request."""
+
 _OF_ROUTES: Final = (COOKIE_CELL_HEADER, ENTRY_HEADER, FORWARDED_HEADER, MAP_VERSION_HEADER)
 
 
@@ -106,10 +111,19 @@ def _script(cell_map: PartitionMap, kind: CallKind, pod: str) -> str:
         "local found = key and partition(key)",
         f'headers:remove("{PARTITION_HEADER}")',
         f'if found then headers:add("{PARTITION_HEADER}", string.format("%d", found)) end',
+        *_shard_lines(cell_map),
         "handle:clearRouteCache()",
     ]
     body = "\n".join(f"  {line}" for line in lines)
     return f"{_partition(cell_map.rule, len(cell_map.owners))}\nfunction envoy_on_request(handle)\n{body}\nend\n"
+
+
+def _shard_lines(cell_map: PartitionMap) -> list[str]:
+    """The partition where Envoy looks for subsets of endpoints: for services with shuffle shards."""
+    if not cell_map.shards:
+        return []
+    value = f'"{SUBSET_METADATA}", "{SUBSET_KEY}", string.format("%d", found)'
+    return [f"if found then handle:streamInfo():dynamicMetadata():set({value}) end"]
 
 
 def _key_lines(key: PartitionKey) -> list[str]:

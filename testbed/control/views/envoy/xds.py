@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from testbed.control.cells.shards import partitions_by_worker, shards_of
 from testbed.control.mesh.locality import LocalityRule, prioritised
 from testbed.control.mesh.traffic import ServiceTraffic, Traffic
 from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, PARTITION_HEADER, PEER_HEADER
@@ -40,6 +41,7 @@ from testbed.control.views.envoy.listeners import (
     outbound_listener,
 )
 from testbed.control.views.envoy.routes import domains, inbound_routes, outbound_routes, route_action
+from testbed.control.views.envoy.shards import DIVIDED, served_partitions
 from testbed.control.views.kube_proxy import reachable
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.cells import CELL
@@ -86,7 +88,16 @@ class ConfigGenerator:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._called = tuple((each, subset) for each in traffic.services for subset in (ALL, *each.subsets))
-        self._clusters = tuple(_outbound_cluster(each, subset.name) for each, subset in self._called)
+        cells = traffic.cells
+        self._by_worker = {
+            each.service.host: partitions_by_worker(shards, len(cells.owners))
+            for each in traffic.services
+            if cells is not None and (shards := shards_of(cells, each.service.name)) is not None
+        }
+        self._clusters = tuple(
+            _outbound_cluster(each, subset.name, divided=each.service.host in self._by_worker)
+            for each, subset in self._called
+        )
         self._services = {each.service.host: each.service for each in traffic.services}
         self._hosts: dict[tuple[str, str, str], tuple[Resource, ...]] = {}
         self._routes_made: dict[tuple[object, ...], Resource] = {}
@@ -177,7 +188,9 @@ class ConfigGenerator:
         key = (service.host, subset.name, node.name)
         if key not in self._assignments or self._assignments[key][0] != made_from:
             usable = endpoints if self._traffic.meshed else reachable(endpoints, node, service.traffic_distribution)
-            self._assignments[key] = (made_from, _load_assignment(service, subset, traffic.rule, usable, node))
+            by_worker = self._by_worker.get(service.host)
+            assignment = _load_assignment(service, subset, traffic.rule, usable, node, by_worker)
+            self._assignments[key] = (made_from, assignment)
         return self._assignments[key][1]
 
     def _hosts_for(self, namespace: str, node: Node, cells: CellRoutes | None) -> tuple[Resource, ...]:
@@ -239,7 +252,7 @@ def cluster_name(host: str, port: int, subset: str = "") -> str:
 # --- clusters ----------------------------------------------------------------------------------------------------
 
 
-def _outbound_cluster(traffic: ServiceTraffic, subset: str) -> Resource:
+def _outbound_cluster(traffic: ServiceTraffic, subset: str, *, divided: bool) -> Resource:
     service, policy, rule = traffic.service, traffic.policy, traffic.rule
     pool, outliers = policy.connection_pool, policy.outlier_detection
     name = cluster_name(service.host, service.port, subset)
@@ -275,6 +288,8 @@ def _outbound_cluster(traffic: ServiceTraffic, subset: str) -> Resource:
     }
     if outliers is not None:
         resource["outlier_detection"] = _outlier_detection(outliers)
+    if divided:
+        resource["lb_subset_config"] = {**DIVIDED, **({"locality_weight_aware": True} if rule.weighted else {})}
     return resource
 
 
@@ -342,8 +357,14 @@ _RELAYED_TRANSPORT: Final[Mapping[str, Any]] = {
 
 
 def _load_assignment(
-    service: Service, subset: Subset, rule: LocalityRule, endpoints: Sequence[Endpoint], node: Node
+    service: Service,
+    subset: Subset,
+    rule: LocalityRule,
+    endpoints: Sequence[Endpoint],
+    node: Node,
+    by_worker: tuple[tuple[int, ...], ...] | None,
 ) -> Resource:
+    """`by_worker`: the partitions that each worker serves; None where all endpoints serve all."""
     relays = dict(node.relays)
     labels = dict(subset.labels)
     chosen = [each for each in endpoints if labels.items() <= dict(each.labels).items()]
@@ -361,24 +382,32 @@ def _load_assignment(
                 },
                 "priority": group.priority,
                 "load_balancing_weight": group.weight,
-                "lb_endpoints": [_lb_endpoint(endpoint, node, relays) for endpoint in group.endpoints],
+                "lb_endpoints": [_lb_endpoint(endpoint, node, relays, by_worker) for endpoint in group.endpoints],
             }
             for group in prioritised(chosen, caller, rule)
         ],
     }
 
 
-def _lb_endpoint(endpoint: Endpoint, node: Node, relays: Mapping[str, SocketAddress]) -> dict[str, Any]:
+def _lb_endpoint(
+    endpoint: Endpoint,
+    node: Node,
+    relays: Mapping[str, SocketAddress],
+    by_worker: tuple[tuple[int, ...], ...] | None,
+) -> dict[str, Any]:
     """An endpoint keeps its true address; on another node it names the relay that every byte must cross."""
     resource: dict[str, Any] = {"endpoint": {"address": address(endpoint.address)}}
+    metadata: dict[str, Any] = {}
+    if by_worker is not None:
+        metadata["filter_metadata"] = served_partitions(endpoint, by_worker)
     if endpoint.node != node.name and relays:
         assert endpoint.node in relays, f"node {node.name} has relays, but none to node {endpoint.node}"
-        resource["metadata"] = {
-            "typed_filter_metadata": {
-                "envoy.http11_proxy_transport_socket.proxy_address": {
-                    "@type": TYPES + "envoy.config.core.v3.Address",
-                    **address(relays[endpoint.node]),
-                }
+        metadata["typed_filter_metadata"] = {
+            "envoy.http11_proxy_transport_socket.proxy_address": {
+                "@type": TYPES + "envoy.config.core.v3.Address",
+                **address(relays[endpoint.node]),
             }
         }
+    if metadata:
+        resource["metadata"] = metadata
     return resource
