@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +13,16 @@ import pytest
 
 from testbed.control.cells.ownership import Move, moved
 from testbed.control.cells.partitions import partition_of
+from testbed.control.cells.shards import workers_of
 from testbed.control.cells.subsets import subsets_of
 from testbed.control.store import Store
 from testbed.control.views.envoy import access_log
 from testbed.control.views.envoy.proxies import Proxies
 from testbed.objects.addresses import PodAddress, SocketAddress
-from testbed.objects.cells import CELL, Cell, PartitionKey, PartitionMap, PartitionRule
+from testbed.objects.cells import CELL, WORKER, Cell, PartitionKey, PartitionMap, PartitionRule, ShuffleShards
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import DestinationRule, Gateway, HttpRoute, VirtualService
+from testbed.objects.metadata import Labels
 from testbed.objects.places import Locality
 from testbed.objects.workloads import PodTemplate
 from tests.emulation.test_envoy import application, connected, free_address, lines_of, running_envoy
@@ -83,14 +85,19 @@ class Place:
 
 
 @asynccontextmanager
-async def place(folder: Path, map_of: Callable[[str], PartitionMap] = lambda _: MAP) -> AsyncIterator[Place]:
-    """`map_of` says which map the gateway (`gateway`) and the pod of each cell have been told. All first hits that are
-    not the gateway's to decide go to rz01."""
+async def place(
+    folder: Path,
+    map_of: Callable[[str], PartitionMap] = lambda _: MAP,
+    labels_of: Callable[[str], Labels] = lambda cell: ((CELL, cell),),
+    ready: Collection[str] = tuple(NODES),
+) -> AsyncIterator[Place]:
+    """`map_of` says which map the gateway (`gateway`) and the pod of each cell have been told, `ready` which of these
+    pods are endpoints. All first hits that are not the gateway's to decide go to rz01."""
     async with AsyncExitStack() as stack:
         heads, pods = {}, {}
         for cell, node in NODES.items():
             app, heads[cell] = await stack.enter_async_context(application())
-            template = PodTemplate("web", None, extra_labels=((CELL, cell),))
+            template = PodTemplate("web", None, extra_labels=labels_of(cell))
             address = PodAddress(app, free_address(), free_address())
             pods[cell] = Pod(f"web-{cell}-1", f"web-{cell}", template, node.name, "Running", True, address=address)
         template = PodTemplate("gateway", None, role="gateway", extra_labels=GATEWAY_LABELS)
@@ -99,7 +106,7 @@ async def place(folder: Path, map_of: Callable[[str], PartitionMap] = lambda _: 
         logs = {}
         for name, pod in pods.items():
             (folder / name).mkdir()
-            told = resources(map_of(name), pod, list(pods.values())[:-1])
+            told = resources(map_of(name), pod, {cell: pods[cell] for cell in NODES if cell in ready})
             logs[name] = await stack.enter_async_context(running_envoy(folder / name, told))
         outbound = {cell: pods[cell].address.outbound for cell in NODES}  # type: ignore[union-attr]
         for address in (at.app, *outbound.values()):
@@ -109,11 +116,11 @@ async def place(folder: Path, map_of: Callable[[str], PartitionMap] = lambda _: 
         yield Place(at.app, outbound, heads, logs)
 
 
-def resources(cell_map: PartitionMap, proxy: Pod, pods: list[Pod]) -> Any:
+def resources(cell_map: PartitionMap, proxy: Pod, pods: Mapping[str, Pod]) -> Any:
     store = Store()
     endpoints = tuple(
         Endpoint(pod.name, pod.node or "", NODES[cell].locality, pod.address.inbound, pod.template.extra_labels)
-        for cell, pod in zip(NODES, pods, strict=True)
+        for cell, pod in pods.items()
         if pod.address is not None
     )
     for each in (
@@ -225,6 +232,33 @@ def test_two_cells_that_each_take_the_other_for_the_owner_do_not_send_a_request_
             assert (answer.status, there.served(), answer.body) == (421, [], told)
         return there
 
+    tried(body)
+
+
+@pytest.mark.parametrize("ready", [("rz01", "rz02"), ("rz01",)], ids=["all-up", "one-down"])
+def test_only_the_shard_of_a_partition_serves_it_and_nobody_does_when_it_is_down(
+    ready: tuple[str, ...], tmp_path: Path
+) -> None:
+    """One cell of two workers, which the pods of rz01 and rz02 are, with shards of one."""
+    shards = ShuffleShards("web", workers=2, size=1, seed=1)
+    whole = Cell("all", ("east-a", "east-b"))
+    by = replace(MAP, cells=(whole,), owners=("all",) * 100, first_hit="owner", unkeyed="all", shards=(shards,))
+    workers = list(NODES)
+
+    async def body() -> None:
+        labels = {name: ((CELL, "all"), (WORKER, str(number))) for number, name in enumerate(workers)}
+        async with place(tmp_path, lambda _: by, labels.__getitem__, ready) as there:
+            for partition in range(20):
+                (worker,) = workers_of(shards, partition)
+                expected = (200, [workers[worker]]) if workers[worker] in ready else (503, [])
+                of_client = await ask(there.gateway, x_user_id=f"{partition}0")
+                assert (of_client.status, there.served()) == expected, partition
+                of_pod = await ask(there.outbound["rz01"], "http://web/", x_user_id=f"{partition}0")
+                assert (of_pod.status, there.served()) == expected, partition
+            unkeyed = await ask(there.gateway)
+            assert (unkeyed.status, there.served()) == (200, ["rz01"]), "any worker does, the nearest first"
+
+    assert {workers[worker] for partition in range(20) for worker in workers_of(shards, partition)} == set(workers)
     tried(body)
 
 
