@@ -72,6 +72,7 @@ def convert(model: ScenarioModel) -> Scenario:
         load=_load(spec.load, spec.cells),
         prices=_prices(spec.prices),
         cities={zone: city for city, zones in (spec.cells.cities if spec.cells else {}).items() for zone in zones},
+        cross_cell=None if spec.cells is None else _cross_cell(spec.cells),
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
         _resolved=model.model_dump(by_alias=True, exclude_none=True),
@@ -262,6 +263,11 @@ def _load(load: LoadModel, cells: CellsModel | None) -> LoadSpec:
         locustfile=None if load.locustfile is None else Path(load.locustfile),
         ids=None if load.ids is None or cells is None else _ids(load.ids, key_of(cells.key)),
     )
+
+
+def _cross_cell(cells: CellsModel) -> dict[str, tuple[str, str]] | None:
+    declared = cells.cross_cell
+    return None if declared is None else {name: (rule.from_, rule.to) for name, rule in declared.items()}
 
 
 def _ids(ids: IdsModel, key: PartitionKey) -> IdSpec:

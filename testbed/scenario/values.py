@@ -146,6 +146,8 @@ class Scenario:
     expected: ExpectedShares | None = field(default=None, compare=False)
     """None where nobody can tell: there are no cells, or the load carries no ids of testbed's own."""
     warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
+    cross_cell: dict[str, tuple[str, str]] | None = None
+    """Which service may call which one of another cell, by the name of the rule; None where no rules are declared."""
 
     @property
     def backups(self) -> dict[str, str]:

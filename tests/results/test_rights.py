@@ -76,6 +76,18 @@ def test_a_right_is_what_the_proxy_says_if_the_call_really_went_there(hop: dict[
     assert [RIGHTS[code] for code in rights(calls, BACKUPS)] == [right, "own"]
 
 
+def test_calls_from_cell_to_cell_go_by_a_declared_rule_or_are_leaks_where_there_are_rules() -> None:
+    transfer = _hop("rz01", "rz03", "cross-cell", "rz03")
+    back = _hop("rz03", "rz01", "cross-cell", "rz01", source_service="orders", destination_service="web")
+    local, elsewhere = _hop("rz01", "rz01", "own", "rz01"), _hop("rz01", "rz02", "cross-cell", "rz03")
+    calls, rules = _table(transfer, back, local, elsewhere), {"refund": ("stock", "web"), "transfer": ("web", "orders")}
+    got = Ledger(calls, Prices(), {}, {}, rules).within(Phase("steady", 0.0, 10.0))
+    assert {right: traffic.calls for right, traffic in got.by_right.items()} == {"own": 1, "declared": 1, "leak": 2}
+    assert {rule: account.all.calls for rule, account in got.by_rule.items()} == {"transfer": 1}
+    assert [RIGHTS[code] for code in rights(calls, {}, {})] == ["leak", "leak", "own", "leak"]
+    assert [RIGHTS[code] for code in rights(calls, {})] == ["cross_cell", "cross_cell", "own", "leak"]
+
+
 def test_without_cells_nothing_has_a_right() -> None:
     assert rights(_table(_hop("", "", None), _hop("", "", None)), {}).tolist() == [-1, -1]
     assert rights(_table(), BACKUPS).tolist() == []

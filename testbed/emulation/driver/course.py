@@ -80,6 +80,7 @@ class Course:
             prices=scenario.prices,
             cities=scenario.cities,
             backups=scenario.backups,
+            cross_cell=scenario.cross_cell,
             expected=scenario.expected,
             locust=self._locust,
             killed_proxies=tuple(

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from testbed.objects.places import DISTANCES, Distance
 from testbed.results.measure.phases import Phase
-from testbed.results.measure.rights import RIGHTS, Right, rights
+from testbed.results.measure.rights import RIGHTS, CrossCellRules, Right, rights, rule_of
 from testbed.results.tables.columns import Codes, Floats, Mask, codes, floats, same
 from testbed.scenario import Prices
 
@@ -79,6 +79,8 @@ class PhaseLedger(Account):
     """`own_share` of all, None without cells."""
     partition_local_share_by_service: dict[str, float] = field(default_factory=dict)
     """By the service that was called."""
+    by_rule: dict[str, Account] = field(default_factory=dict)
+    """Declared calls from cell to cell, by the name of the rule."""
 
 
 def distances(calls: pa.Table, cities: Mapping[str, str]) -> Codes:
@@ -97,14 +99,21 @@ class Ledger:
     """The calls of a run, classed and priced, ready to be summed up by phase."""
 
     def __init__(
-        self, calls: pa.Table, prices: Prices, cities: Mapping[str, str] = {}, backups: Mapping[str, str] = {}
+        self,
+        calls: pa.Table,
+        prices: Prices,
+        cities: Mapping[str, str] = {},
+        backups: Mapping[str, str] = {},
+        cross_cell: CrossCellRules | None = None,
     ) -> None:
-        """`cities` are those of zones, `backups` those of cells; for both see `distances` and `rights`."""
+        """`cities` are those of zones, `backups` those of cells; see `distances` and `rights`, for rules as well."""
         self._start_s = floats(calls["start_s"])
         self._service, self._called, self._cell = (
             codes(calls[column]) for column in ("source_service", "destination_service", "source_cell")
         )
-        self._distance, self._right = distances(calls, cities), rights(calls, backups)
+        self._distance, self._right = distances(calls, cities), rights(calls, backups, cross_cell)
+        rule, rules = rule_of(calls, cross_cell or {})
+        self._rule: tuple[Codes, list[str]] = np.where(self._right == RIGHTS.index("declared"), rule, -1), rules
         request_bytes, response_bytes = floats(calls["request_bytes"]), floats(calls["response_bytes"])
         per_byte = np.array([prices.at(distance).per_byte for distance in DISTANCES])
         cost = (request_bytes + response_bytes) * per_byte[self._distance]
@@ -112,8 +121,8 @@ class Ledger:
 
     def within(self, phase: Phase) -> PhaseLedger:
         inside = (self._start_s >= phase.start_s) & (self._start_s < phase.end_s)
-        by_service, by_cell, by_called = (
-            self._sums(each, inside) for each in (self._service, self._cell, self._called)
+        by_service, by_cell, by_called, by_rule = (
+            self._sums(each, inside) for each in (self._service, self._cell, self._called, self._rule)
         )
         whole = _account(by_service.sum(axis=0))
         to_service = _accounts(self._called[1], by_called)
@@ -127,6 +136,7 @@ class Ledger:
             {name: account for name, account in _accounts(self._cell[1], by_cell).items() if name},
             whole.own_share,
             shares,
+            _accounts(self._rule[1], by_rule),
         )
 
     def _sums(self, group: tuple[Codes, list[str]], inside: Mask) -> Floats:

@@ -17,13 +17,23 @@ from testbed.objects.workloads import GATEWAY
 from testbed.results.tables.columns import Codes, Mask, codes, named, same
 
 Right = Literal[
-    "entry", "own", "by_class", "cross_cell", "first_hit", "stale_cookie", "stale_map", "unkeyed", "failover", "leak"
+    "entry",
+    "own",
+    "by_class",
+    "declared",
+    "cross_cell",
+    "first_hit",
+    "stale_cookie",
+    "stale_map",
+    "unkeyed",
+    "failover",
+    "leak",
 ]
 """Of a gateway's call, `entry`. Of one between pods: `own`: to the cell that owns the partition, from there or from
-outside of all cells; `by_class`: to a service that is global or of a city; `cross_cell`: to the owner, from a cell that
-is not; `first_hit`, `stale_cookie`, `stale_map`: forwarded to the owner by a cell that is not, and why it had the call;
-`unkeyed`: as the map says of what has no key. Of either: `failover`: to the backup of the cell that it was for; and
-`leak`: all else."""
+outside of all cells; `by_class`: to a service that is global or of a city; `declared` and `cross_cell`: to the owner,
+from a cell that is not, by a rule of the scenario, or where it has no rules about that; `first_hit`, `stale_cookie`,
+`stale_map`: forwarded to the owner by a cell that is not, and why it had the call; `unkeyed`: as the map says of what
+has no key. Of either: `failover`: to the backup of the cell that it was for; and `leak`: all else."""
 RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
 FORWARDS: Final[tuple[Right, ...]] = ("first_hit", "stale_cookie", "stale_map")
 
@@ -37,10 +47,15 @@ _BY_ROUTE: Final[Mapping[Right, tuple[str, ...]]] = {
 }
 
 
-def rights(calls: pa.Table, backups: Mapping[str, str]) -> Codes:
+CrossCellRules = Mapping[str, tuple[str, str]]
+"""By the name of the rule: the service that may call another cell, and which service there."""
+
+
+def rights(calls: pa.Table, backups: Mapping[str, str], cross_cell: CrossCellRules | None = None) -> Codes:
     """The right of each call, as its number in RIGHTS; -1 for all where there are no cells, as no route has a name.
 
-    `backups` are those of cells that have one.
+    `backups` are those of cells that have one. With `cross_cell` all calls from cell to cell that it does not allow
+    are leaks.
     """
     route, routes = codes(calls["route"])
     if not (route >= 0).any():
@@ -60,9 +75,20 @@ def rights(calls: pa.Table, backups: Mapping[str, str]) -> Codes:
         "failover": elsewhere & named(*there) & same(backup, there),
         "leak": elsewhere,
         "entry": service == (services.index(GATEWAY) if GATEWAY in services else -2),
-        **{right: routed(right) for right in _BY_ROUTE},
+        "declared": routed("cross_cell") & (rule_of(calls, cross_cell or {})[0] >= 0),
+        **{right: routed(right) for right in _BY_ROUTE if right != "cross_cell" or cross_cell is None},
         "own": within | from_outside,
     }
     numbers = [RIGHTS.index(right) for right in conditions]
     chosen: Codes = np.select(list(conditions.values()), numbers, default=RIGHTS.index("leak")).astype(np.int64)
     return chosen
+
+
+def rule_of(calls: pa.Table, cross_cell: CrossCellRules) -> tuple[Codes, list[str]]:
+    """The rule for calls between these two services, as its number in the names that come with it; -1 without one."""
+    ends = [codes(calls[f"{end}_service"]) for end in ("source", "destination")]
+    found = np.full(len(calls), -1, dtype=np.int64)
+    for number, rule in enumerate(cross_cell.values()):
+        at = [names.index(service) if service in names else -2 for (_, names), service in zip(ends, rule, strict=True)]
+        found[(ends[0][0] == at[0]) & (ends[1][0] == at[1]) & (found < 0)] = number
+    return found, list(cross_cell)

@@ -28,6 +28,7 @@ _BORDERS: dict[Distance, str] = {
 """What a call crosses last: the border of its node, of its zone, and so on."""
 _RIGHTS: dict[Right, str] = {
     "by_class": "by class",
+    "declared": "declared",
     "cross_cell": "other key",
     "first_hit": "first hit",
     "stale_cookie": "old cookie",
@@ -82,8 +83,17 @@ def by_right(summary: Summary) -> LedgerTable | None:
             counts = (Text(str(count), "red" if each == "leak" and count else "") for each, count in calls.items())
             rows.append([name, str(account.between_pods), share(account.own_share), *counts])
     headers = ("phase", "calls", "in cell", *(_RIGHTS[each] for each in seen))
-    notes = (*_more(len(ledgers[0][1].by_cell), "cells"), *map(_beside, summary.ledger.as_expected))
+    notes = (
+        *_more(len(ledgers[0][1].by_cell), "cells"),
+        *_by_rule(ledgers[-1][1]),
+        *map(_beside, summary.ledger.as_expected),
+    )
     return LedgerTable(Grid(headers, rows, (2, len(seen))), notes)
+
+
+def _by_rule(ledger: PhaseLedger) -> tuple[Text, ...]:
+    rules = ", ".join(f"{name} {account.all.calls}" for name, account in ledger.by_rule.items())
+    return (Text(f"declared calls from cell to cell, by rule: {rules}"),) if rules else ()
 
 
 def _beside(each: Compared) -> Text:

@@ -118,6 +118,8 @@ class RunFacts:
     """Of zones, where cities are declared."""
     backups: dict[str, str] = field(default_factory=dict)
     """Of cells that have one."""
+    cross_cell: dict[str, tuple[str, str]] | None = None
+    """Which service may call which one of another cell, by the name of the rule; None where no rules are declared."""
     expected: ExpectedShares | None = None
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""

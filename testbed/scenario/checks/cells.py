@@ -38,6 +38,13 @@ def check_cells(model: ScenarioModel, findings: Findings) -> None:
         findings.report((*_CELLS, "cells"), "nobody owns anything: one cell at least must not be elastic", at_key=True)
     else:
         _check_owners(cells, findings)
+    for name, rule in (cells.cross_cell or {}).items():
+        for key, service in (("from", rule.from_), ("to", rule.to)):
+            at: Path = (*_CELLS, "crossCell", name, key)
+            findings.reference(at, "service", service, findings.known("service"))
+        if rule.to in model.spec.services and model.spec.services[rule.to].class_ != "sharded":
+            message = f"{rule.to} is in no cell (its class is not sharded), so that calls to it need no rule"
+            findings.report((*_CELLS, "crossCell", name, "to"), message)
     _check_cities(model, cells, findings)
     if cells.unkeyed is not None and cells.unkeyed not in RESERVED:
         findings.reference((*_CELLS, "unkeyed"), "cell", cells.unkeyed, findings.known("cell"))

@@ -106,6 +106,15 @@ class CellModel(Model):
     """It has pods, but owns nothing until it is used."""
 
 
+class CrossCellModel(Model):
+    """A call that may leave its cell for another one."""
+
+    from_: Annotated[str, Field(alias="from")]
+    """The service that calls."""
+    to: str
+    """The service of the other cell."""
+
+
 class CellsModel(Model):
     """Cells: every request belongs to one of them by its key."""
 
@@ -126,6 +135,9 @@ class CellsModel(Model):
     which the gateway computes."""
     misdirected: Literal["forward", "refuse"] = "forward"
     """What a cell does with a request for what it does not own: send it on, once, or answer 421."""
+    cross_cell: dict[Name, CrossCellModel] | None = None
+    """Which calls may go to another cell than their caller's, by the name of the rule; all others that do are leaks,
+    and with `{}` all are. Default: such calls are counted, but no leaks."""
     unkeyed: str | None = None
     """Who gets a request without a key: `nearest`, a cell, or nobody (`refuse`: 400). Required where there are such
     requests. Default `refuse`."""
