@@ -37,7 +37,7 @@ from testbed.objects import workloads
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import BuiltinWorkload, PodTemplate
+from testbed.objects.workloads import CRASHED, BuiltinWorkload, PodTemplate
 
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
 MESHED = PodTemplate("web", BuiltinWorkload())
@@ -203,6 +203,15 @@ def test_the_end_of_a_process_is_written_down_with_who_ended_it() -> None:
     names = ("killed-1", "stopped-1", "both-1", "nobody-1")
     assert [by(node, name) for name in names] == ["fault", "kubelet", "fault", None]
     assert node.handle(Killed("gone-1"), 9.0) == []
+
+
+@pytest.mark.parametrize(
+    ("crash_path", "code", "by"), [("/poison", CRASHED, "request"), ("/poison", 1, None), (None, CRASHED, None)]
+)
+def test_a_request_ends_a_process_only_where_that_is_declared(crash_path: str | None, code: int, by: object) -> None:
+    node = running("web-1", template=replace(BARE, workload=BuiltinWorkload(crash_path=crash_path)))
+    (exit_,) = (each for each in node.handle(Ended("web-1", "app", 1, code), 9.0) if isinstance(each, RecordExit))
+    assert exit_.details["by"] == by
 
 
 def test_a_late_end_is_not_taken_for_that_of_the_process_after_it() -> None:

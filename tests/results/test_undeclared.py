@@ -70,6 +70,11 @@ def test_what_a_fault_killed_is_declared() -> None:
     ]
 
 
+def test_a_workload_that_a_request_crashed_as_declared_is_named_outside_of_faults_and_makes_no_run_invalid() -> None:
+    rows = [_exit(t_s, "web-1", "workload", "request", 70) for t_s in (5.0, 12.0)]
+    assert _found(rows, OUTAGE) == [(5.0, "death", "web-1", False)]
+
+
 def test_a_command_of_the_users_that_ends_by_itself_is_named_outside_of_faults_and_judged_by_nobody() -> None:
     rows = [_exit(5.0, "web-1", "command", None, 1), _exit(12.0, "web-1", "command", None, 1)]
     assert _found(rows, OUTAGE) == [(5.0, "death", "web-1", False)]

@@ -10,8 +10,8 @@ import pytest
 from testbed.control.cells.ownership import partitions_of
 from testbed.control.dry_run import DryRun
 from testbed.network.addresses.loopback import LoopbackNetwork
-from testbed.objects.cells import CELL, CITY, GROUP, PartitionKey, PartitionMap
-from testbed.objects.core import EndpointSlice
+from testbed.objects.cells import CELL, CITY, GROUP, WORKER, PartitionKey, PartitionMap, ShuffleShards
+from testbed.objects.core import EndpointSlice, Pod
 from testbed.objects.mesh import DestinationRule
 from testbed.objects.workloads import BuiltinWorkload
 from testbed.scenario import ExpectedShares, Scenario, load_scenario
@@ -20,6 +20,7 @@ from testbed.scenario.values import IdSpec
 
 ROOT = Path(__file__).parents[2]
 FIRST_HIT = ROOT / "scenarios" / "cells-first-hit.yaml"
+POISON = ROOT / "scenarios" / "shuffle-shard-poison.yaml"
 DOUBTFUL = ROOT / "tests" / "scenario" / "doubtful" / "cells.yaml"
 
 
@@ -59,6 +60,24 @@ def test_a_sharded_service_has_a_deployment_for_each_cell_or_group_and_one_of_ci
     assert {each.template.service for each in cluster.deployments} == {"web", "rates", "carts", "gateway"}
     rules = {rule.name: [subset.name for subset in rule.subsets] for rule in cluster.of(DestinationRule)}
     assert rules == {"web": ["rz01-blue", "rz02", "rz03"], "carts": ["rz01-blue", "rz02", "rz03"], "rates": ["east"]}
+
+
+def test_workers_of_shuffle_shards_are_deployments_of_one_pod_which_the_map_knows() -> None:
+    scenario = load_scenario(POISON, ["spec.seed=5"])
+    (cell_map,) = scenario.cluster.of(PartitionMap)
+    assert cell_map.shards == (ShuffleShards("web", workers=8, size=2, seed=5),)
+    found = [(each.name, each.replicas, each.template.extra_labels) for each in scenario.cluster.deployments]
+    assert [each for each in found if each[0].startswith("web")] == [
+        (f"web-all-w{number}", 1, ((CELL, "all"), (WORKER, str(number)))) for number in range(8)
+    ]
+    zones = [pod.node for pod in dry_run(scenario).store.list(Pod) if pod.template.service == "web"]
+    assert {zone: zones.count(zone) for zone in zones} == {"a-1": 2, "a-2": 2, "b-1": 2, "b-2": 2}
+    plan = cell_plan(dry_run(scenario).store, scenario.load)
+    assert plan is not None
+    assert [line for line in lines_of(plan, scenario.load) if line.startswith("shuffle")] == [
+        "shuffle shards of web: 2 of 8 workers in each cell; with the workers of one partition, others' "
+        "53.57% share none, 42.86% share 1, 3.57% all"
+    ]
 
 
 def test_workloads_pass_on_the_header_of_the_key_and_clients_send_it() -> None:

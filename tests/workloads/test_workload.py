@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from testbed.network.wire.timer import PreciseTimer
 from testbed.objects.addresses import SocketAddress
-from testbed.objects.workloads import BuiltinWorkload, WorkTime
+from testbed.objects.workloads import CRASHED, BuiltinWorkload, WorkTime
 from testbed.workloads.builtin import Workload, draw_work_s
 from testbed.workloads.calls import MeshCalls
 from testbed.workloads.http1 import Request, Response
@@ -280,3 +280,24 @@ async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
             return await asyncio.open_connection(LOOPBACK, port)
         except ConnectionRefusedError:
             await asyncio.sleep(0.02)
+
+
+def test_a_request_that_is_declared_to_crash_a_workload_ends_it_unanswered_and_no_other_does() -> None:
+    async def scenario() -> None:
+        with socket.create_server((LOOPBACK, 0)) as free:
+            port = free.getsockname()[1]
+        proxy = SocketAddress(LOOPBACK, port)
+        settings = WorkloadSettings(LOOPBACK, port, proxy, BuiltinWorkload(crash_path="/poison"), 7)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "testbed.workloads.builtin"),
+            env={**os.environ, SETTINGS_VARIABLE: settings.to_json()},
+        )
+        reader, writer = await connected(port)
+        writer.write(b"GET /poisonous HTTP/1.1\r\nhost: web\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(b"GET /poison?now HTTP/1.1\r\nhost: web\r\n\r\n")
+        assert await reader.read() == b""
+        assert await process.wait() == CRASHED
+        writer.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30.0))

@@ -197,7 +197,8 @@ def _check_shards(here: Path, service: ServiceModel, model: ScenarioModel, findi
         return
     if service.class_ != "sharded":
         findings.report(at, "needs the class sharded: only there a key says whose a call is", at_key=True)
-    elif size > service.replicas and findings.is_whole(*here, "replicas"):
+        return
+    if size > service.replicas and findings.is_whole(*here, "replicas"):
         findings.report(at, f"must be at most the {service.replicas} replicas that there are in a cell, not {size}")
     if model.spec.cells is not None and model.spec.cells.partitions > MAX_SHARDED_PARTITIONS:
         message = f"at most {MAX_SHARDED_PARTITIONS} partitions can have shards, as every proxy keeps each; there are"
