@@ -19,6 +19,7 @@ from testbed.control.placement import (
     Machine,
     Placement,
     PlacementImpossible,
+    agents_a_process,
     hosting_for,
     place,
 )
@@ -204,6 +205,17 @@ def test_few_pods_a_machine_have_actors_of_their_own_and_many_are_hosted_by_thei
     pods: int, machines: int, hosting: Hosting
 ) -> None:
     assert hosting_for(make_cluster(make_topology({"a": 1}), web(pods)), machines) == hosting
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "hosting", "sharing"),
+    [(10, 45, "node", 13), (20, 110, "node", 10), (2, 240, "node", 1), (1, 0, "node", 60), (10, 45, "actor", 1)],
+)
+def test_agents_that_host_their_pods_share_a_process_as_long_as_these_are_not_too_many(
+    nodes: int, pods: int, hosting: Hosting, sharing: int
+) -> None:
+    topology = make_topology({"a": nodes})
+    assert agents_a_process(topology, make_cluster(topology, web(pods)), hosting) == sharing
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from testbed.emulation.processes import process
 from testbed.emulation.processes.container import BUILTIN_COMMAND, command_line
 from testbed.emulation.processes.fork_server import ForkServer, launch
+from testbed.emulation.processes.fork_server_process import SETTLES_WITHIN_S, STARTING_A_CORE
 from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
 from testbed.emulation.processes.janitor import RUN_VARIABLE, Janitor
 from testbed.emulation.processes.probes import http_status
@@ -31,6 +33,7 @@ ENV = {"PATH": os.environ["PATH"]}
 SUPERVISOR = """
 import asyncio, sys
 from pathlib import Path
+from testbed.emulation.processes.fork_server_process import SETTLES_WITHIN_S, STARTING_A_CORE
 from testbed.emulation.processes.forked_process import ForkedProcess
 
 async def main():
@@ -163,6 +166,7 @@ async def test_a_log_that_cannot_be_written_is_why_it_was_not_started(fork_serve
     child = ForkedProcess(fork_server, ["true"], env=ENV, output=tmp_path / "none" / "log")
     with pytest.raises(FileNotFoundError, match="none/log"):
         await child.started()
+    await child.wait()
 
 
 async def test_a_supervisor_that_is_killed_takes_its_processes_with_it_and_nobody_elses(
@@ -269,3 +273,44 @@ async def test_many_are_started_at_once(fork_server: Path, tmp_path: Path) -> No
         for number in range(50)
     ]
     assert await asyncio.gather(*(child.wait() for child in children)) == list(range(50))
+
+
+async def test_of_heavy_processes_only_some_start_at_once_and_the_next_when_one_has_settled_or_ended(
+    fork_server: Path, tmp_path: Path
+) -> None:
+    def heavy() -> ForkedProcess:
+        return ForkedProcess(fork_server, ["sleep", "60"], env=ENV, output=tmp_path / "log", heavy=True)
+
+    first = [heavy() for _ in range(STARTING_A_CORE * len(os.sched_getaffinity(0)))]
+    for each in first:
+        await each.started()
+    begun_s = time.monotonic()
+    waiting = [heavy(), heavy()]
+    late, last = (asyncio.ensure_future(each.started()) for each in waiting)
+    light = shell(fork_server, "true")
+    assert await light.wait() == 0
+    assert time.monotonic() > begun_s + SETTLES_WITHIN_S or not late.done()
+    first[0].settled()
+    await late
+    await first[1].kill()
+    await last
+    for each in first + waiting:
+        await each.kill()
+        await each.wait()
+
+
+async def test_one_that_waits_to_start_can_be_killed_and_given_up(fork_server: Path, tmp_path: Path) -> None:
+    codes: list[int] = []
+
+    def heavy() -> ForkedProcess:
+        told = codes.append
+        return ForkedProcess(fork_server, ["sleep", "60"], env=ENV, output=tmp_path / "log", heavy=True, on_exit=told)
+
+    first = [heavy() for _ in range(STARTING_A_CORE * len(os.sched_getaffinity(0)) + 1)]
+    waiting = first[-1]
+    await waiting.kill()
+    assert await waiting.wait() == -signal.SIGKILL
+    for each in first:
+        await each.kill()
+        await each.wait()
+    assert codes == [-signal.SIGKILL] * len(first)

@@ -71,6 +71,9 @@ from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import Topology
 from testbed.objects.timings import Timings
 
+TIMER_S = 0.0015
+"""The loop counts in whole milliseconds, and would wake up before the deadline, several times each."""
+
 
 @dataclass(slots=True)
 class _Supervised:
@@ -104,6 +107,7 @@ class NodeAgent(Placed):
         self._network = network
         self._master = master
         self._folders = folders
+        self._fork_server = fork_server_socket(folders.sockets)
         self._seed = seed
         self._hosting = hosting
         self._kube_proxy = KubeProxy(name, services, network, card, folders.logs)
@@ -284,7 +288,7 @@ class NodeAgent(Placed):
             if probe.kind == "exec":
                 _, env = command_line(asked.pod, address, 0, self._kube_proxy.addresses, self._folders.logs)
                 env = {**self._folders.container_environment(), **env}
-            ok, message = await run_probe(probe, address.app, env, fork_server_socket(self._folders.sockets))
+            ok, message = await run_probe(probe, address.app, env, self._fork_server)
             self._take(OfPod(name, ProbeFinished(asked.kind, ok, message)))
 
     # --- the pods' actors ------------------------------------------------------------------------------------------
@@ -339,7 +343,7 @@ class NodeAgent(Placed):
         due_s = self._node.next_deadline()
         if due_s is not None:
             now_s = time.monotonic()
-            self._wake_s = max(now_s, due_s)
+            self._wake_s = max(now_s, due_s) + TIMER_S
             self._timer = asyncio.get_running_loop().call_later(self._wake_s - now_s, self._advance)
 
     def _advance(self) -> None:

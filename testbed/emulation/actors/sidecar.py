@@ -108,6 +108,7 @@ class Sidecar(Attended):
             output=paths.access_log,
             errors=paths.error_log,
             niceness=EMULATED_NICENESS,
+            heavy=True,
             on_exit=lambda code: self._exited(life, code),
         )
         await self._process.started()
@@ -144,4 +145,6 @@ class Sidecar(Attended):
         # No use in asking before the listeners are there. Routes may never be: the proxy of an empty node needs none.
         await self._configured.wait()
         await envoy_is_live(self._paths.admin_socket)
+        if self._process is not None:
+            self._process.settled()
         self._tell("ready")

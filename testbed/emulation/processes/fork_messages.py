@@ -1,8 +1,9 @@
 """What a machine's fork server and those who ask it send each other: pickles, in packets of a Unix socket (SEQPACKET).
 
-A connection is for one process. Its first packet is an `Order`, each further one the number of a signal for the whole
-process group. Answers are `Started` or `Refused`, `Signalled` for each signal, and `Exited`. With the connection the
-process ends, too. The socket lies in a folder that is closed to other users, so nobody else can send anything.
+A connection is for one process. Its first packet is an `Order`, each further one `SETTLED` or the number of a signal
+for the whole process group. Answers are `Started` or `Refused`, `Signalled` for each signal, and `Exited`. With the
+connection the process ends, too. The socket lies in a folder that is closed to other users, so nobody else can send
+anything.
 """
 
 from __future__ import annotations
@@ -21,15 +22,23 @@ OWN = "own"
 """What the owner of the fork server says, once and again: it is answered by the same. With that connection ends all."""
 
 
+SETTLED = "settled"
+"""A heavy process is up: the next one may start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A program to start, with all of its environment. `output` takes its errors, too, unless `errors` is given."""
+    """A program to start, with all of its environment. `output` takes its errors, too, unless `errors` is given.
+
+    Of those that are `heavy`, which take a core for a while when they start, only some start at once.
+    """
 
     arguments: tuple[str, ...]
     env: Mapping[str, str]
     output: Path
     errors: Path | None
     niceness: int
+    heavy: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,30 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from testbed.emulation.processes.container import BUILTIN_COMMAND
-from testbed.emulation.processes.fork_messages import OWN, Exited, Order, Refused, Signalled, Started, receive, send
+from testbed.emulation.processes.fork_messages import (
+    OWN,
+    SETTLED,
+    Exited,
+    Order,
+    Refused,
+    Signalled,
+    Started,
+    receive,
+    send,
+)
 
 BACKLOG = 4096
+STARTING_A_CORE = 6
+"""Heavy processes that start at once. With hundreds of them everybody would wait for a core for longer than probes wait
+for an answer; some of these few wait for what they are told."""
+SETTLES_WITHIN_S = 3.0
+"""Who takes longer holds up no other."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 _STAT_ARG_START, _STAT_ARG_END = 45, 46
@@ -70,14 +86,21 @@ class _Server:
         self._ready = select.epoll()
         self._handlers: dict[int, Callable[[], Forked | None]] = {}
         self._visits: set[_Visit] = set()
+        self._waiting: dict[_Visit, Order] = {}
+        """Heavy ones, in their order."""
+        self._settling: dict[_Visit, float] = {}
+        """Those that have started, and when."""
+        self._starting_max = STARTING_A_CORE * len(os.sched_getaffinity(0))
         self._handle(listening.fileno(), self._accept)
 
     def serve(self) -> Forked:
         """Returns in every child, and nowhere else."""
         while True:
+            forked = self._start_waiting()
             # One at a time, since what is done for one may be the end of another.
-            ((descriptor, _),) = self._ready.poll(maxevents=1)
-            forked = self._handlers[descriptor]()
+            ready = () if forked else self._ready.poll(SETTLES_WITHIN_S if self._waiting else None, maxevents=1)
+            for descriptor, _ in ready:
+                forked = self._handlers[descriptor]()
             if forked is not None:
                 return forked
 
@@ -98,9 +121,16 @@ class _Server:
 
     def _hear(self, visit: _Visit) -> Forked | None:
         match receive(visit.connection):
+            case Order(heavy=True) as order:
+                self._waiting[visit] = order
             case Order() as order:
                 return self._fork(visit, order)
+            case str(said) if said == SETTLED:
+                self._settling.pop(visit, None)
             case int() as number:
+                # One that waits yet is to see how it ends, as any other.
+                if visit in self._waiting and (forked := self._fork(visit, self._waiting.pop(visit))) is not None:
+                    return forked
                 visit.signal(number)
                 visit.answer(Signalled())
             case str(said) if said == OWN:
@@ -116,10 +146,21 @@ class _Server:
         self._forget(visit.connection.fileno())
         visit.connection.close()
         self._visits.discard(visit)
+        self._waiting.pop(visit, None)
         if visit.owns:
             for other in self._visits:
                 other.signal(signal.SIGKILL)
             os._exit(0)
+
+    def _start_waiting(self) -> Forked | None:
+        now_s, forked = time.monotonic(), None
+        if self._waiting:
+            self._settling = {each: at_s for each, at_s in self._settling.items() if now_s < at_s + SETTLES_WITHIN_S}
+        while self._waiting and forked is None and len(self._settling) < self._starting_max:
+            visit = next(iter(self._waiting))
+            self._settling[visit] = now_s
+            forked = self._fork(visit, self._waiting.pop(visit))
+        return forked
 
     def _fork(self, visit: _Visit, order: Order) -> Forked | None:
         reading, writing = os.pipe()
@@ -162,6 +203,7 @@ class _Server:
         # Before it is waited for, as long as nobody else can have its number.
         visit.signal(signal.SIGKILL)
         visit.ended = True
+        self._settling.pop(visit, None)
         _, status = os.waitpid(visit.pid, 0)
         visit.answer(Exited(os.waitstatus_to_exitcode(status)))
 

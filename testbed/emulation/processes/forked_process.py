@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from testbed.emulation.processes.fork_messages import Exited, Order, Refused, Signalled, Started, receive, send
+from testbed.emulation.processes.fork_messages import SETTLED, Exited, Order, Refused, Signalled, Started, receive, send
 
 SERVER_ENDED = "the fork server of this machine has ended"
 
@@ -51,9 +51,11 @@ class ForkedProcess:
         output: Path,
         errors: Path | None = None,
         niceness: int = 0,
+        heavy: bool = False,
         on_exit: Callable[[int], None] | None = None,
     ) -> None:
-        """`env` is all of its environment; `output` takes its errors, too, unless `errors` is given. Raises OSError."""
+        """`env` is all of its environment; `output` takes its errors, too, unless `errors` is given. One that is
+        `heavy` may have to wait until others have `settled`. Raises OSError."""
         self._on_exit = on_exit
         loop = asyncio.get_running_loop()
         self._pid: asyncio.Future[int] = loop.create_future()
@@ -63,7 +65,7 @@ class ForkedProcess:
             self._server = failing.enter_context(connected(server))
             send(
                 self._server,
-                Order(tuple(arguments), dict(env), output.absolute(), errors and errors.absolute(), niceness),
+                Order(tuple(arguments), dict(env), output.absolute(), errors and errors.absolute(), niceness, heavy),
             )
             loop.add_reader(self._server, self._hear)
             failing.pop_all()
@@ -71,6 +73,12 @@ class ForkedProcess:
     async def started(self) -> int:
         """Its process id. Raises what starting it raised, OSError for a program that is not there."""
         return await asyncio.shield(self._pid)
+
+    def settled(self) -> None:
+        """It is up, and takes no more than it always will."""
+        if self.running:
+            with contextlib.suppress(OSError):  # it has ended, which is heard next
+                send(self._server, SETTLED)
 
     @property
     def running(self) -> bool:
