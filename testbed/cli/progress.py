@@ -30,6 +30,8 @@ from testbed.emulation.driver.events import (
     LoadStopping,
     MachinesJoined,
     MachinesLost,
+    MapChanged,
+    MapDelivered,
     Ready,
     SessionEvent,
 )
@@ -107,6 +109,11 @@ class LiveProgress:
                 )
             case FaultHealed(fault, _, at_s):
                 self._tell_fault(at_s, fault, "healed")
+            case MapChanged(step, version, at_s):
+                which = "back" if step.reverts else f"step {step.number} of {step.of}"
+                self._tell_fault(at_s, step.operation, f"{which}: map version {version}")
+            case MapDelivered():
+                pass
             case MachinesLost(names):
                 self._stage(f"machine lost: {', '.join(names)}; keeping what was measured")
             case Broken(why):

@@ -97,7 +97,9 @@ def _immutable(old: Declared, new: Declared) -> str | None:
             return f"a node stays where it is: in {old.locality.region}/{old.locality.zone}"
         case Deployment(), Deployment() if old.template.service != new.template.service:
             return f"its selector cannot be changed from app={old.template.service}: field is immutable"
-        case PartitionMap(), PartitionMap() if old != new and new.version <= old.version:
+        case PartitionMap(), PartitionMap() if new.version < old.version or (
+            new.version == old.version and replace(new, rollout=None) != replace(old, rollout=None)
+        ):
             return f"version {new.version} is not newer than {old.version}, which is there already"
         case _:
             return None

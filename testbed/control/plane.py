@@ -7,7 +7,7 @@ sending, waiting and clocks are `emulation`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from testbed.control import api_server
 from testbed.control.delivery.discovery import Discovery
@@ -32,6 +32,7 @@ from testbed.control.messages import (
 from testbed.control.store import Store
 from testbed.control.views.kube_proxy import kube_proxy_name
 from testbed.control.waiting import Waiting
+from testbed.objects.cells import Layer
 from testbed.objects.cluster import Declared
 from testbed.objects.core import EndpointSlice, Node, Pod
 from testbed.objects.places import CLIENTS
@@ -45,6 +46,15 @@ _EVENT_REASONS = {"Unhealthy": "Unhealthy", "CrashLoopBackOff": "BackOff"}
 """What a kubelet gives as a pod's reason (`Reason: message`) -> the reason of the event that Kubernetes records."""
 
 Controller = Callable[[Store, float], list[Command]]
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Pods whose proxies do not have all that they should have: those that are ready, and those that are not, as far as
+    the control plane knows."""
+
+    ready: tuple[str, ...]
+    unready: tuple[str, ...]
 
 
 class ControlPlane:
@@ -160,6 +170,20 @@ class ControlPlane:
         if not waiting and self._discovery.next_deadline() is not None:
             return [Waiting("push", "of what changed last", "due as soon as things are quiet")]
         return waiting
+
+    def behind(self, layer: Layer) -> Behind:
+        """Which proxies of a layer do not have all that they should have."""
+        due = self._discovery.next_deadline() is not None
+        behind = [
+            pod
+            for pod in self.pods()
+            if pod.phase != "Terminating"
+            and pod.template.has_proxy
+            and (pod.template.role == "gateway") == (layer == "gateways")
+            and (due or self._discovery.not_in_sync(pod.name) is not None)
+        ]
+        there = tuple(pod.name for pod in behind if pod.ready)
+        return Behind(there, tuple(pod.name for pod in behind if not pod.ready))
 
     def _problem(self, pod: Pod) -> str | None:
         if pod.node is None:

@@ -22,6 +22,9 @@ WORKER: Final = "testbed/worker"
 """Labels of pods: the cell that they belong to, its deployment group, the city that they serve, or their number among
 the workers of shuffle shards."""
 
+Layer = Literal["gateways", "sidecars"]
+"""Of the proxies that go by the map: those at which requests enter, and those of pods."""
+
 REFUSE: Final = "refuse"
 NEAREST: Final = "nearest"
 
@@ -91,6 +94,14 @@ class ShuffleShards:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """Of a map that only one layer of proxies is to go by yet: all others go by the previous one."""
+
+    layer: Layer
+    previous: PartitionMap
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionMap:
     """Who owns what, in one version, and what happens to who asks the wrong one.
 
@@ -115,8 +126,14 @@ class PartitionMap:
     """Who gets a request without a key: `nearest`, a cell by name, or nobody (`refuse`)."""
     shards: tuple[ShuffleShards, ...] = ()
     """Of services whose pods do not all serve everybody."""
+    rollout: Rollout | None = None
+    """None: it is for all proxies."""
     namespace: str = DEFAULT_NAMESPACE
     labels: Labels = ()
+
+    def seen_by(self, layer: Layer) -> PartitionMap:
+        """The map that the proxies of a layer are to go by."""
+        return self if self.rollout is None or self.rollout.layer == layer else self.rollout.previous
 
     def cell(self, name: str) -> Cell:
         """Raises KeyError."""

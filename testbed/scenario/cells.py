@@ -104,8 +104,13 @@ def cities_of(spec: SpecModel) -> tuple[City, ...]:
 
 
 def owned(cell: CellModel) -> Iterator[tuple[int, int, int]]:
-    """What it is written to own: index in its list, first partition and last one."""
-    for index, written in enumerate(cell.partitions or ()):
+    """What it is written to own, as `ranges` has it."""
+    return ranges(cell.partitions or [])
+
+
+def ranges(partitions: list[str]) -> Iterator[tuple[int, int, int]]:
+    """Of `0-9` and `12`: index in the list, first partition and last one."""
+    for index, written in enumerate(partitions):
         first, _, last = written.partition("-")
         yield index, int(first), int(last or first)
 

@@ -47,6 +47,7 @@ from testbed.scenario.models.experiment import CutModel, ExpectationModel, Fault
 from testbed.scenario.models.metrics import METRICS
 from testbed.scenario.models.prices import PriceModel, PricesModel
 from testbed.scenario.models.traffic import GatewayModel, IdsModel, LoadModel, MeshModel
+from testbed.scenario.operations import scheduled_operations
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
 from testbed.scenario.values import Expectation, IdSpec, LoadSource, LoadSpec, Price, Prices, RequestSpec, Scenario
 
@@ -75,6 +76,7 @@ def convert(model: ScenarioModel) -> Scenario:
         cross_cell=None if spec.cells is None else _cross_cell(spec.cells),
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
+        operations=scheduled_operations(spec),
         _resolved=model.model_dump(by_alias=True, exclude_none=True),
     )
 

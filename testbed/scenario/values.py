@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from testbed.control.cells.operations import PlannedStep, ScheduledOperation, planned
 from testbed.documents.problems import Problem
 from testbed.faults.timeline import ScheduledFault
 from testbed.objects.cells import PartitionKey, PartitionMap
@@ -143,6 +144,7 @@ class Scenario:
     faults: tuple[ScheduledFault, ...]
     expectations: tuple[Expectation, ...]
     _resolved: dict[str, Any] = field(repr=False)
+    operations: tuple[ScheduledOperation, ...] = ()
     expected: ExpectedShares | None = field(default=None, compare=False)
     """None where nobody can tell: there are no cells, or the load carries no ids of testbed's own."""
     warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
@@ -150,10 +152,20 @@ class Scenario:
     """Which service may call which one of another cell, by the name of the rule; None where no rules are declared."""
 
     @property
+    def cell_map(self) -> PartitionMap | None:
+        """The first version; None where there are no cells."""
+        return next((each for each in self.cluster.objects if isinstance(each, PartitionMap)), None)
+
+    @property
+    def steps(self) -> tuple[PlannedStep, ...]:
+        """Of all operations, in order of time."""
+        return () if self.cell_map is None else planned(self.cell_map, self.operations)
+
+    @property
     def backups(self) -> dict[str, str]:
         """Of cells that have one."""
-        maps = [each for each in self.cluster.objects if isinstance(each, PartitionMap)]
-        return {cell.name: cell.backup for each in maps for cell in each.cells if cell.backup is not None}
+        cells = () if self.cell_map is None else self.cell_map.cells
+        return {cell.name: cell.backup for cell in cells if cell.backup is not None}
 
     def resolved_yaml(self) -> str:
         """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""

@@ -23,6 +23,8 @@ from testbed.emulation.driver.events import (
     LoadReported,
     LoadStarted,
     LoadStopping,
+    MapChanged,
+    MapDelivered,
     Ready,
     SessionEvent,
 )
@@ -197,3 +199,25 @@ def test_facts_are_made_of_what_was_heard() -> None:
 
 
 COUNT = LocustCount(requests=7, failures=1)
+
+
+def test_an_operation_becomes_a_change_with_its_steps_which_is_over_with_the_last_one() -> None:
+    scenario = load_scenario(Path(__file__).parents[2] / "scenarios" / "elastic-pop-out.yaml")
+    course = Course(scenario)
+    steps = scenario.steps
+    course.hear(LoadStarted(100.0, 32.0))
+    course.hear(MapChanged(steps[0], 2, 108.01))
+    course.hear(MapDelivered(steps[0], "sidecars", 108.3, ()))
+    course.hear(MapDelivered(steps[0], "gateways", None, ("gateway-east-a-1",)))
+    course.hear(LoadStopping(132.0))
+    (begun,) = course.facts((), ()).faults
+    assert (begun.name, begun.declared_at_s, begun.healed_s) == ("pop-out", 8.0, None)
+    assert begun.applied_s == pytest.approx(8.01)
+    (first,) = begun.steps
+    assert (first.number, first.of, first.version, first.partitions) == (1, 3, 2, "62-63")
+    assert first.delivered_s == {"sidecars": pytest.approx(8.3), "gateways": None}
+    assert first.missing == ("gateway-east-a-1",)
+    for version, step in enumerate(steps[1:], 3):
+        course.hear(MapChanged(step, version, 100.0 + step.at_s))
+    (over,) = course.facts((), ()).faults
+    assert (over.healed_s, [step.reverts for step in over.steps]) == (22.0, [False, False, False, True])

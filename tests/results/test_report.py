@@ -15,7 +15,7 @@ from rich.console import Console
 from testbed.results.show.report import show
 from testbed.results.show.summarize import summarize
 from testbed.results.show.summary import MissingLoad, Summary
-from testbed.results.tables.facts import AppliedFault, MachineFacts
+from testbed.results.tables.facts import AppliedFault, MachineFacts, MapStep
 from testbed.results.tables.writer import TableWriter
 from tests.results.conftest import FACTS, write_run
 
@@ -73,6 +73,32 @@ def eventful(tmp_path_factory: pytest.TempPathFactory) -> Summary:
             carried = {"start_s": 1 + number / 200, "request_bytes": 2_000, "response_bytes": 150_000}
             hops.append({"request_id": f"more-{number}", "direction": "outbound", **ends, **carried})
     return summarize(run_dir)
+
+
+OPERATIONS = (
+    AppliedFault(
+        "move-ten",
+        6.0,
+        6.002,
+        9.003,
+        steps=(
+            MapStep(1, 2, False, 6.0, 6.002, 2, "0-4", {"gateways": 6.21, "sidecars": 6.55}),
+            MapStep(2, 2, False, 9.0, 9.003, 3, "5-9", {"gateways": None, "sidecars": 14.4}, ("gateway-east-a-1",)),
+        ),
+    ),
+    AppliedFault("go-green", 13.0, 13.001, instant=True, steps=(MapStep(1, 1, False, 13.0, 13.001, 4, "", {}),)),
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_report_of_operations_step_by_step(tmp_path: Path, width: int, golden: Callable[[str, str], None]) -> None:
+    run_dir = write_run(tmp_path / "run", replace(FACTS, faults=OPERATIONS))
+    golden(f"report-operations-{width}.txt", printed(summarize(run_dir), width))
+
+
+def test_faults_and_operations_share_a_table(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", replace(FACTS, faults=(AppliedFault("cut", 4.0, 4.0, 5.0, 5.0), *OPERATIONS)))
+    assert "Faults and operations (times after the change)" in printed(summarize(run_dir))
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -88,6 +88,16 @@ def test_calls_from_cell_to_cell_go_by_a_declared_rule_or_are_leaks_where_there_
     assert [RIGHTS[code] for code in rights(calls, {})] == ["cross_cell", "cross_cell", "own", "leak"]
 
 
+def test_what_another_cell_has_on_loan_goes_there_by_failover_as_long_as_the_map_says_so() -> None:
+    versions = {3: (7, 8), 4: (), 5: (7,)}
+    hops = [
+        _hop("rz02", "rz02", "own", "rz02", partition=partition, map_version=version)
+        for version, partition in ((2, "7"), (3, "7"), (3, "9"), (4, "7"), (5, "7"), (5, "8"), (3, None))
+    ]
+    found = [RIGHTS[code] for code in rights(_table(*hops), BACKUPS, None, versions)]
+    assert found == ["own", "failover", "own", "own", "failover", "own", "own"]
+
+
 def test_without_cells_nothing_has_a_right() -> None:
     assert rights(_table(_hop("", "", None), _hop("", "", None)), {}).tolist() == [-1, -1]
     assert rights(_table(), BACKUPS).tolist() == []

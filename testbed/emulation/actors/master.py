@@ -24,7 +24,7 @@ from testbed.control.messages import (
     StartPod,
     StopPod,
 )
-from testbed.control.plane import ControlPlane
+from testbed.control.plane import Behind, ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
@@ -40,6 +40,7 @@ from testbed.emulation.actors.reports import (
 )
 from testbed.emulation.actors.seam import Actor, tell
 from testbed.emulation.processes.protobuf import shared_to_any
+from testbed.objects.cells import Layer
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Pod
 from testbed.objects.metadata import DEFAULT_NAMESPACE
@@ -123,6 +124,10 @@ class Master(Placed):
         total = sum(deployment.replicas for deployment in wanted)
         ready, waiting_for = sum(pod.ready for pod in pods), tuple(self._plane.not_ready())
         return Readiness(len(self._started), ready, total, waiting_for)
+
+    async def behind(self, layer: Layer) -> Behind:
+        """Which proxies of a layer do not have all that they should have."""
+        return self._plane.behind(layer)
 
     async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""

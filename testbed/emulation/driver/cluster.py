@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.control.placement import Hosting, agents_a_process
+from testbed.control.plane import Behind
 from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.actors.load_generator import (
     DRAIN_MARGIN_S,
@@ -26,6 +27,7 @@ from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
 from testbed.network.links import LinkSample
+from testbed.objects.cells import Layer
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import clients_of
@@ -138,6 +140,15 @@ class EmulatedCluster:
         Raises Refused, then nothing has changed; else as `bring_up` does.
         """
         await self._as_declared(self._master.ask("apply", objects))
+
+    async def put(self, objects: Sequence[Declared]) -> None:
+        """Create or change objects, without waiting for what follows. Raises Refused, then nothing has changed."""
+        await self._master.ask("apply", objects)
+
+    async def behind(self, layer: Layer) -> Behind:
+        """Which proxies of a layer do not have all that they should have."""
+        behind: Behind = await self._master.ask("behind", layer)
+        return behind
 
     async def delete(self, kind: type[Declared], name: str) -> None:
         """The same with an object that is there no longer."""

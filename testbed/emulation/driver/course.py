@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from testbed.control.cells.ownership import written
 from testbed.emulation.driver.events import (
     Broken,
     FaultApplied,
@@ -10,10 +13,12 @@ from testbed.emulation.driver.events import (
     LoadEnded,
     LoadStarted,
     LoadStopping,
+    MapChanged,
+    MapDelivered,
     Ready,
     SessionEvent,
 )
-from testbed.results.tables.facts import AppliedFault, LocustCount, MachineFacts, RunFacts, UnreadLines
+from testbed.results.tables.facts import AppliedFault, LocustCount, MachineFacts, MapStep, RunFacts, UnreadLines
 from testbed.scenario import Scenario
 
 OVERDUE_S = 1.0
@@ -31,6 +36,8 @@ class Course:
         self._locust: dict[str, LocustCount] = {}
         self._applied: dict[str, FaultApplied] = {}
         self._healed: dict[str, FaultHealed] = {}
+        self._maps: list[MapChanged] = []
+        self._deliveries: list[MapDelivered] = []
         self._broken: list[str] = []
         self._interrupted = False
 
@@ -48,6 +55,10 @@ class Course:
                 self._applied[fault] = event
             case FaultHealed(fault):
                 self._healed[fault] = event
+            case MapChanged():
+                self._maps.append(event)
+            case MapDelivered():
+                self._deliveries.append(event)
             case Broken(why):
                 self._broken.append(why)
             case Interrupted() if self._end_s is None:
@@ -75,7 +86,7 @@ class Course:
             end_s=max(0.0, min(self._end_s - self._t0_s, load.duration_s)),
             ready_s=self._ready_s,
             sources=load.sources,
-            faults=self._faults(),
+            faults=(*self._faults(), *self._operations()),
             expectations=scenario.expectations,
             prices=scenario.prices,
             cities=scenario.cities,
@@ -111,4 +122,37 @@ class Course:
             for fault in self._scenario.faults
             if fault.name in self._applied
             for impact in (self._applied[fault.name].impact,)
+        )
+
+    def _operations(self) -> Iterator[AppliedFault]:
+        """Every operation of the scenario that began."""
+        for operation in self._scenario.operations:
+            steps = tuple(self._step(each) for each in self._maps if each.step.operation == operation.name)
+            if not steps:
+                continue
+            last = steps[-1] if len(steps) > 1 else None
+            over = last is not None and (last.reverts or (operation.for_s is None and last.number == last.of))
+            yield AppliedFault(
+                operation.name,
+                operation.at_s,
+                steps[0].applied_s,
+                last.applied_s if last is not None and over else None,
+                instant=len(operation.steps) == 1 and operation.for_s is None,
+                steps=steps,
+            )
+
+    def _step(self, change: MapChanged) -> MapStep:
+        step = change.step
+        delivered = [each for each in self._deliveries if each.step == step]
+        return MapStep(
+            step.number,
+            step.of,
+            step.reverts,
+            step.at_s,
+            change.at_s - self._t0_s,
+            change.version,
+            written(step.change.partitions),
+            {each.layer: None if each.at_s is None else each.at_s - self._t0_s for each in delivered},
+            tuple(dict.fromkeys(pod for each in delivered for pod in each.missing)),
+            tuple(sorted(step.lent)),
         )

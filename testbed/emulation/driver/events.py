@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from testbed.control.cells.operations import PlannedStep
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.load_generator import LoadProgress
 from testbed.emulation.actors.reports import Readiness
 from testbed.faults.impact import Impact
+from testbed.objects.cells import Layer
 from testbed.results.tables.facts import LocustCount
 
 
@@ -127,6 +129,26 @@ class FaultHealed:
 
 
 @dataclass(frozen=True, slots=True)
+class MapChanged:
+    """A step of an operation: there is a new version of the partition map, and the first proxies are told."""
+
+    step: PlannedStep
+    version: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MapDelivered:
+    """All proxies of a layer that the control plane can reach have acknowledged; `at_s` is None where they were waited
+    for in vain. `missing` are those that had not, also where they cannot be reached."""
+
+    step: PlannedStep
+    layer: Layer
+    at_s: float | None
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MachinesLost:
     """Machines fell silent though nobody ordered it."""
 
@@ -164,6 +186,8 @@ SessionEvent = (
     | LoadEnded
     | FaultApplied
     | FaultHealed
+    | MapChanged
+    | MapDelivered
     | MachinesLost
     | Broken
     | Interrupted

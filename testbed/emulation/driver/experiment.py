@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from testbed.emulation.driver.disk import RunDisk
 from testbed.emulation.driver.events import Broken, ConnectingToRay, Interrupted, SessionEvent, Watcher
 from testbed.emulation.driver.injection import Injection
 from testbed.emulation.driver.interrupts import Interrupts
+from testbed.emulation.driver.operating import Operating
 from testbed.emulation.driver.ray_connection import connected_to_ray
 from testbed.emulation.driver.recording import record
 from testbed.emulation.driver.session import Session
@@ -141,26 +142,30 @@ class Experiment:
         """
         t0_s = time.monotonic() + START_LEAD_S
         injection = Injection(self._scenario.faults, self._scenario.topology, session, t0_s)
-        faults = asyncio.create_task(injection.carry_out())
-        end = asyncio.create_task(self._end(session, injection))
+        work: list[Injection | Operating] = [injection]
+        if self._scenario.cell_map is not None:
+            cell_map, steps = self._scenario.cell_map, self._scenario.steps
+            work.append(Operating(cell_map, steps, session, self._tell, t0_s))
+        tasks = [asyncio.create_task(each.carry_out()) for each in work]
+        end = asyncio.create_task(self._end(session, work))
         interrupt = asyncio.create_task(self._interrupt.wait())
         with session.surviving("sending load"):
             await session.start_load(t0_s)
             await asyncio.wait({end, interrupt}, return_when=asyncio.FIRST_COMPLETED)
             if end.done():
                 end.result()
-        for task in (faults, end, interrupt):
+        for task in (*tasks, end, interrupt):
             task.cancel()
         return t0_s
 
-    async def _end(self, session: Session, injection: Injection) -> None:
+    async def _end(self, session: Session, work: Sequence[Injection | Operating]) -> None:
         """Returns when the load has ended by itself, or something has broken the session."""
         while True:
             await asyncio.sleep(POLL_S)
             if not await session.observe():
                 return
-            if injection.failure is not None:
-                session.break_off(injection.failure)
+            if failures := [each.failure for each in work if each.failure is not None]:
+                session.break_off(failures[0])
                 return
             if session.load_is_over:
                 if (why := self._course.overdue(time.monotonic())) is not None:

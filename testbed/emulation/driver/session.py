@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from testbed.control.placement import Hosting
+from testbed.control.plane import Behind
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.vigil import ActorLost, in_short
 from testbed.emulation.driver.cluster import ClusterRecords, EmulatedCluster
@@ -38,6 +39,7 @@ from testbed.emulation.driver.member import MachineLost
 from testbed.emulation.driver.survey import Survey
 from testbed.emulation.driver.world import FAULT_LEAD_S
 from testbed.faults.effects import Effect
+from testbed.objects.cells import Layer, PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.scenario import Scenario
 
@@ -116,6 +118,14 @@ class Session:
         """The same without an object. Raises Refused or BringUpFailed."""
         await self._cluster.delete(kind, name)
         self._tell(Deleted(kind.__name__, name))
+
+    async def put_map(self, cell_map: PartitionMap) -> None:
+        """Apply a new version of the partition map, without waiting until anybody has it. Raises Refused."""
+        await self._cluster.put([cell_map])
+
+    async def behind(self, layer: Layer) -> Behind:
+        """Which proxies of a layer do not have all that they should have."""
+        return await self._cluster.behind(layer)
 
     async def prepare_load(self) -> None:
         """Everything that can be done before the first request. Raises LoadGeneratorFailed or MachineLost."""

@@ -123,7 +123,7 @@ def _in_force(events: Sequence[_Event], facts: RunFacts, impacts: Sequence[Fault
         if aftermath is not None
     }
     spans = []
-    for moment in moments(facts.faults):
+    for moment in moments([fault for fault in facts.faults if not fault.is_operation]):
         for change in moment.changes:
             fault = change.fault
             declared_s = fault.declared_heal_s if change.heal else fault.declared_at_s

@@ -207,7 +207,8 @@ def _clocks(facts: RunFacts, limits: Limits) -> Iterator[str]:
     for fault in facts.faults:
         late_s = fault.applied_s - fault.declared_at_s
         if late_s > limits.fault_late_s and not fault.by_command:
-            yield f"fault {fault.name} came {late_s * 1e3:.0f} ms after its time, {bound}"
+            what = "operation" if fault.is_operation else "fault"
+            yield f"{what} {fault.name} came {late_s * 1e3:.0f} ms after its time, {bound}"
         if fault.healed_s is not None and fault.declared_heal_s is not None:
             late_s = fault.healed_s - fault.declared_heal_s
             if late_s > limits.fault_late_s:

@@ -32,7 +32,8 @@ class Measured:
 
 def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Table, pushes: pa.Table) -> Measured:
     made = calls_made(hops)
-    calls, ledger = Calls(made), Ledger(made, facts.prices, facts.cities, facts.backups, facts.cross_cell)
+    calls = Calls(made)
+    ledger = Ledger(made, facts.prices, facts.cities, facts.backups, facts.cross_cell, facts.lent)
     parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
     stats = {phase.name: phase_stats(requests, phase) for phase in parts}
     before = stats.get("steady")

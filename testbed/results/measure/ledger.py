@@ -105,13 +105,14 @@ class Ledger:
         cities: Mapping[str, str] = {},
         backups: Mapping[str, str] = {},
         cross_cell: CrossCellRules | None = None,
+        lent: Mapping[int, Sequence[int]] = {},
     ) -> None:
         """`cities` are those of zones, `backups` those of cells; see `distances` and `rights`, for rules as well."""
         self._start_s = floats(calls["start_s"])
         self._service, self._called, self._cell = (
             codes(calls[column]) for column in ("source_service", "destination_service", "source_cell")
         )
-        self._distance, self._right = distances(calls, cities), rights(calls, backups, cross_cell)
+        self._distance, self._right = distances(calls, cities), rights(calls, backups, cross_cell, lent)
         rule, rules = rule_of(calls, cross_cell or {})
         self._rule: tuple[Codes, list[str]] = np.where(self._right == RIGHTS.index("declared"), rule, -1), rules
         request_bytes, response_bytes = floats(calls["request_bytes"]), floats(calls["response_bytes"])

@@ -6,7 +6,7 @@ in which cell each end really is, is known from the pods, and who reached anothe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from testbed.control.views.envoy import access_log
 from testbed.objects.workloads import GATEWAY
-from testbed.results.tables.columns import Codes, Mask, codes, named, same
+from testbed.results.tables.columns import Codes, Mask, codes, floats, named, same
 
 Right = Literal[
     "entry",
@@ -33,7 +33,8 @@ Right = Literal[
 outside of all cells; `by_class`: to a service that is global or of a city; `declared` and `cross_cell`: to the owner,
 from a cell that is not, by a rule of the scenario, or where it has no rules about that; `first_hit`, `stale_cookie`,
 `stale_map`: forwarded to the owner by a cell that is not, and why it had the call; `unkeyed`: as the map says of what
-has no key. Of either: `failover`: to the backup of the cell that it was for; and `leak`: all else."""
+has no key. Of either: `failover`: to the backup of the cell that it was for, or to the
+cell that has the partition as long as its own one is given up; and `leak`: all else."""
 RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
 FORWARDS: Final[tuple[Right, ...]] = ("first_hit", "stale_cookie", "stale_map")
 
@@ -51,11 +52,17 @@ CrossCellRules = Mapping[str, tuple[str, str]]
 """By the name of the rule: the service that may call another cell, and which service there."""
 
 
-def rights(calls: pa.Table, backups: Mapping[str, str], cross_cell: CrossCellRules | None = None) -> Codes:
+def rights(
+    calls: pa.Table,
+    backups: Mapping[str, str],
+    cross_cell: CrossCellRules | None = None,
+    lent: Mapping[int, Sequence[int]] = {},
+) -> Codes:
     """The right of each call, as its number in RIGHTS; -1 for all where there are no cells, as no route has a name.
 
     `backups` are those of cells that have one. With `cross_cell` all calls from cell to cell that it does not allow
-    are leaks.
+    are leaks. `lent` are, by version of the map, the partitions that another cell has only because their own one was
+    given up.
     """
     route, routes = codes(calls["route"])
     if not (route >= 0).any():
@@ -72,7 +79,7 @@ def rights(calls: pa.Table, backups: Mapping[str, str], cross_cell: CrossCellRul
         return wanted
 
     conditions: dict[Right, Mask] = {
-        "failover": elsewhere & named(*there) & same(backup, there),
+        "failover": (elsewhere & named(*there) & same(backup, there)) | (within & _lent(calls, lent)),
         "leak": elsewhere,
         "entry": service == (services.index(GATEWAY) if GATEWAY in services else -2),
         "declared": routed("cross_cell") & (rule_of(calls, cross_cell or {})[0] >= 0),
@@ -92,3 +99,14 @@ def rule_of(calls: pa.Table, cross_cell: CrossCellRules) -> tuple[Codes, list[st
         at = [names.index(service) if service in names else -2 for (_, names), service in zip(ends, rule, strict=True)]
         found[(ends[0][0] == at[0]) & (ends[1][0] == at[1]) & (found < 0)] = number
     return found, list(cross_cell)
+
+
+def _lent(calls: pa.Table, lent: Mapping[int, Sequence[int]]) -> Mask:
+    found: Mask = np.zeros(len(calls), dtype=np.bool_)
+    if not any(lent.values()):
+        return found
+    version, (partition, names) = floats(calls["map_version"]), codes(calls["partition"])
+    for number, partitions in lent.items():
+        wanted = {str(each) for each in partitions}
+        found |= (version == number) & np.isin(partition, [code for code, name in enumerate(names) if name in wanted])
+    return found

@@ -13,6 +13,7 @@ from testbed.results.measure.calls import CallMatrix
 from testbed.results.show.figures import NONE, seconds, share
 from testbed.results.show.grid import Grid, side_by_side, wrapped
 from testbed.results.show.ledger_tables import LedgerTable, by_distance, by_right
+from testbed.results.show.operation_table import operation_lines
 from testbed.results.show.remarks import fault_notes, warnings
 from testbed.results.show.summary import ChangeFigures, Summary
 
@@ -41,7 +42,8 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         yield from wrapped(Text(line, style="yellow"), width, _INDENT, _HANGING)
     for title, block in (
         ("Expectations", _expectations(summary.expectations, inner)),
-        ("Faults (times after the change)", _faults(summary, inner)),
+        (f"{_changes(summary)} (times after the change)", _faults(summary, inner)),
+        ("Steps of operations (times of layers after the step)", operation_lines(summary, inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
         ("Calls by distance, and what they would cost in 30 days", _ledger(by_distance(summary), inner)),
@@ -98,6 +100,13 @@ def _expectations(results: Sequence[ExpectationResult], width: int) -> list[Text
     return lines
 
 
+def _changes(summary: Summary) -> str:
+    operations = [bool(fault.steps) for fault in summary.faults]
+    if not any(operations):
+        return "Faults"
+    return "Operations" if all(operations) else "Faults and operations"
+
+
 def _faults(summary: Summary, width: int) -> list[Text]:
     faults, noisy = summary.faults, summary.recovery_baseline.steady_not_ok_share > 0
     if not faults:
@@ -109,8 +118,9 @@ def _faults(summary: Summary, width: int) -> list[Text]:
         rows.append([fault.name, seconds(fault.applied_s), *_aftermath(fault, fault.applied_s, noisy)])
         if fault.heal is not None and fault.healed_s is not None:
             heal = _aftermath(fault.heal, fault.healed_s, noisy)
-            rows.append(["  healed", seconds(fault.healed_s), *heal])
-    lines = Grid(("fault", *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
+            rows.append(["  over" if fault.steps else "  healed", seconds(fault.healed_s), *heal])
+    what = "operation" if all(fault.steps for fault in faults) else "fault"
+    lines = Grid((what, *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
     notes = [f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else []
     notes += fault_notes(summary, _FAULTS)
     return lines + [line for note in notes for line in wrapped(Text(note), width, "", _INDENT)]

@@ -147,6 +147,7 @@ def _fault(impact: FaultImpact, steady: Steady) -> FaultFigures:
         healed_s=fault.healed_s,
         victims=fault.victims,
         hit_nothing=fault.hit_nothing,
+        steps=fault.steps,
         **vars(after),
         heal=None if impact.healed is None else _change(impact.healed, steady),
     )

@@ -18,7 +18,7 @@ from testbed.results.measure.expected import Compared
 from testbed.results.measure.ledger import PhaseLedger
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.recovery import Errors
-from testbed.results.tables.facts import LocustCount, UnreadLines
+from testbed.results.tables.facts import LocustCount, MapStep, UnreadLines
 from testbed.scenario import Prices
 
 
@@ -72,11 +72,12 @@ class _Fault:
     healed_s: float | None
     victims: tuple[str, ...] | None
     hit_nothing: str
+    steps: tuple[MapStep, ...]
 
 
 @dataclass(frozen=True)
 class FaultFigures(ChangeFigures, _Fault):
-    """`healed_s` is None, and so is `heal`, where there was none while the load lasted."""
+    """`healed_s` is None, and so is `heal`, where there was none while the load lasted. An operation has `steps`."""
 
     heal: ChangeFigures | None
 

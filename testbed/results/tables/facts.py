@@ -31,8 +31,29 @@ def named(victims: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class MapStep:
+    """A new version of the partition map. `delivered_s` says for each layer of proxies when all of it that could be
+    reached had acknowledged (None: not while it was waited for), `missing` who had not, reached or not."""
+
+    number: int
+    of: int
+    reverts: bool
+    declared_s: float
+    applied_s: float
+    version: int
+    partitions: str
+    delivered_s: dict[str, float | None] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    lent: tuple[int, ...] = ()
+    """Partitions that by this version are with another cell because their own one was given up."""
+
+
+@dataclass(frozen=True, slots=True)
 class AppliedFault:
-    """When a fault was to come, when it came, and when it was lifted again (None: never)."""
+    """When a fault was to come, when it came, and when it was lifted again (None: never).
+
+    So is an operation, which has `steps`: it is applied with the first one. It is over, `healed_s`, with the last.
+    """
 
     name: str
     declared_at_s: float
@@ -47,6 +68,12 @@ class AppliedFault:
     """Pods, nodes, machines or directed links (`a > b`) that it hit; None where nobody noted it."""
     hit_nothing: str = ""
     """Why there are no victims."""
+    steps: tuple[MapStep, ...] = ()
+
+    @property
+    def is_operation(self) -> bool:
+        """Whether somebody wanted it."""
+        return bool(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +172,11 @@ class RunFacts:
             for machine in self.machines
             if machine.records_until_s is not None and machine.lost_s is not None
         ]
+
+    @property
+    def lent(self) -> dict[int, tuple[int, ...]]:
+        """By version of the partition map: the partitions that another cell has because their own one was given up."""
+        return {step.version: step.lent for fault in self.faults for step in fault.steps}
 
     def save(self, run_dir: Path) -> None:
         facts = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -23,7 +23,18 @@ _REQUESTS = (
     "entry_zone",
 )
 _HOPS = (
-    *("request_id", "direction", "start_s", "status", "request_bytes", "response_bytes", "owner_cell", "route"),
+    *(
+        "request_id",
+        "direction",
+        "start_s",
+        "status",
+        "request_bytes",
+        "response_bytes",
+        "partition",
+        "owner_cell",
+        "map_version",
+        "route",
+    ),
     *(f"{end}_{field}" for end in ("source", "destination") for field in PLACE_FIELDS if field != "pod"),
 )
 _ATTEMPTS = ("start_s", "source_zone", "destination_zone")

@@ -8,6 +8,7 @@ from testbed.scenario.checks.experiment import check_expectations, check_faults
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.checks.locustfile import check_locustfile
 from testbed.scenario.checks.names import introduce_names
+from testbed.scenario.checks.operations import check_operations
 from testbed.scenario.checks.traffic import check_load, check_mesh, check_protocols
 from testbed.scenario.models.experiment import ScenarioModel
 
@@ -26,3 +27,4 @@ def check(model: ScenarioModel, findings: Findings) -> None:
     check_locustfile(model, findings)
     check_faults(model, findings)
     check_expectations(model, findings)
+    check_operations(model, findings)

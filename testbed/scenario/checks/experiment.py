@@ -222,12 +222,14 @@ def _topology(model: ScenarioModel) -> Topology:
 
 
 def check_expectations(model: ScenarioModel, findings: Findings) -> None:
-    faults, services = findings.known("fault"), findings.known("service")
+    faults, services = findings.known("fault or operation"), findings.known("service")
     instants = {fault.name: kind for fault in model.spec.faults if (kind := _without_duration(fault)) is not None}
+    at_once = (each.name for each in model.spec.operations if len(each.steps) == 1 and each.for_ is None)
+    instants |= dict.fromkeys(at_once, "an operation of one step that stays")
     for index, expectation in enumerate(model.spec.expect):
         here: Path = ("spec", "expect", index)
         if expectation.fault is not None:
-            findings.reference((*here, "fault"), "fault", expectation.fault, faults)
+            findings.reference((*here, "fault"), "fault or operation", expectation.fault, faults)
         if expectation.service is not None:
             findings.reference((*here, "service"), "service", expectation.service, services)
             if expectation.metric not in OF_A_SERVICE:

@@ -41,4 +41,6 @@ def introduce_names(model: ScenarioModel, findings: Findings) -> None:
     ]
     deployments = (*of_services, *gateways, *node_proxies)
     findings.introduce("deployment", dict.fromkeys(deployments, "a Deployment"))
-    findings.introduce("fault", dict.fromkeys(findings.names("spec", "faults"), "a fault"))
+    faults = dict.fromkeys(findings.names("spec", "faults"), "a fault")
+    operations = dict.fromkeys(findings.names("spec", "operations"), "an operation")
+    findings.introduce("fault or operation", faults | operations)

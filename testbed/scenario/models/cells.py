@@ -32,7 +32,7 @@ def _one_group(value: str) -> str:
     return value
 
 
-def _partitions(value: Any) -> Any:
+def as_partitions(value: Any) -> Any:
     """One range may be written without the brackets of a list, and a single partition as the number that it is."""
     values = value if isinstance(value, list) else [value]
     return [str(each) if isinstance(each, int) and not isinstance(each, bool) else each for each in values]
@@ -92,7 +92,7 @@ class CellModel(Model):
     partitions: (
         Annotated[
             list[Partitions],
-            BeforeValidator(_partitions, json_schema_input_type=str | int | list[str | int]),
+            BeforeValidator(as_partitions, json_schema_input_type=str | int | list[str | int]),
             Field(min_length=1),
         ]
         | None

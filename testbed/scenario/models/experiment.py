@@ -19,6 +19,7 @@ from testbed.scenario.models.fields import (
     PositiveDuration,
 )
 from testbed.scenario.models.metrics import METRICS, OF_A_SERVICE, MetricName
+from testbed.scenario.models.operations import OperationModel
 from testbed.scenario.models.prices import PricesModel
 from testbed.scenario.models.traffic import GatewayModel, LoadModel, MeshModel
 from testbed.scenario.schema_rules import (
@@ -158,7 +159,7 @@ class ExpectationModel(Model):
     when: Literal["all", "steady", "during", "after"] | None = None
     """Which part of the run: all but the warm-up, before the first fault, or during or after a fault. Default all."""
     fault: str | None = None
-    """The fault that `during`, `after` and time_to_recover are about."""
+    """The fault or operation that `during`, `after` and time_to_recover are about."""
     service: str | None = None
     """Only calls to this service; for same_zone_share and partition_local_share."""
     at_least: Bound = None
@@ -200,6 +201,8 @@ class SpecModel(Model):
     """What the bytes of calls cost."""
     faults: list[FaultModel] = Field(default_factory=list)
     """What goes wrong, and when."""
+    operations: list[OperationModel] = Field(default_factory=list)
+    """What is changed on purpose, and when. Needs cells."""
     expect: list[ExpectationModel] = Field(default_factory=list)
     """What must hold for the run to pass."""
 

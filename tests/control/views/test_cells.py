@@ -23,9 +23,11 @@ from testbed.objects.cells import (
     Cell,
     City,
     DeploymentGroup,
+    Layer,
     PartitionKey,
     PartitionMap,
     PartitionRule,
+    Rollout,
     ShuffleShards,
 )
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
@@ -54,6 +56,8 @@ MAP = PartitionMap(
     (City("east", ("east-a", "east-b")), City("west", ("west-a",))),
     unkeyed="nearest",
 )
+
+NEW = moved(MAP, Move((0, 1), "rz01", "rz02"))
 
 
 def pod(name: str, service: str, zone: str, host: int, *labels: tuple[str, str], role: Any = "service") -> Pod:
@@ -116,6 +120,15 @@ def test_a_gateway_goes_by_the_cookie_and_hands_first_hits_to_the_nearest_cell(g
 
 def test_a_pod_of_a_cell_calls_owners_and_forwards_what_it_does_not_own(golden: Golden) -> None:
     golden("cells_sidecar.json", as_text(told(PODS[0])))
+
+
+@pytest.mark.parametrize(("layer", "gateway", "sidecar"), [("gateways", NEW, MAP), ("sidecars", MAP, NEW)])
+def test_of_a_map_that_is_for_one_layer_yet_the_other_one_is_told_the_previous_one(
+    layer: Layer, gateway: PartitionMap, sidecar: PartitionMap
+) -> None:
+    rolling = replace(NEW, rollout=Rollout(layer, MAP))
+    assert told(GATEWAY, rolling) == told(GATEWAY, gateway)
+    assert told(PODS[0], rolling) == told(PODS[0], sidecar)
 
 
 OTHERWISE = {

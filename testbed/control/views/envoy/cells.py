@@ -73,12 +73,16 @@ class CellRoutes:
         return [*self._refused_unkeyed(match), *owners, *self._unkeyed(match, to)]
 
     def entered(self, service_class: ServiceClass, match: Match, to: To) -> list[dict[str, Any]]:
-        """How a gateway calls a service: the cell of the cookie, else as the map says of first hits."""
+        """How a gateway calls a service: the cell of the cookie, else as the map says of first hits.
+
+        The cookie of a cell that owns nothing is void: it may have been given up.
+        """
         if service_class != "sharded":
             return [self._unsharded(service_class, match, to)]
         by_cookie = [
             self._to_cell(cell.name, _where(match, _is(COOKIE_CELL_HEADER, cell.name)), to, NAMED_BY_COOKIE)
             for cell in self.cell_map.cells
+            if cell.name in self.cell_map.owners
         ]
         if self.cell_map.first_hit == "owner":
             others = [

@@ -44,7 +44,7 @@ from testbed.control.views.envoy.routes import domains, inbound_routes, outbound
 from testbed.control.views.envoy.shards import DIVIDED, served_partitions
 from testbed.control.views.kube_proxy import reachable
 from testbed.objects.addresses import SocketAddress
-from testbed.objects.cells import CELL
+from testbed.objects.cells import CELL, Layer, PartitionMap
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import HttpRoute, OutlierDetection, Subset, TrafficPolicy
 from testbed.objects.metadata import selects
@@ -114,8 +114,8 @@ class ConfigGenerator:
         assert proxy.node is not None, f"pod {proxy.name} has a proxy but no node"
         node = nodes[proxy.node]
         endpoints = tuple(self._load_assignment(each, subset, slices, node) for each, subset in self._called)
-        cells = self._traffic.cells
         if proxy.template.role == "gateway":
+            cells = self._cells_of("gateways")
             routes = self._traffic.routes_at(proxy)
             return {
                 CLUSTER_TYPE: self._clusters,
@@ -131,7 +131,7 @@ class ConfigGenerator:
         }
 
     def _listeners(self, proxy: Pod, pod: Pod) -> Iterable[Resource]:
-        cells = self._traffic.cells
+        cells = self._cells_of("sidecars")
         yield inbound_listener(proxy, pod, None if self._sharded(pod) is None else cells)
         yield outbound_listener(proxy, pod, cells)
 
@@ -158,9 +158,13 @@ class ConfigGenerator:
         return self._routes_made[key]
 
     def _cell_routes(self, node: Node, pod: Pod) -> CellRoutes | None:
-        if self._traffic.cells is None:
+        cells = self._cells_of("gateways" if pod.template.role == "gateway" else "sidecars")
+        if cells is None:
             return None
-        return CellRoutes(self._traffic.cells, node.locality.zone, dict(pod.template.extra_labels).get(CELL, ""))
+        return CellRoutes(cells, node.locality.zone, dict(pod.template.extra_labels).get(CELL, ""))
+
+    def _cells_of(self, layer: Layer) -> PartitionMap | None:
+        return None if self._traffic.cells is None else self._traffic.cells.seen_by(layer)
 
     def _sharded(self, pod: Pod) -> ServiceTraffic | None:
         """The service of a pod in a cell, if it is spread over cells."""

@@ -1,0 +1,117 @@
+"""Steps of operations come when they are due, and layers are told in the order that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from testbed.control.cells.operations import MovePartitions, Order, ScheduledOperation, planned
+from testbed.control.plane import Behind
+from testbed.emulation.actors.vigil import ActorLost
+from testbed.emulation.driver import operating
+from testbed.emulation.driver.events import MapChanged, MapDelivered, SessionEvent
+from testbed.emulation.driver.operating import Operating
+from testbed.objects.cells import Cell, Layer, PartitionKey, PartitionMap, PartitionRule
+
+MAP = PartitionMap(
+    "cells",
+    1,
+    PartitionKey("header", "x-user-id"),
+    PartitionRule("modulo"),
+    (Cell("rz01", ("a",)), Cell("rz02", ("b",))),
+    ("rz01", "rz01", "rz02", "rz02"),
+)
+
+
+class Proxies:
+    """Each layer has a map as soon as it was asked twice whether it has."""
+
+    def __init__(self, never: tuple[str, ...] = (), unready: tuple[str, ...] = ()) -> None:
+        self.maps: list[tuple[int, Layer | None]] = []
+        """Version of each map that was put, and which layer alone was to have it."""
+        self._never = never
+        self._unready = unready
+        self._asked: set[tuple[Layer, int]] = set()
+
+    async def put_map(self, cell_map: PartitionMap) -> None:
+        assert cell_map.rollout is None or cell_map.rollout.previous.version == cell_map.version - 1
+        self.maps.append((cell_map.version, None if cell_map.rollout is None else cell_map.rollout.layer))
+
+    async def behind(self, layer: Layer) -> Behind:
+        if (layer, len(self.maps)) in self._asked:
+            return Behind(self._never if layer == "gateways" else (), self._unready)
+        self._asked.add((layer, len(self.maps)))
+        return Behind((f"one-of-{layer}",), self._unready)
+
+
+def carried_out(
+    proxies: Proxies, order: Order, steps: tuple[float, ...] = (1.0,)
+) -> tuple[Operating, list[SessionEvent]]:
+    told: list[SessionEvent] = []
+
+    async def carry_out() -> Operating:
+        operation = ScheduledOperation("move", 0.05, MovePartitions((0, 1), "rz02"), steps, 0.01, order=order)
+        work = Operating(MAP, planned(MAP, [operation]), proxies, told.append, time.monotonic())
+        await work.carry_out()
+        return work
+
+    return asyncio.run(carry_out()), told
+
+
+@pytest.mark.parametrize(
+    ("order", "maps"),
+    [
+        ("together", [(2, None), (3, None)]),
+        ("gatewaysFirst", [(2, "gateways"), (2, None), (3, "gateways"), (3, None)]),
+        ("sidecarsFirst", [(2, "sidecars"), (2, None), (3, "sidecars"), (3, None)]),
+    ],
+)
+def test_layers_are_told_in_the_order_that_was_asked_for(order: Order, maps: list[tuple[int, Layer | None]]) -> None:
+    proxies = Proxies()
+    work, told = carried_out(proxies, order, (0.5, 1.0))
+    assert work.failure is None
+    assert proxies.maps == maps
+    changes = [event for event in told if isinstance(event, MapChanged)]
+    assert [(event.step.number, event.version) for event in changes] == [(1, 2), (2, 3)]
+    deliveries = [event for event in told if isinstance(event, MapDelivered)]
+    assert all(event.at_s is not None and event.missing == () for event in deliveries)
+    layers = [event.layer for event in deliveries]
+    assert sorted(layers[:2]) == sorted(layers[2:]) == ["gateways", "sidecars"]
+    if order == "sidecarsFirst":
+        assert layers[0] == "sidecars"
+
+
+def test_who_never_acknowledges_is_waited_for_in_vain_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operating, "LAYER_WAIT_S", 0.1)
+    proxies = Proxies(never=("gateway-a-1",), unready=("cut-off-1",))
+    _, told = carried_out(proxies, "gatewaysFirst")
+    assert proxies.maps == [(2, "gateways"), (2, None)]
+    late, other = (event for event in told if isinstance(event, MapDelivered))
+    assert (late.layer, late.at_s, late.missing) == ("gateways", None, ("gateway-a-1", "cut-off-1"))
+    # Who cannot be reached is not waited for.
+    assert (other.layer, other.missing) == ("sidecars", ("cut-off-1",))
+    assert other.at_s is not None
+
+
+def test_a_step_that_cannot_be_carried_out_says_so_and_none_comes_after_it() -> None:
+    class Lost(Proxies):
+        async def put_map(self, cell_map: PartitionMap) -> None:
+            await super().put_map(cell_map)
+            raise ActorLost("the master died")
+
+    class Refusing(Proxies):
+        async def put_map(self, cell_map: PartitionMap) -> None:
+            await super().put_map(replace(cell_map))
+            raise ValueError("no")
+
+    for proxies, failure in (
+        (Lost(), "the master died"),
+        (Refusing(), "step 1 of operation move failed: ValueError: no"),
+    ):
+        work, told = carried_out(proxies, "together", (0.5, 1.0))
+        assert work.failure is not None
+        assert work.failure.startswith(failure)
+        assert (len(proxies.maps), told) == (1, [])
