@@ -110,7 +110,8 @@ class LiveProgress:
             case FaultHealed(fault, _, at_s):
                 self._tell_fault(at_s, fault, "healed")
             case MapChanged(step, version, at_s):
-                which = "back" if step.reverts else f"step {step.number} of {step.of}"
+                back = "given up, all back" if step.gives_up else "back"
+                which = back if step.reverts else f"step {step.number} of {step.of}"
                 self._tell_fault(at_s, step.operation, f"{which}: map version {version}")
             case MapDelivered():
                 pass

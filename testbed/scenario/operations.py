@@ -8,6 +8,7 @@ from testbed.control.cells.operations import (
     MovePartitions,
     Operation,
     PopOut,
+    RollBack,
     ScheduledOperation,
     SwitchGroup,
 )
@@ -24,8 +25,16 @@ def scheduled_operations(spec: SpecModel) -> tuple[ScheduledOperation, ...]:
 
 
 def _scheduled(model: OperationModel, cells: CellsModel) -> ScheduledOperation:
+    condition = model.roll_back_if
     return ScheduledOperation(
-        model.name, model.at, _operation(model, cells), tuple(model.steps), model.pause, model.for_, model.order
+        name=model.name,
+        at_s=model.at,
+        operation=_operation(model, cells),
+        steps=tuple(model.steps),
+        pause_s=model.pause,
+        for_s=model.for_,
+        order=model.order,
+        roll_back=None if condition is None else RollBack(condition.errors_above, condition.over),
     )
 
 

@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.control.cells.operations import MovePartitions, Order, ScheduledOperation, planned
+from testbed.control.cells.operations import MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.plane import Behind
+from testbed.emulation.actors.load_generator import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import operating
-from testbed.emulation.driver.events import MapChanged, MapDelivered, SessionEvent
+from testbed.emulation.driver.events import LoadReported, MapChanged, MapDelivered, SessionEvent
 from testbed.emulation.driver.operating import Operating
 from testbed.objects.cells import Cell, Layer, PartitionKey, PartitionMap, PartitionRule
+from tests.emulation.loopback import eventually
 
 MAP = PartitionMap(
     "cells",
@@ -54,7 +56,7 @@ def carried_out(
 
     async def carry_out() -> Operating:
         operation = ScheduledOperation("move", 0.05, MovePartitions((0, 1), "rz02"), steps, 0.01, order=order)
-        work = Operating(MAP, planned(MAP, [operation]), proxies, told.append, time.monotonic())
+        work = Operating(MAP, [operation], proxies, told.append, time.monotonic())
         await work.carry_out()
         return work
 
@@ -115,3 +117,34 @@ def test_a_step_that_cannot_be_carried_out_says_so_and_none_comes_after_it() -> 
         assert work.failure is not None
         assert work.failure.startswith(failure)
         assert (len(proxies.maps), told) == (1, [])
+
+
+def test_an_operation_is_given_up_when_too_many_requests_fail_and_what_is_done_goes_back() -> None:
+    told: list[SessionEvent] = []
+    proxies = Proxies()
+
+    def a_second(of: Operating, t0_s: float, now_s: float, not_ok: int) -> None:
+        of.hear(LoadReported(t0_s + now_s, {"a": LoadProgress(sent_per_s=50.0, unknown=not_ok), "b": LoadProgress()}))
+
+    async def carry_out() -> None:
+        t0_s = time.monotonic()
+        operation = ScheduledOperation(
+            "move", 0.0, MovePartitions((0, 1), "rz02"), (0.5, 1.0), 60.0, roll_back=RollBack(0.1, 2.0)
+        )
+        other = ScheduledOperation("other", 61.0, MovePartitions((2,), "rz01"))
+        work = Operating(MAP, [operation, other], proxies, told.append, t0_s)
+        carrying_out = asyncio.create_task(work.carry_out())
+        await eventually(lambda: len(told) == 3)
+        # Ten of a hundred requests in two seconds are a tenth, and not more.
+        for now_s, not_ok in ((1.0, 0), (2.0, 5), (3.0, 10), (4.0, 15)):
+            a_second(work, t0_s, now_s, not_ok)
+        assert len(told) == 3
+        a_second(work, t0_s, 5.0, 21)
+        await eventually(lambda: len(told) == 6)
+        carrying_out.cancel()
+
+    asyncio.run(carry_out())
+    begun, back = (event for event in told if isinstance(event, MapChanged))
+    assert (begun.step.reverts, back.step.reverts, back.step.gives_up, back.version) == (False, True, True, 3)
+    assert back.step.change == begun.step.change.reverse
+    assert proxies.maps == [(2, None), (3, None)]

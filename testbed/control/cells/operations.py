@@ -6,6 +6,7 @@ Pure: a plan is made of the first map alone, before anything runs. Carrying it o
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -70,6 +71,15 @@ Operation = MovePartitions | FailOver | Evacuate | PopOut | SwitchGroup
 
 
 @dataclass(frozen=True, slots=True)
+class RollBack:
+    """When an operation is given up: if of the requests of the last `over_s` seconds a larger share than `above` (of 1)
+    was not ok. It is watched from the first step on until `over_s` after the last one."""
+
+    above: float
+    over_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduledOperation:
     """Times are seconds since the load began. Of what changes, step by step, the shares `steps` (of 1, rising to 1) are
     done, with `pause_s` between two. After `for_s` all of it is taken back at once; None: it stays."""
@@ -81,6 +91,11 @@ class ScheduledOperation:
     pause_s: float = 0.0
     for_s: float | None = None
     order: Order = "together"
+    roll_back: RollBack | None = None
+
+    @property
+    def last_step_s(self) -> float:
+        return self.at_s + self.pause_s * (len(self.steps) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,38 @@ class PlannedStep:
     order: Order
     reverts: bool = False
     lent: frozenset[int] = frozenset()
+    gives_up: bool = False
+    """It reverts what was done because the condition to roll back has come, which no plan knows."""
+
+
+class Judge:
+    """Of the requests of the last seconds: which share was not ok. Pure: it is told once a second."""
+
+    def __init__(self, roll_back: RollBack) -> None:
+        self._roll_back = roll_back
+        self._seconds: deque[tuple[float, float, int]] = deque()
+        """Time, requests sent in the second before, and how many were not ok since the load began."""
+
+    def gives_up(self, now_s: float, sent: float, not_ok: int) -> bool:
+        """`sent` are those since it was told last, `not_ok` all since the load began. Never before it was told for
+        `over_s`."""
+        self._seconds.append((now_s, sent, not_ok))
+        while len(self._seconds) > 1 and self._seconds[1][0] <= now_s - self._roll_back.over_s:
+            self._seconds.popleft()
+        first_s, _, before = self._seconds[0]
+        if first_s > now_s - self._roll_back.over_s:
+            return False
+        asked = sum(sent for _, sent, _ in list(self._seconds)[1:])
+        return not_ok - before > self._roll_back.above * asked
+
+
+def taken_back(done: Sequence[Change]) -> Change:
+    """What undoes the changes of one operation so far, in their order."""
+    first, last = done[0].weights, done[-1].weights
+    return Change(
+        tuple(move for change in reversed(done) for move in change.reverse.moves),
+        tuple(Weights(before.cell, after.after, before.before) for before, after in zip(first, last, strict=True)),
+    )
 
 
 def changed(cell_map: PartitionMap, change: Change) -> PartitionMap:

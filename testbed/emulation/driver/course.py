@@ -155,4 +155,5 @@ class Course:
             {each.layer: None if each.at_s is None else each.at_s - self._t0_s for each in delivered},
             tuple(dict.fromkeys(pod for each in delivered for pod in each.missing)),
             tuple(sorted(step.lent)),
+            step.gives_up,
         )

@@ -120,6 +120,7 @@ class Experiment:
         self._watcher = watcher
         self._interrupts = interrupts
         self._course = Course(scenario)
+        self._listening: list[Watcher] = []
         self._interrupt = asyncio.Event()
 
     async def carry_out(self, surveyed: Survey, folders: MachineFolders, ordered_s: float) -> Summary:
@@ -144,8 +145,9 @@ class Experiment:
         injection = Injection(self._scenario.faults, self._scenario.topology, session, t0_s)
         work: list[Injection | Operating] = [injection]
         if self._scenario.cell_map is not None:
-            cell_map, steps = self._scenario.cell_map, self._scenario.steps
-            work.append(Operating(cell_map, steps, session, self._tell, t0_s))
+            cell_map, operations = self._scenario.cell_map, self._scenario.operations
+            work.append(operating := Operating(cell_map, operations, session, self._tell, t0_s))
+            self._listening.append(operating.hear)
         tasks = [asyncio.create_task(each.carry_out()) for each in work]
         end = asyncio.create_task(self._end(session, work))
         interrupt = asyncio.create_task(self._interrupt.wait())
@@ -196,7 +198,8 @@ class Experiment:
         self._course.hear(event)
         if isinstance(event, Broken) and event.defect is not None:
             write_defect(self._run_dir, event.defect)
-        self._watcher(event)
+        for listener in (self._watcher, *self._listening):
+            listener(event)
 
     def _interrupted(self) -> None:
         self._interrupt.set()

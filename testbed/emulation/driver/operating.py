@@ -7,15 +7,26 @@ as objects, and whether they have arrived is asked of the control plane, which o
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from testbed.control.cells.operations import Order, PlannedStep, changed
+from testbed.control.cells.operations import (
+    Judge,
+    Order,
+    PlannedStep,
+    ScheduledOperation,
+    changed,
+    planned,
+    taken_back,
+)
 from testbed.control.plane import Behind
 from testbed.emulation.actors.vigil import ActorLost, in_short
-from testbed.emulation.driver.events import MapChanged, MapDelivered, Watcher
+from testbed.emulation.driver.events import LoadReported, MapChanged, MapDelivered, SessionEvent, Watcher
 from testbed.emulation.driver.member import MachineLost
 from testbed.objects.cells import Layer, PartitionMap, Rollout
 
@@ -42,39 +53,96 @@ class Operating:
     """Steps count from `t0_s`, monotonic seconds."""
 
     def __init__(
-        self, cell_map: PartitionMap, steps: Sequence[PlannedStep], session: Changeable, tell: Watcher, t0_s: float
+        self,
+        cell_map: PartitionMap,
+        operations: Sequence[ScheduledOperation],
+        session: Changeable,
+        tell: Watcher,
+        t0_s: float,
     ) -> None:
+        """Raises OperationImpossible."""
         self._map = cell_map
-        self._steps = steps
+        self._operations = {each.name: each for each in operations}
+        self._waiting = deque(planned(cell_map, operations))
         self._session = session
         self._tell = tell
         self._t0_s = t0_s
+        self._done: dict[str, list[PlannedStep]] = {}
+        self._judges: dict[str, Judge] = {}
+        """Of operations that may still be given up."""
+        self._to_give_up: asyncio.Queue[str] = asyncio.Queue()
+        self._lent: frozenset[int] = frozenset()
+        self._gone_back: frozenset[int] = frozenset()
+        """Partitions of operations that were given up."""
         self.failure: str | None = None
         """Why a step could not be carried out, if so; none comes after it."""
 
+    def hear(self, event: SessionEvent) -> None:
+        """A watcher: how requests end decides whether an operation goes on."""
+        if not isinstance(event, LoadReported):
+            return
+        now_s, zones = event.at_s - self._t0_s, event.zones.values()
+        sent, not_ok = sum(each.sent_per_s for each in zones), sum(each.failed + each.unknown for each in zones)
+        for name, judge in list(self._judges.items()):
+            operation = self._operations[name]
+            assert operation.roll_back is not None, f"{name} has no condition"
+            if now_s > operation.last_step_s + operation.roll_back.over_s:
+                del self._judges[name]
+            elif judge.gives_up(now_s, sent, not_ok):
+                del self._judges[name]
+                self._to_give_up.put_nowait(name)
+
     async def carry_out(self) -> None:
-        """One step after the other, each when it is due and those before it have arrived or been waited for."""
-        for step in self._steps:
-            await asyncio.sleep(max(0.0, self._t0_s + step.at_s - time.monotonic()))
-            try:
+        """One step after the other, each when it is due and those before it have arrived or been waited for. What is
+        given up goes back at once."""
+        doing = "the operations"
+        try:
+            while self._waiting or self._judges:
+                name = await self._given_up_before(self._waiting[0].at_s if self._waiting else math.inf)
+                step = self._waiting.popleft() if name is None else self._back(name)
+                doing = f"step {step.number} of operation {step.operation}"
                 await self._carry_out(step)
-            except (MachineLost, ActorLost) as failure:
-                self.failure = str(failure)
-                return
-            except Exception as defect:
-                self.failure = f"step {step.number} of operation {step.operation} failed: {in_short(defect)}"
-                return
+        except (MachineLost, ActorLost) as failure:
+            self.failure = str(failure)
+        except Exception as defect:
+            self.failure = f"{doing} failed: {in_short(defect)}"
+
+    async def _given_up_before(self, at_s: float) -> str | None:
+        if self._to_give_up.empty() and (left_s := self._t0_s + at_s - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._to_give_up.get(), None if at_s == math.inf else left_s)
+        return None if self._to_give_up.empty() else self._to_give_up.get_nowait()
+
+    def _back(self, name: str) -> PlannedStep:
+        """The step that takes back what is done of an operation, instead of all that were to come."""
+        self._waiting = deque(each for each in self._waiting if each.operation != name)
+        done = self._done[name]
+        change = taken_back([each.change for each in done])
+        self._gone_back |= change.partitions
+        at_s = time.monotonic() - self._t0_s
+        return replace(done[-1], at_s=at_s, change=change, reverts=True, gives_up=True, lent=self._lent)
 
     async def _carry_out(self, step: PlannedStep) -> None:
-        before, self._map = self._map, changed(self._map, step.change)
+        step = replace(step, lent=step.lent - self._gone_back)
+        before, self._map, self._lent = self._map, changed(self._map, step.change), step.lent
         told: tuple[Layer, ...] = ()
         for layers in _LAYERS[step.order]:
             told += layers
             rollout = None if len(told) == 2 else Rollout(told[0], before)
             await self._session.put_map(replace(self._map, rollout=rollout))
             if told == layers:
-                self._tell(MapChanged(step, self._map.version, time.monotonic()))
+                self._begun(step)
             await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
+
+    def _begun(self, step: PlannedStep) -> None:
+        self._tell(MapChanged(step, self._map.version, time.monotonic()))
+        condition = self._operations[step.operation].roll_back
+        if step.reverts:
+            self._judges.pop(step.operation, None)
+            return
+        self._done.setdefault(step.operation, []).append(step)
+        if step.number == 1 and condition is not None:
+            self._judges[step.operation] = Judge(condition)
 
     async def _delivered(self, step: PlannedStep, layer: Layer) -> None:
         deadline_s = time.monotonic() + LAYER_WAIT_S

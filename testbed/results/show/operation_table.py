@@ -21,7 +21,7 @@ def operation_lines(summary: Summary, width: int) -> list[Text]:
     rows: list[list[str | Text]] = []
     notes = []
     for name, step in steps[:_STEPS]:
-        which = "back" if step.reverts else f"{step.number}/{step.of}"
+        which = ("given up" if step.gives_up else "back") if step.reverts else f"{step.number}/{step.of}"
         delivered = [_delivered(step, layer) for layer in LAYERS]
         rows.append(
             [f"{name} {which}", seconds(step.applied_s), f"{step.version}", step.partitions or NONE, *delivered]

@@ -46,6 +46,8 @@ class MapStep:
     missing: tuple[str, ...] = ()
     lent: tuple[int, ...] = ()
     """Partitions that by this version are with another cell because their own one was given up."""
+    gives_up: bool = False
+    """It reverts because the operation was given up."""
 
 
 @dataclass(frozen=True, slots=True)

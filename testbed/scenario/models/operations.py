@@ -58,6 +58,15 @@ class SwitchModel(Model):
     """In which cells. Default: all that have such a group."""
 
 
+class RollBackModel(Model):
+    """When an operation is given up, and all of it that is done is taken back."""
+
+    errors_above: Percentage
+    """If a larger share of all requests was not ok."""
+    over: PositiveDuration = 3.0
+    """Of the requests of this time. Watched from the first step on until as long after the last one. Default 3s."""
+
+
 class OperationModel(Model):
     """A planned change of who owns what; exactly one of move, failover, evacuate, popOut and switch."""
 
@@ -83,6 +92,8 @@ class OperationModel(Model):
     """How long to wait between two steps. Default 0s."""
     order: Literal["together", "gatewaysFirst", "sidecarsFirst"] = "together"
     """Which layer of proxies is told first; the other one is told when all of it has acknowledged."""
+    roll_back_if: RollBackModel | None = None
+    """When it is given up. Default: never."""
     move: MoveModel | None = None
     """Partitions go to another cell."""
     failover: FailoverModel | None = None

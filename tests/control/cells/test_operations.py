@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from testbed.control.cells.operations import (
     Evacuate,
     FailOver,
+    Judge,
     MovePartitions,
     Operation,
     OperationImpossible,
     PlannedStep,
     PopOut,
+    RollBack,
     ScheduledOperation,
     SwitchGroup,
     changed,
     planned,
+    taken_back,
 )
 from testbed.control.cells.ownership import partitions_of, problem_of
 from testbed.objects.cells import Cell, City, DeploymentGroup, PartitionKey, PartitionMap, PartitionRule
@@ -158,3 +161,26 @@ def test_what_cannot_be_done_says_why(operations: Sequence[Operation], why: str)
     with pytest.raises(OperationImpossible, match=why) as impossible:
         planned(MAP, scheduled)
     assert impossible.value.operation == f"op-{len(operations) - 1}"
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 50)), max_size=30), st.floats(0, 1), st.integers(1, 5))
+def test_an_operation_is_given_up_by_the_share_of_the_last_seconds_alone(
+    seconds: list[tuple[int, int]], above: float, over_s: int
+) -> None:
+    judge, total = Judge(RollBack(above, float(over_s))), 0
+    for number, (sent, not_ok) in enumerate(seconds):
+        total += not_ok
+        last = seconds[number - over_s + 1 : number + 1]
+        expected = number >= over_s and sum(each[1] for each in last) > above * sum(each[0] for each in last)
+        assert judge.gives_up(float(number), sent, total) == expected
+
+
+def test_what_is_done_of_an_operation_can_be_taken_back_at_any_step() -> None:
+    move = ScheduledOperation("move", 0.0, MovePartitions(tuple(range(25, 35)), "rz03"), (0.1, 0.7, 1.0), 1.0)
+    switch = ScheduledOperation("switch", 0.0, SwitchGroup(("rz01",), "green"), (0.1, 0.7, 1.0), 1.0)
+    for operation in (move, switch):
+        steps = planned(MAP, [operation])
+        for done in range(1, 4):
+            after = played(steps[:done])[-1]
+            back = changed(after, taken_back([step.change for step in steps[:done]]))
+            assert replace(back, version=1) == MAP
