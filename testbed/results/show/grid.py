@@ -83,6 +83,17 @@ def wrapped(text: Text, width: int, indent: str = "", hanging: str = "") -> list
     return lines
 
 
+@dataclass(frozen=True, slots=True)
+class NotedGrid:
+    """`notes` stand below it."""
+
+    grid: Grid
+    notes: tuple[Text, ...] = ()
+
+    def lines(self, width: int) -> list[Text]:
+        return [*self.grid.lines(width), *(line for note in self.notes for line in wrapped(note, width, "", "  "))]
+
+
 def side_by_side(blocks: Sequence[Sequence[Text]], gap: str) -> list[Text]:
     """Blocks of lines beside each other."""
     widths = [max(map(len, block), default=0) for block in blocks]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -13,7 +12,7 @@ from testbed.results.measure.ledger import Account, PhaseLedger, Traffic
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.rights import Right
 from testbed.results.show.figures import NONE, share, volume
-from testbed.results.show.grid import Grid, wrapped
+from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
 
 _CALLERS = 6
@@ -39,18 +38,7 @@ _RIGHTS: dict[Right, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerTable:
-    """`notes` stand below it."""
-
-    grid: Grid
-    notes: tuple[Text, ...] = ()
-
-    def lines(self, width: int) -> list[Text]:
-        return [*self.grid.lines(width), *(line for note in self.notes for line in wrapped(note, width, "", "  "))]
-
-
-def by_distance(summary: Summary) -> LedgerTable | None:
+def by_distance(summary: Summary) -> NotedGrid | None:
     """How far calls went, and what it would cost if they went on like this."""
     ledgers = [(phase, ledger) for phase, ledger in _measured(summary) if ledger.all.calls]
     if not ledgers:
@@ -67,10 +55,10 @@ def by_distance(summary: Summary) -> LedgerTable | None:
     carried = ("out of zone", f"{summary.ledger.prices.currency}/month")
     headers = ("phase", "calls", *(borders[each] for each in seen), *carried)
     grid = Grid(headers, rows, (1 + len(seen), 2))
-    return LedgerTable(grid, _more(len(ledgers[0][1].by_service), "services"))
+    return NotedGrid(grid, _more(len(ledgers[0][1].by_service), "services"))
 
 
-def by_right(summary: Summary) -> LedgerTable | None:
+def by_right(summary: Summary) -> NotedGrid | None:
     """Where there are cells: how many calls between pods stayed where their partition is, and why others did not."""
     ledgers = [(phase, ledger) for phase, ledger in _measured(summary) if ledger.between_pods]
     if not ledgers:
@@ -88,7 +76,7 @@ def by_right(summary: Summary) -> LedgerTable | None:
         *_by_rule(ledgers[-1][1]),
         *map(_beside, summary.ledger.as_expected),
     )
-    return LedgerTable(Grid(headers, rows, (2, len(seen))), notes)
+    return NotedGrid(Grid(headers, rows, (2, len(seen))), notes)
 
 
 def _by_rule(ledger: PhaseLedger) -> tuple[Text, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from testbed.results.show.figures import NONE, seconds
-from testbed.results.show.grid import Grid, wrapped
+from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
 from testbed.results.tables.facts import MapStep, named
 
@@ -13,25 +13,29 @@ LAYERS = ("gateways", "sidecars")
 _STEPS = 12
 
 
-def operation_lines(summary: Summary, width: int) -> list[Text]:
+def changes_heading(summary: Summary) -> str:
+    """What the changes of a run are called together."""
+    operations = [bool(fault.steps) for fault in summary.faults]
+    if not any(operations):
+        return "Faults"
+    return "Operations" if all(operations) else "Faults and operations"
+
+
+def operation_steps(summary: Summary) -> NotedGrid | None:
     """Times of layers are after the step; one that had not acknowledged while it was waited for is `late`."""
     steps = [(fault.name, step) for fault in summary.faults for step in fault.steps]
     if not steps:
-        return []
+        return None
     rows: list[list[str | Text]] = []
-    notes = []
+    notes = [f"and {len(steps) - _STEPS} more steps"] if len(steps) > _STEPS else []
     for name, step in steps[:_STEPS]:
         which = ("given up" if step.gives_up else "back") if step.reverts else f"{step.number}/{step.of}"
         delivered = [_delivered(step, layer) for layer in LAYERS]
-        rows.append(
-            [f"{name} {which}", seconds(step.applied_s), f"{step.version}", step.partitions or NONE, *delivered]
-        )
+        partitions = step.partitions or NONE
+        rows.append([f"{name} {which}", seconds(step.applied_s), str(step.version), partitions, *delivered])
         if step.missing:
             notes.append(f"{name} {which}: without version {step.version} were left {named(step.missing)}")
-    if more := len(steps) - _STEPS:
-        notes = [f"and {more} more steps", *notes] if more > 0 else notes
-    lines = Grid(("step", "at", "map", "partitions", *LAYERS), rows).lines(width)
-    return lines + [line for note in notes for line in wrapped(Text(note), width, "", "  ")]
+    return NotedGrid(Grid(("step", "at", "map", "partitions", *LAYERS), rows), tuple(map(Text, notes)))
 
 
 def _delivered(step: MapStep, layer: str) -> Text | str:

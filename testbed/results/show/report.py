@@ -11,9 +11,9 @@ from rich.text import Text
 from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.show.figures import NONE, seconds, share
-from testbed.results.show.grid import Grid, side_by_side, wrapped
-from testbed.results.show.ledger_tables import LedgerTable, by_distance, by_right
-from testbed.results.show.operation_table import operation_lines
+from testbed.results.show.grid import Grid, NotedGrid, side_by_side, wrapped
+from testbed.results.show.ledger_tables import by_distance, by_right
+from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
 from testbed.results.show.summary import ChangeFigures, Summary
 
@@ -42,12 +42,12 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         yield from wrapped(Text(line, style="yellow"), width, _INDENT, _HANGING)
     for title, block in (
         ("Expectations", _expectations(summary.expectations, inner)),
-        (f"{_changes(summary)} (times after the change)", _faults(summary, inner)),
-        ("Steps of operations (times of layers after the step)", operation_lines(summary, inner)),
+        (f"{changes_heading(summary)} (times after the change)", _faults(summary, inner)),
+        ("Steps of operations (times of layers after the step)", _noted(operation_steps(summary), inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
-        ("Calls by distance, and what they would cost in 30 days", _ledger(by_distance(summary), inner)),
-        ("Calls between pods by right", _ledger(by_right(summary), inner)),
+        ("Calls by distance, and what they would cost in 30 days", _noted(by_distance(summary), inner)),
+        ("Calls between pods by right", _noted(by_right(summary), inner)),
         ("Calls by zone, from row to column", _matrices(summary, inner)),
     ):
         if block:
@@ -98,13 +98,6 @@ def _expectations(results: Sequence[ExpectationResult], width: int) -> list[Text
             lines += wrapped(start + Text(result.text), width, hanging=hanging)
             lines += wrapped(shown, width, hanging, hanging)
     return lines
-
-
-def _changes(summary: Summary) -> str:
-    operations = [bool(fault.steps) for fault in summary.faults]
-    if not any(operations):
-        return "Faults"
-    return "Operations" if all(operations) else "Faults and operations"
 
 
 def _faults(summary: Summary, width: int) -> list[Text]:
@@ -168,7 +161,7 @@ def _phases(summary: Summary) -> Grid:
     return Grid(("phase", "from", "sent", "rate", "ok", *_QUANTILES, "in zone"), rows, (4, len(_QUANTILES) + 1))
 
 
-def _ledger(table: LedgerTable | None, width: int) -> list[Text]:
+def _noted(table: NotedGrid | None, width: int) -> list[Text]:
     return [] if table is None else table.lines(width)
 
 

@@ -19,6 +19,7 @@ from testbed.results.show import figures
 from testbed.results.show.html import bars, counted, plots
 from testbed.results.show.html import map as maps
 from testbed.results.show.ledger_tables import by_distance, by_right
+from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
 from testbed.results.show.summary import ChangeFigures, FaultFigures, Summary
 from testbed.results.tables.columns import Requests
@@ -90,6 +91,8 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
         changes=list(_changes(faults)),
         more_faults=len(summary.faults) - len(faults),
         fault_notes=fault_notes(summary, _FAULTS),
+        operation_steps=operation_steps(summary),
+        changes_heading=changes_heading(summary),
         recovery=bars.recovery(faults) if faults else None,
         percentiles=[(plots.style(number), each) for number, each in enumerate(percentiles)],
         percentile_plot=plots.percentiles(percentiles) if percentiles else None,
