@@ -15,6 +15,15 @@ def may_vote(request: RequestVote, term: int, vote: str | None, log: Log, protec
     return free and not protected and log.is_behind(request.last_term, request.last_index)
 
 
+def may_stand(name: str, log: Log, commit_index: int) -> bool:
+    """Voters may, and who would be one were it not for a change that may not be committed: nobody else may have the
+    entries that others lack (4.2.2, figure 4.6)."""
+    members, since = log.membership, log.membership_index
+    if name not in members.voters and since > commit_index:
+        members = log.membership_at(since - 1)
+    return name in members.voters
+
+
 class Ballot:
     """One candidate's votes for a term."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from testbed.consensus.log import Log
+from testbed.consensus.membership import Membership
 from testbed.consensus.messages import AppendEntries, AppendReply, InstallSnapshot
 from testbed.consensus.settings import Settings
 
@@ -74,6 +75,15 @@ class Leadership:
         if follower:
             follower.heard_s = now_s
         return follower is not None
+
+    def problem_with_change(self, new: Membership, commit_index: int) -> str | None:
+        old = self._log.membership
+        if commit_index < max(self.first_index, self._log.membership_index):
+            return "the change before, or this leader's first entry, is not committed yet"
+        for name in new.voters:
+            if name in old.learners and self.match_index(name) < commit_index:
+                return f"{name} has not caught up yet"
+        return old.problem_with(new)
 
     # --- replication ------------------------------------------------------------------------------------------
 

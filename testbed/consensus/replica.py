@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-from testbed.consensus.election import Ballot, may_vote
+from testbed.consensus.election import Ballot, may_stand, may_vote
 from testbed.consensus.leadership import Leadership, Transfer
 from testbed.consensus.log import Entry, Log, Snapshot
 from testbed.consensus.membership import Membership
@@ -83,7 +83,7 @@ class Replica:
     def next_deadline(self) -> float:
         if self._leadership:
             return self._leadership.heartbeat_at_s
-        return self._election_at_s if self._may_stand() else math.inf
+        return self._election_at_s if may_stand(self.name, self.log, self.commit_index) else math.inf
 
     def persisted(self, number: int, now_s: float) -> Outputs:
         """The write of that number is durable, and so are all before it."""
@@ -114,8 +114,7 @@ class Replica:
         else two leaders could each change a membership that the other does not know (Ongaro, raft-dev, July 2015)."""
         self._now_s = now_s
         if leadership := self._leadership_for(request):
-            problem = self._problem_with_change(leadership, membership)
-            if problem:
+            if problem := leadership.problem_with_change(membership, self.commit_index):
                 self._refuse(request, problem)
             else:
                 self._add_entry(leadership, request, membership)
@@ -198,16 +197,8 @@ class Replica:
 
     # --- elections --------------------------------------------------------------------------------------------
 
-    def _may_stand(self) -> bool:
-        """Voters may, and who would be one were it not for a change that may not be committed: nobody else may have the
-        entries that others lack (4.2.2, figure 4.6)."""
-        members, since = self.log.membership, self.log.membership_index
-        if self.name not in members.voters and since > self.commit_index:
-            members = self.log.membership_at(since - 1)
-        return self.name in members.voters
-
     def _campaign(self, pre: bool, transfer: bool = False) -> None:
-        if not self._may_stand():
+        if not may_stand(self.name, self.log, self.commit_index):
             return
         self.leader = None
         self._await_leader()
@@ -307,13 +298,6 @@ class Replica:
         if command is not None:
             self._outbox.add(Accepted(request, entry.index, entry.term))
         self._send_to_all(leadership, heartbeat=False)
-
-    def _problem_with_change(self, leadership: Leadership, new: Membership) -> str | None:
-        old, match_index = self.log.membership, leadership.match_index
-        if self.commit_index < max(leadership.first_index, self.log.membership_index):
-            return "the change before, or this leader's first entry, is not committed yet"
-        late = [name for name in new.voters if name in old.learners and match_index(name) < self.commit_index]
-        return f"{late[0]} has not caught up yet" if late else old.problem_with(new)
 
     def _send_to_all(self, leadership: Leadership, heartbeat: bool = True) -> None:
         for name in leadership.followers:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from testbed.consensus import replica
 from testbed.consensus.leadership import Leadership
 from testbed.consensus.log import Entry, Log, Snapshot
 from testbed.consensus.membership import Membership
@@ -29,7 +30,7 @@ take_reply = Leadership.take_reply
 
 @dataclass(frozen=True)
 class Planted:
-    owner: type
+    owner: object
     method: str
     instead: Callable[..., Any]
     begin: int = 0
@@ -117,16 +118,16 @@ def commit_what_leader_commits(self: Replica, message: AppendEntries) -> None:
     self.commit_index = max(self.commit_index, min(message.commit_index, self.log.last_index))
 
 
-def change_before_own_commit(self: Replica, leadership: Leadership, new: Membership) -> str | None:
-    if self.commit_index < self.log.membership_index:
+def change_before_own_commit(self: Leadership, new: Membership, commit_index: int) -> str | None:
+    if commit_index < self._log.membership_index:
         return "not committed"
-    return self.log.membership.problem_with(new)
+    return self._log.membership.problem_with(new)
 
 
-def change_before_last_commit(self: Replica, leadership: Leadership, new: Membership) -> str | None:
-    if self.commit_index < leadership.first_index:
+def change_before_last_commit(self: Leadership, new: Membership, commit_index: int) -> str | None:
+    if commit_index < self.first_index:
         return "not committed"
-    return self.log.membership.problem_with(new)
+    return self._log.membership.problem_with(new)
 
 
 def change_many(self: Membership, new: Membership) -> str | None:
@@ -150,8 +151,8 @@ def read_before_own_commit(self: Leadership, request: object, commit_index: int)
     self._reads.append(replace(self._reads.pop(), index=commit_index))
 
 
-def removed_never_stands(self: Replica) -> bool:
-    return self.name in self.log.membership.voters
+def removed_never_stands(name: str, log: Log, commit_index: int) -> bool:
+    return name in log.membership.voters
 
 
 def never_probe_back(self: Leadership, reply: AppendReply) -> bool:
@@ -180,14 +181,16 @@ PLANTED: dict[str, Planted] = {
     "a follower commits entries that the leader has not confirmed": Planted(
         Replica, "_append", commit_what_leader_commits
     ),
-    "members change before the leader's own commit": Planted(Replica, "_problem_with_change", change_before_own_commit),
+    "members change before the leader's own commit": Planted(
+        Leadership, "problem_with_change", change_before_own_commit
+    ),
     "members change before the last change is committed": Planted(
-        Replica, "_problem_with_change", change_before_last_commit
+        Leadership, "problem_with_change", change_before_last_commit
     ),
     "several voters change at once": Planted(Membership, "problem_with", change_many, begin=260),
     "reads without a quorum": Planted(Leadership, "take_ready_reads", read_without_quorum, begin=820),
     "reads confirmed by an earlier round": Planted(Leadership, "begin_read", read_without_round, begin=820),
     "reads before the leader's own commit": Planted(Leadership, "begin_read", read_before_own_commit),
-    "who is removed never stands": Planted(Replica, "_may_stand", removed_never_stands, begin=150),
+    "who is removed never stands": Planted(replica, "may_stand", removed_never_stands, begin=150),
     "a follower that lacks entries gets no earlier ones": Planted(Leadership, "take_reply", never_probe_back),
 }
