@@ -1,4 +1,4 @@
-"""The command line: `testbed run | check | schema | render | report | preflight | lab`.
+"""The command line: `testbed run | check | schema | render | report | compare | preflight | lab`.
 
 Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
 run or none at all, 130 interrupted.
@@ -15,7 +15,7 @@ import typer
 
 from testbed.cli.inspect import check, render, schema
 from testbed.cli.machines import preflight
-from testbed.cli.results import report
+from testbed.cli.results import compare, report
 from testbed.cli.run import run
 from testbed.cli.terminal import EXIT_INVALID
 from testbed.machines.lab.cli import lab
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, schema, render, report, preflight):
+for command in (run, check, schema, render, report, compare, preflight):
     app.command()(command)
 app.add_typer(lab, name="lab")
 

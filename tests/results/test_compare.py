@@ -1,0 +1,183 @@
+"""Which differences between variants are told, and which are not."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from testbed.cli import app
+from testbed.results.compare.comparison import compare
+from testbed.results.compare.rank_test import LEVEL, fewest_runs, holm, p_value, runs_to_tell
+from testbed.results.compare.runs import read_run
+from testbed.results.show.summarize import summarize
+from tests.results.conftest import write_run
+
+SPEC = {"seed": 0, "mesh": {"retries": 1}, "faults": [{"name": "lose", "at": "12s"}], "expect": []}
+
+
+def test_no_five_pairs_would_do_but_five_against_five_reach_2_in_252() -> None:
+    assert p_value([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
+    assert p_value([6, 7, 8, 9, 10], [1, 2, 3, 4, 5]) == pytest.approx(2 / 252)
+    assert (fewest_runs(1), fewest_runs(3), fewest_runs(6)) == (4, 5, 5)
+
+
+samples = st.lists(st.integers(0, 6) | st.just(inf), min_size=1, max_size=5)
+
+
+@given(samples, samples)
+def test_p_is_the_share_of_arrangements_that_are_as_far_apart(first: list[float], second: list[float]) -> None:
+    pooled = [*first, *second]
+    ranks = [sum(a < b for a in pooled) + (pooled.count(b) + 1) / 2 for b in pooled]
+    mean = len(first) * (len(pooled) + 1) / 2
+    sums = [abs(sum(ranks[i] for i in chosen) - mean) for chosen in combinations(range(len(pooled)), len(first))]
+    assert p_value(first, second) == pytest.approx(sum(off >= sums[0] for off in sums) / len(sums))
+
+
+def test_two_equal_variants_are_told_apart_in_at_most_one_of_twenty_tries() -> None:
+    random = np.random.default_rng(1)
+    for runs in (4, 5, 10):
+        # Skewed, and rounded so that there are ties, as times to recover are.
+        tries = random.lognormal(0.7, 0.3, (2000, 2, runs)).round(1).tolist()
+        assert np.mean([p_value(*both) <= LEVEL for both in tries]) <= LEVEL
+
+
+def test_of_four_equal_variants_any_two_are_told_apart_in_at_most_one_of_twenty_tries() -> None:
+    random = np.random.default_rng(2)
+    tries = random.normal(2, 0.3, (1000, 4, 5)).tolist()
+    told = [min(holm([p_value(*pair) for pair in combinations(each, 2)])) <= LEVEL for each in tries]
+    assert 0 < np.mean(told) <= LEVEL
+
+
+def test_a_second_more_to_recover_is_found_with_five_seeds() -> None:
+    random = np.random.default_rng(3)
+    tries = random.normal(2.2, 0.25, (500, 2, 5)) + np.array([[0.0], [1.0]])
+    assert np.mean([p_value(*both) <= LEVEL for both in tries.tolist()]) > 0.99
+
+
+def test_as_many_runs_as_it_says_find_the_difference_four_times_in_five() -> None:
+    deviation, gap = 1.0, 0.8
+    spread = deviation * np.sqrt(4 / 5) * np.array([-1.5, -0.5, 0, 0.5, 1.5])
+    runs = runs_to_tell(spread.tolist(), (spread + gap).tolist(), 1)
+    assert runs is not None
+    random = np.random.default_rng(4)
+    tries = random.normal(0, deviation, (500, 2, runs)) + np.array([[0.0], [gap]])
+    assert 0.7 < np.mean([p_value(*both) <= LEVEL for both in tries.tolist()]) < 0.92
+    assert runs_to_tell([1.0, 2.0], [1.0, 2.0], 1) is None
+    assert runs_to_tell([1.0, inf], [1.0, 2.0], 1) is None
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_changes_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def made(folder: Path, seed: int, recover_s: float | None, retries: int | None = 1, verdict: str = "passed") -> Path:
+    folder.mkdir(parents=True)
+    mesh = {} if retries is None else {"retries": retries}
+    spec = {**SPEC, "seed": seed, "mesh": mesh, "expect": [{"seed": seed}]}
+    (folder / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "x"}, "spec": spec}))
+    latency_ms = {"p50": 6.0, "p99": 20.0}
+    phase = {"name": "all", "sent": 100, "unknown": seed, "success_rate": 0.97, "latency_ms": latency_ms}
+    shown = "never recovered" if recover_s is None else str(recover_s)
+    expectation = {"metric": "time_to_recover", "measured": recover_s, "shown": shown}
+    summary: dict[str, Any] = {
+        "seed": seed,
+        "verdict": verdict,
+        "invalid_reasons": ["load generator lag: too much"] if verdict == "invalid" else [],
+        "expectations": [{**expectation, "bound": "at most 6s", "text": "time_to_recover lose at most 6s"}],
+        "faults": [{"name": "lose", "time_to_recover_s": recover_s, "heal": None}],
+        "phases": [phase],
+        "same_zone_share_by_phase": {"all": 0.75},
+    }
+    (folder / "summary.json").write_bytes(orjson.dumps(summary))
+    return folder
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)], env={"COLUMNS": "80"})
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Variants of 2.2 s and 3.2 s to recover, five seeds each, and one run of the first that is invalid."""
+    found = []
+    for seed in range(1, 6):
+        found.append(made(tmp_path / f"a{seed}", seed, 2.2 + seed / 50))
+        found.append(made(tmp_path / f"b{seed}", seed, 3.2 - seed / 50, retries=None))
+    return [*found, made(tmp_path / "bad", 6, 99.0, verdict="invalid")]
+
+
+def test_the_table_ranks_variants_and_says_what_is_real(folders: list[Path], tmp_path: Path) -> None:
+    result = invoke(*folders, "--output", tmp_path / "out")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[:2] == [
+        "A  spec.mesh.retries=1, spec.mesh= (5 runs, seeds 1, 2, 3, 4, 5)",
+        "B  spec.mesh.retries=, spec.mesh={} (5 runs, seeds 1, 2, 3, 4, 5)",
+    ]
+    at = lines.index("time to recover, lose (lower is better)")
+    assert [" ".join(line.split()) for line in lines[at + 1 : at + 4]] == [
+        "runs median least most against the best",
+        "A 5 2.26 s 2.22 s 2.30 s",
+        "B 5 3.14 s 3.10 s 3.18 s worse (p 0.0079)",
+    ]
+    at = lines.index("latency p99 of ok requests (lower is better)")
+    assert [" ".join(line.split()) for line in lines[at + 1 : at + 4]] == [
+        "runs median least most unanswered against the best",
+        "A 5 20.0 ms 20.0 ms 20.0 ms 3",
+        "B 5 20.0 ms 20.0 ms 20.0 ms 3 not distinguishable",
+    ]
+    assert "left out, invalid: bad: load generator lag: too much" in lines
+    assert max(map(len, lines)) <= 80
+    assert all(line == line.rstrip() for line in lines)
+
+    figures = pq.read_table(tmp_path / "out" / "figures.parquet").to_pylist()
+    assert {(row["variant"], row["seed"]) for row in figures} == {(name, seed) for name in "AB" for seed in range(1, 6)}
+    differences = pq.read_table(tmp_path / "out" / "differences.parquet").to_pylist()
+    told = {row["metric"] for row in differences if row["distinguishable"]}
+    assert told == {"time to recover, lose", "time_to_recover lose at most 6s"}
+
+
+def test_runs_that_never_recovered_are_worse_than_any_that_did(tmp_path: Path) -> None:
+    runs = [made(tmp_path / f"a{seed}", seed, 9.0, retries=9) for seed in range(4)]
+    runs += [made(tmp_path / f"b{seed}", seed, None) for seed in range(4)]
+    comparison = compare([read_run(run) for run in runs])
+    ranking = next(each for each in comparison.rankings if each.metric.name == "time to recover, lose")
+    assert [(place.variant, place.median) for place in ranking.places] == [("A", 9.0), ("B", inf)]
+    assert ranking.differences[0].p == pytest.approx(2 / 70)
+
+
+def test_few_runs_tell_nothing_and_say_how_many_would(tmp_path: Path) -> None:
+    runs = [made(tmp_path / f"{name}{seed}", seed, at_s + seed / 10, retries=int(at_s)) for name, at_s in
+            (("a", 2.0), ("b", 3.0)) for seed in range(2)]  # fmt: skip
+    assert "not distinguishable; try 4 runs" in " ".join(invoke(*runs).stdout.split())
+
+
+def test_runs_as_they_are_written_can_be_compared(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        summarize(write_run(tmp_path / name))
+        (tmp_path / name / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "x"}, "spec": SPEC}))
+    result = invoke(tmp_path / "a", tmp_path / "b")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "A  all alike (2 runs, seeds 7, 7)")
+    assert "time to recover, heal of lose-east-a" in result.stdout
+
+
+def test_folders_that_cannot_be_compared_are_all_named(tmp_path: Path) -> None:
+    good = made(tmp_path / "good", 1, 2.0)
+    (made(tmp_path / "torn", 1, 2.0) / "summary.json").write_text("{")
+    (made(tmp_path / "other", 1, 2.0) / "summary.json").write_text("{}")
+    result = invoke(good, tmp_path / "none", tmp_path / "torn", tmp_path / "other")
+    assert result.exit_code == 2
+    wrong = ("scenario.yaml: No such file", "torn/summary.json: cannot be read", "other: summary or scenario is of")
+    assert [what for what in wrong if what not in result.stderr] == []
+    assert "nothing to compare" in invoke(good, good).stderr
