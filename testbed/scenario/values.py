@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from testbed.control.cells.operations import PlannedStep, ScheduledOperation, planned
+from testbed.control.cells.operations import ScheduledOperation
 from testbed.documents.problems import Problem
 from testbed.faults.timeline import ScheduledFault
 from testbed.objects.cells import PartitionKey, PartitionMap
@@ -155,11 +155,6 @@ class Scenario:
     def cell_map(self) -> PartitionMap | None:
         """The first version; None where there are no cells."""
         return next((each for each in self.cluster.objects if isinstance(each, PartitionMap)), None)
-
-    @property
-    def steps(self) -> tuple[PlannedStep, ...]:
-        """Of all operations, in order of time."""
-        return () if self.cell_map is None else planned(self.cell_map, self.operations)
 
     @property
     def backups(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.control.cells.operations import planned
 from testbed.emulation.actors import vigil
 from testbed.emulation.actors.load_generator import LoadGeneratorFailed, LoadProgress
 from testbed.emulation.driver import course as course_module
@@ -204,7 +205,8 @@ COUNT = LocustCount(requests=7, failures=1)
 def test_an_operation_becomes_a_change_with_its_steps_which_is_over_with_the_last_one() -> None:
     scenario = load_scenario(Path(__file__).parents[2] / "scenarios" / "elastic-pop-out.yaml")
     course = Course(scenario)
-    steps = scenario.steps
+    assert scenario.cell_map is not None
+    steps = planned(scenario.cell_map, scenario.operations)
     course.hear(LoadStarted(100.0, 32.0))
     course.hear(MapChanged(steps[0], 2, 108.01))
     course.hear(MapDelivered(steps[0], "sidecars", 108.3, ()))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.control.cells.operations import MovePartitions, Order, RollBack, ScheduledOperation
+from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.plane import Behind
 from testbed.emulation.actors.load_generator import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
@@ -148,3 +148,24 @@ def test_an_operation_is_given_up_when_too_many_requests_fail_and_what_is_done_g
     assert (begun.step.reverts, back.step.reverts, back.step.gives_up, back.version) == (False, True, True, 3)
     assert back.step.change == begun.step.change.reverse
     assert proxies.maps == [(2, None), (3, None)]
+
+
+def test_what_was_given_up_and_is_lent_again_later_counts_as_lent() -> None:
+    told: list[SessionEvent] = []
+    cell_map = replace(MAP, cells=(Cell("rz01", ("a",), backup="rz02"), Cell("rz02", ("b",))))
+
+    async def carry_out() -> None:
+        t0_s = time.monotonic()
+        given_up = ScheduledOperation("first", 0.0, FailOver("rz01"), for_s=0.5, roll_back=RollBack(0.1, 1.0))
+        again = ScheduledOperation("again", 0.6, FailOver("rz01"))
+        work = Operating(cell_map, [given_up, again], Proxies(), told.append, t0_s)
+        carrying_out = asyncio.create_task(work.carry_out())
+        await eventually(lambda: len(told) >= 3)
+        for now_s, not_ok in ((-1.0, 0), (0.0, 50)):
+            work.hear(LoadReported(t0_s + now_s, {"a": LoadProgress(sent_per_s=50.0, unknown=not_ok)}))
+        await eventually(lambda: len(told) >= 9)
+        carrying_out.cancel()
+
+    asyncio.run(carry_out())
+    lent = [event.step.lent for event in told if isinstance(event, MapChanged)]
+    assert lent == [frozenset({0, 1}), frozenset(), frozenset({0, 1})]

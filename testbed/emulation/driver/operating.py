@@ -73,7 +73,7 @@ class Operating:
         self._to_give_up: asyncio.Queue[str] = asyncio.Queue()
         self._lent: frozenset[int] = frozenset()
         self._gone_back: frozenset[int] = frozenset()
-        """Partitions of operations that were given up."""
+        """Partitions of operations that were given up, as long as no other operation has them."""
         self.failure: str | None = None
         """Why a step could not be carried out, if so; none comes after it."""
 
@@ -123,6 +123,8 @@ class Operating:
         return replace(done[-1], at_s=at_s, change=change, reverts=True, gives_up=True, lent=self._lent)
 
     async def _carry_out(self, step: PlannedStep) -> None:
+        if not step.gives_up:
+            self._gone_back -= step.change.partitions
         step = replace(step, lent=step.lent - self._gone_back)
         before, self._map, self._lent = self._map, changed(self._map, step.change), step.lent
         told: tuple[Layer, ...] = ()

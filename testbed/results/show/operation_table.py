@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from rich.text import Text
 
+from testbed.objects.cells import Layer
 from testbed.results.show.figures import NONE, seconds
 from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
 from testbed.results.tables.facts import MapStep, named
 
-LAYERS = ("gateways", "sidecars")
+LAYERS = get_args(Layer)
 _STEPS = 12
 
 
