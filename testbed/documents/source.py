@@ -99,13 +99,14 @@ class Mark:
 
 @dataclass(slots=True)
 class Source:
-    """Plain data of a file and where each of its paths is written; `override` changes both."""
+    """Plain data of a file and where each of its paths is written; overrides change both."""
 
     file: str
     data: Any = None
     problems: list[Problem] = field(default_factory=list)
     _values: dict[Path, Mark] = field(default_factory=dict)
     _keys: dict[Path, Mark] = field(default_factory=dict)
+    _taken_away: dict[Path, Mark] = field(default_factory=dict)
 
     def exists(self, path: Path) -> bool:
         return path in self._values
@@ -120,26 +121,43 @@ class Source:
     def report(
         self, path: Path, message: str, *, at_key: bool = False, severity: Literal["error", "warning"] = "error"
     ) -> None:
-        """Add a problem with the value at `path` or with its key; if that is not written, with what is around it."""
+        """Add a problem with the value at `path` or with its key; if that is not written, with what took it away, or
+        with what is around it."""
         marks = self._keys if at_key else self._values
         around = path
-        while around not in self._values:
+        while around not in self._values and around not in self._taken_away:
             around, marks = around[:-1], self._keys
-        mark = marks.get(around) or self._values[around]
+        mark = marks.get(around) or self._values.get(around) or self._taken_away[around]
         one_line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
         self.problems.append(Problem(mark.file, mark.line, mark.column, path_text(path), one_line, severity))
 
     def put(self, path: Path, value: Any, mark: Mark) -> None:
         """Set a value and mark it and all below it as written at `mark`. What leads there must exist."""
-        for marks in (self._values, self._keys):
-            for stale in [known for known in marks if known[: len(path)] == path]:
-                del marks[stale]
+        self._forget(path)
         if path:
             self.value(path[:-1])[path[-1]] = value
             self._keys[path] = mark
         else:
             self.data = value
         self._mark_all(path, value, mark)
+
+    def remove(self, path: Path, mark: Mark) -> None:
+        """Take away a key or a list item that exists, and note that it was done at `mark`. Later items move up."""
+        around, part = path[:-1], path[-1]
+        self._forget(path)
+        del self.value(around)[part]
+        if isinstance(part, int):
+            self._values, self._keys, self._taken_away = (
+                {_moved_up(known, around, part): its for known, its in marks.items()}
+                for marks in (self._values, self._keys, self._taken_away)
+            )
+        else:
+            self._taken_away[path] = mark
+
+    def _forget(self, path: Path) -> None:
+        for marks in (self._values, self._keys, self._taken_away):
+            for stale in [known for known in marks if known[: len(path)] == path]:
+                del marks[stale]
 
     def _mark_all(self, path: Path, value: Any, mark: Mark) -> None:
         self._values[path] = mark
@@ -204,6 +222,14 @@ class Source:
 
     def _mark(self, node: Node) -> Mark:
         return Mark(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _moved_up(path: Path, items: Path, gone: int) -> Path:
+    """What a path is once the item `gone` of the list at `items` is no more."""
+    depth = len(items)
+    if path[:depth] == items and len(path) > depth and isinstance(index := path[depth], int) and index > gone:
+        return (*items, index - 1, *path[depth + 1 :])
+    return path
 
 
 def read_source(path: FilePath, begins_with: str = SCENARIO_BEGINS_WITH) -> Source:

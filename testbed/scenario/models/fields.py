@@ -26,7 +26,7 @@ from testbed.objects.places import DNS_LABEL
 
 
 class Model(BaseModel):
-    """A mapping of the scenario file. A key whose value is null counts as not written, as in Kubernetes."""
+    """A mapping of the scenario file. A known key whose value is null counts as not written, as in Kubernetes."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -39,7 +39,10 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:
-        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: each for key, each in value.items() if each is not None or key not in known}
 
 
 def _dns_label(value: str) -> str:
