@@ -45,6 +45,23 @@ def test_every_call_goes_by_one_version_of_the_map(moving: FinishedRun) -> None:
         assert hop["owner_cell"] == owner, hop
 
 
+def test_partitions_change_hands_between_the_last_call_of_their_old_owner_and_the_first_of_the_new_one(
+    moving: FinishedRun,
+) -> None:
+    (operation,) = moving.summary["faults"]
+    (step,), (handover,) = operation["steps"], operation["handovers"]
+    served = [
+        hop
+        for hop in moving.rows("hops")
+        if hop["direction"] == "inbound" and hop["route"] == OWN and hop["partition"] in MOVED
+    ]
+    old = [hop["start_s"] + hop["duration_ms"] / 1e3 for hop in served if hop["destination_cell"] == "rz01"]
+    new = [hop["start_s"] for hop in served if hop["destination_cell"] == "rz02"]
+    assert min(new) > step["applied_s"]
+    assert (handover["old_until_s"], handover["new_from_s"]) == (max(old), min(new))
+    assert (handover["partitions"], handover["between_s"]) == (10, min(new) - max(old))
+
+
 def test_only_users_who_have_moved_are_forwarded_by_their_cookie_or_an_old_map(moving: FinishedRun) -> None:
     forwarded = [hop for hop in moving.rows("hops") if hop["route"] in (STALE_COOKIE, STALE_MAP)]
     assert {hop["partition"] for hop in forwarded} <= MOVED

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from testbed.control.cells.ownership import Move
 from testbed.results.show.report import show
 from testbed.results.show.summarize import summarize
 from testbed.results.show.summary import MissingLoad, Summary
@@ -82,8 +83,14 @@ OPERATIONS = (
         6.002,
         9.003,
         steps=(
-            MapStep(1, 2, False, 6.0, 6.002, 2, "0-4", {"gateways": 6.21, "sidecars": 6.55}),
-            MapStep(2, 2, False, 9.0, 9.003, 3, "5-9", {"gateways": None, "sidecars": 14.4}, ("gateway-east-a-1",)),
+            replace(
+                MapStep(1, 2, False, 6.0, 6.002, 2, "0-4", {"gateways": 6.21, "sidecars": 6.55}),
+                moves=(Move((0, 1, 2, 3, 4), "rz01", "rz02"),),
+            ),
+            replace(
+                MapStep(2, 2, False, 9.0, 9.003, 3, "5-9", {"gateways": None, "sidecars": 14.4}, ("gateway-east-a-1",)),
+                moves=(Move((5, 6, 7, 8, 9), "rz01", "rz02"),),
+            ),
         ),
     ),
     AppliedFault("go-green", 13.0, 13.001, instant=True, steps=(MapStep(1, 1, False, 13.0, 13.001, 4, "", {}),)),
@@ -93,6 +100,11 @@ OPERATIONS = (
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_report_of_operations_step_by_step(tmp_path: Path, width: int, golden: Callable[[str, str], None]) -> None:
     run_dir = write_run(tmp_path / "run", replace(FACTS, faults=OPERATIONS))
+    served = (("rz01", 0, 5.9), ("rz01", 4, 6.4), ("rz02", 1, 6.502), ("rz01", 5, 11.0), ("rz02", 5, 9.5))
+    with TableWriter(run_dir, "hops", "served") as hops:
+        for cell, partition, start_s in served:
+            call = {"request_id": "east-b-1", "direction": "inbound", "start_s": start_s, "duration_ms": 2.0}
+            hops.append({**call, "status": 200, "partition": str(partition), "destination_cell": cell, "route": "own"})
     golden(f"report-operations-{width}.txt", printed(summarize(run_dir), width))
 
 

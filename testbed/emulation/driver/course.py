@@ -156,4 +156,5 @@ class Course:
             tuple(dict.fromkeys(pod for each in delivered for pod in each.missing)),
             tuple(sorted(step.lent)),
             step.gives_up,
+            step.change.moves,
         )

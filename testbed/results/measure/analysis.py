@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from testbed.results.measure.calls import Calls, CallShares, calls_made
+from testbed.results.measure.handover import Handover, handovers
 from testbed.results.measure.ledger import Ledger, PhaseLedger
 from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
 from testbed.results.measure.recovery import FaultImpact, Steady, impacts
@@ -28,6 +29,8 @@ class Measured:
     impacts: Mapping[str, FaultImpact]
     steady: Steady
     """What recovery is judged against."""
+    handovers: Mapping[int, Handover]
+    """By version of the partition map."""
 
 
 def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Table, pushes: pa.Table) -> Measured:
@@ -41,4 +44,5 @@ def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Tabl
     found = impacts(requests, events, pushes, facts.faults, facts.end_s, steady)
     shares = {phase.name: calls.within(phase) for phase in parts}
     costs = {phase.name: ledger.within(phase) for phase in parts}
-    return Measured(stats, shares, costs, {impact.fault.name: impact for impact in found}, steady)
+    handed = handovers(hops, [step for fault in facts.faults for step in fault.steps])
+    return Measured(stats, shares, costs, {impact.fault.name: impact for impact in found}, steady, handed)

@@ -1,4 +1,5 @@
-"""Operations step by step: a line for each new version of the partition map, and when each layer had it."""
+"""Operations step by step: a line for each new version of the partition map, when each layer had it, and when what it
+moved changed hands."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import get_args
 from rich.text import Text
 
 from testbed.objects.cells import Layer
+from testbed.results.measure.handover import Handover
 from testbed.results.show.figures import NONE, seconds
 from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
@@ -14,6 +16,7 @@ from testbed.results.tables.facts import MapStep, named
 
 LAYERS = get_args(Layer)
 _STEPS = 12
+_HANDED = ("old until", "new from", "between")
 
 
 def changes_heading(summary: Summary) -> str:
@@ -25,20 +28,26 @@ def changes_heading(summary: Summary) -> str:
 
 
 def operation_steps(summary: Summary) -> NotedGrid | None:
-    """Times of layers are after the step; one that had not acknowledged while it was waited for is `late`."""
-    steps = [(fault.name, step) for fault in summary.faults for step in fault.steps]
+    """Times of layers and owners are after the step; a layer that had not acknowledged while it was waited for is
+    `late`."""
+    steps = [(fault.name, *each) for fault in summary.faults for each in zip(fault.steps, fault.handovers, strict=True)]
     if not steps:
         return None
     rows: list[list[str | Text]] = []
     notes = [f"and {len(steps) - _STEPS} more steps"] if len(steps) > _STEPS else []
-    for name, step in steps[:_STEPS]:
+    for name, step, handover in steps[:_STEPS]:
         which = ("given up" if step.gives_up else "back") if step.reverts else f"{step.number}/{step.of}"
         delivered = [_delivered(step, layer) for layer in LAYERS]
-        partitions = step.partitions or NONE
-        rows.append([f"{name} {which}", seconds(step.applied_s), str(step.version), partitions, *delivered])
+        told = [f"{name} {which}", seconds(step.applied_s), str(step.version), step.partitions or NONE, *delivered]
+        rows.append([*told, *_handed(step, handover)])
         if step.missing:
             notes.append(f"{name} {which}: without version {step.version} were left {named(step.missing)}")
-    return NotedGrid(Grid(("step", "at", "map", "partitions", *LAYERS), rows), tuple(map(Text, notes)))
+        if handover is not None and handover.served_by_both:
+            both = named([str(partition) for partition in handover.served_by_both])
+            of = f"{len(handover.served_by_both)} of {handover.partitions} partitions"
+            notes.append(f"{name} {which}: {of} were served by both owners at a time: {both}")
+    headers = ("step", "at", "map", "partitions", *LAYERS, *_HANDED)
+    return NotedGrid(Grid(headers, rows, (3 + len(LAYERS), len(_HANDED))), tuple(map(Text, notes)))
 
 
 def _delivered(step: MapStep, layer: str) -> Text | str:
@@ -46,3 +55,14 @@ def _delivered(step: MapStep, layer: str) -> Text | str:
         return NONE
     at_s = step.delivered_s[layer]
     return Text("late", style="yellow") if at_s is None else seconds(at_s - step.applied_s)
+
+
+def _handed(step: MapStep, handover: Handover | None) -> list[str | Text]:
+    if handover is None:
+        return [NONE] * len(_HANDED)
+    between_s = handover.between_s
+    ends_s = handover.old_until_s, handover.new_from_s
+    until_s, from_s = (None if at_s is None else at_s - step.applied_s for at_s in ends_s)
+    what = "gap" if between_s is None or between_s >= 0 else "overlap"
+    between = NONE if between_s is None else f"{what} {seconds(abs(between_s))}"
+    return [seconds(until_s), seconds(from_s), between]

@@ -43,7 +43,7 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
     for title, block in (
         ("Expectations", _expectations(summary.expectations, inner)),
         (f"{changes_heading(summary)} (times after the change)", _faults(summary, inner)),
-        ("Steps of operations (times of layers after the step)", _noted(operation_steps(summary), inner)),
+        ("Steps of operations (times of layers and owners after the step)", _noted(operation_steps(summary), inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
         ("Calls by distance, and what they would cost in 30 days", _noted(by_distance(summary), inner)),

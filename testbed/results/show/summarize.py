@@ -107,7 +107,7 @@ def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
         errors=tuple(_errors(table)),
         expectations=results,
         recovery_baseline=RecoveryBaseline(measured.steady.not_ok_share, measured.steady.below_target, TARGET_SUCCESS),
-        faults=tuple(_fault(impact, measured.steady) for impact in measured.impacts.values()),
+        faults=tuple(_fault(impact, measured) for impact in measured.impacts.values()),
         phases=tuple(measured.stats.values()),
         same_zone_share=steady.same_zone_share,
         same_cell_share=steady.same_cell_share,
@@ -138,8 +138,9 @@ def _ledger(facts: RunFacts, measured: Measured) -> LedgerFigures:
     return LedgerFigures(facts.prices, facts.cities, dict(measured.ledger), beside)
 
 
-def _fault(impact: FaultImpact, steady: Steady) -> FaultFigures:
-    fault, after = impact.fault, _change(impact.applied, steady)
+def _fault(impact: FaultImpact, measured: Measured) -> FaultFigures:
+    fault, steady = impact.fault, measured.steady
+    after = _change(impact.applied, steady)
     return FaultFigures(
         name=fault.name,
         declared_at_s=fault.declared_at_s,
@@ -150,6 +151,7 @@ def _fault(impact: FaultImpact, steady: Steady) -> FaultFigures:
         steps=fault.steps,
         **vars(after),
         heal=None if impact.healed is None else _change(impact.healed, steady),
+        handovers=tuple(measured.handovers.get(step.version) for step in fault.steps),
     )
 
 

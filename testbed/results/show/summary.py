@@ -15,6 +15,7 @@ from testbed.results.judge.verdict import ExpectationResult, Verdict
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.measure.control_path import ControlPath
 from testbed.results.measure.expected import Compared
+from testbed.results.measure.handover import Handover
 from testbed.results.measure.ledger import PhaseLedger
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.recovery import Errors
@@ -77,9 +78,11 @@ class _Fault:
 
 @dataclass(frozen=True)
 class FaultFigures(ChangeFigures, _Fault):
-    """`healed_s` is None, and so is `heal`, where there was none while the load lasted. An operation has `steps`."""
+    """`healed_s` is None, and so is `heal`, where there was none while the load lasted. An operation has `steps`, and
+    for each of them a hand-over, or None where it moved no partitions."""
 
     heal: ChangeFigures | None
+    handovers: tuple[Handover | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from testbed.control.cells.ownership import Move
 from testbed.results.tables.damage import BadRunFolder
 from testbed.scenario import Expectation, ExpectedShares, LoadSource, Prices
 from testbed.scenario.models.metrics import METRICS
@@ -48,6 +49,8 @@ class MapStep:
     """Partitions that by this version are with another cell because their own one was given up."""
     gives_up: bool = False
     """It reverts because the operation was given up."""
+    moves: tuple[Move, ...] = ()
+    """Of `partitions`, from which cell to which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ _HOPS = (
         "request_id",
         "direction",
         "start_s",
+        "duration_ms",
         "status",
         "request_bytes",
         "response_bytes",
