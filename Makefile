@@ -14,8 +14,10 @@ install: .venv/.installed
 run: install
 	$(BIN)/testbed run scenarios/zone-outage.yaml
 
+# Tests of live clusters want the machine for themselves, the others share it.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/emulation --ignore tests/multimachine
+	$(BIN)/python -m pytest tests/emulation tests/multimachine
 
 soak: install
 	$(BIN)/python -m tests.soak

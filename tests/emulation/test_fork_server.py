@@ -251,6 +251,7 @@ async def test_a_server_ends_with_its_owner_and_hides_nothing_from_the_janitor(t
         hiding = "setsid env -i sleep 60 & echo $!; wait"
         child = ForkedProcess(path, ["sh", "-c", hiding], env=ENV, output=tmp_path / "log")
         hidden, pid = int(await said(tmp_path / "log")), await child.started()
+        await eventually(lambda: os.getsid(hidden) == hidden)
         server = psutil.Process(pid).ppid()
         await owner.stop()
         assert await child.wait() == -signal.SIGKILL
