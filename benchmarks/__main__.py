@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bring_up, cells, density, link_latency, push, throughput, wake_up
+from benchmarks import bring_up, cells, density, link_latency, push, report, throughput, wake_up
 from benchmarks.row import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "link-latency": link_latency.measure,
     "wake-up": wake_up.measure,
     "push": push.measure,
+    "report": report.measure,
 }
 
 

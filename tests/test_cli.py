@@ -68,6 +68,8 @@ def test_what_nobody_expected_is_no_failed_expectation(tmp_path: Path, monkeypat
     assert "Traceback (most" not in result.stderr
     (log,) = tmp_path.glob("*/logs/testbed.log")
     assert "Traceback (most" in log.read_text()
+    (junit,) = tmp_path.glob("*/junit.xml")
+    assert "web-9" in junit.read_text()
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("passed", 0), ("failed", 1), ("invalid", 3), ("interrupted", 130)])

@@ -14,8 +14,13 @@ from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
+    as_openmetrics: Annotated[
+        bool, typer.Option("--openmetrics", help="Only its figures as OpenMetrics text, on standard output.")
+    ] = False,
 ) -> None:
     """Analyse a result folder again and print its summary."""
+    if as_json and as_openmetrics:
+        fail("--json and --openmetrics: one of the two", EXIT_BAD_INPUT)
     from testbed.results.judge.verdict import EXIT_CODES
     from testbed.results.show.report import show
     from testbed.results.show.summarize import summarize
@@ -32,6 +37,10 @@ def report(
         fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
     if as_json:
         sys.stdout.buffer.write(summary.json())
+    elif as_openmetrics:
+        from testbed.results.show.openmetrics import openmetrics
+
+        sys.stdout.buffer.write(openmetrics(summary))
     else:
         show(summary, run_dir, console())
     raise typer.Exit(EXIT_CODES[summary.verdict])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -116,16 +117,28 @@ def _run(
         kept = f"What could be kept: {run_dir}" if began else "Nothing was measured."
         fail(f"{failure}\n{kept}", EXIT_INVALID)
     except (BringUpFailed, LoadGeneratorFailed, MachineLost, ActorLost) as failure:
+        _tell_pipelines(run_dir, scenario, str(failure))
         fail(f"{failure}\nLogs: {run_dir / 'logs'}", EXIT_INVALID)
     except Exception as defect:
         # Exit code 1 says that an expectation does not hold: about that nothing is known.
         log = write_defect(run_dir, defect)
-        fail(f"testbed itself failed, please report it: {in_short(defect)}\nTraceback: {log}", EXIT_INVALID)
+        why = f"testbed itself failed, please report it: {in_short(defect)}"
+        _tell_pipelines(run_dir, scenario, why)
+        fail(f"{why}\nTraceback: {log}", EXIT_INVALID)
     if as_json:
         sys.stdout.buffer.write(summary.json())
     else:
         show(summary, run_dir, terminal)
     raise typer.Exit(EXIT_CODES[summary.verdict])
+
+
+def _tell_pipelines(run_dir: Path, scenario: Scenario, why: str) -> None:
+    """Leave the report that they read also where there is nothing to report of."""
+    from testbed.results.show.junit import JUNIT_FILE, junit_without_results
+
+    expectations = [expectation.text for expectation in scenario.expectations]
+    with contextlib.suppress(OSError):
+        (run_dir / JUNIT_FILE).write_bytes(junit_without_results(scenario.name, expectations, why))
 
 
 def _new_run_dir(out: Path, name: str) -> Path:

@@ -30,6 +30,7 @@ from testbed.results.measure.expected import compared
 from testbed.results.measure.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
 from testbed.results.measure.strangers import Strangers, without_strangers
 from testbed.results.show.html.page import page
+from testbed.results.show.junit import JUNIT_FILE, junit
 from testbed.results.show.summary import (
     ChangeFigures,
     ErrorCount,
@@ -54,15 +55,17 @@ _NACKS_SHOWN = 20
 
 
 def summarize(run_dir: Path) -> Summary:
-    """Analyse the run whose tables and facts are in this folder, and write its `summary.json` and `report.html`.
+    """Analyse the run whose tables and facts are in this folder, and write its `summary.json`, `junit.xml` and
+    `report.html`.
 
-    Raises BadRunFolder if facts or tables cannot be read, OSError if one of the two cannot be written.
+    Raises BadRunFolder if facts or tables cannot be read, OSError if one of these cannot be written.
     """
     run = Run.read(run_dir)
     strangers = without_strangers(run.requests, run.hops, run.facts.unrecorded())
     requests = Requests.of(run.requests, run.facts.faults)
     summary = _summary(run, requests, strangers)
     _write(run_dir / "summary.json", summary.json())
+    _write(run_dir / JUNIT_FILE, junit(summary))
     _write(run_dir / "report.html", page(summary, replace(run, hops=strangers.own), requests).encode())
     return summary
 
