@@ -17,6 +17,7 @@ from testbed.scenario.values import (
     LoadSpec,
     Price,
     Prices,
+    RecoveryRule,
     RequestSpec,
     Scenario,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Price",
     "Prices",
     "Problem",
+    "RecoveryRule",
     "RequestSpec",
     "Scenario",
     "ScenarioError",

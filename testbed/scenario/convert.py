@@ -49,7 +49,17 @@ from testbed.scenario.models.prices import PriceModel, PricesModel
 from testbed.scenario.models.traffic import GatewayModel, IdsModel, LoadModel, MeshModel
 from testbed.scenario.operations import scheduled_operations
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
-from testbed.scenario.values import Expectation, IdSpec, LoadSource, LoadSpec, Price, Prices, RequestSpec, Scenario
+from testbed.scenario.values import (
+    Expectation,
+    IdSpec,
+    LoadSource,
+    LoadSpec,
+    Price,
+    Prices,
+    RecoveryRule,
+    RequestSpec,
+    Scenario,
+)
 
 GATEWAYS = "testbed-gateway"
 """The Gateway, or the Ingress, that says what all gateways route."""
@@ -77,6 +87,8 @@ def convert(model: ScenarioModel) -> Scenario:
         faults=tuple(_scheduled(fault) for fault in spec.faults),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
         operations=scheduled_operations(spec),
+        recovery=RecoveryRule(spec.recovery.at_least, spec.recovery.window, spec.recovery.relative_to_steady),
+        routes=tuple((route.path, route.service) for route in spec.gateway.routes),
         _resolved=model.model_dump(by_alias=True, exclude_none=True),
     )
 
@@ -325,9 +337,10 @@ def _link_fault(links: CutModel, effect: LinkEffect) -> LinkFault:
 
 def _expectation(e: ExpectationModel) -> Expectation:
     when = e.when or "all"
-    words = [e.metric, *([f"of {e.service}"] if e.service else []), *([when] if when != "all" else [])]
+    words = [e.metric, *([f"of {part}"] if (part := e.service or e.origin or e.cell) else [])]
+    words += [when] if when != "all" else []
     words += [e.fault] if e.fault else []
     bounds = [("at least", e.at_least), ("at most", e.at_most)]
     limits = [f"{name} {METRICS[e.metric].format(bound)}" for name, bound in bounds if bound is not None]
     text = f"{' '.join(words)} {' and '.join(limits)}"
-    return Expectation(e.metric, when, e.fault, e.service, e.at_least, e.at_most, text)
+    return Expectation(e.metric, when, e.fault, e.service, e.at_least, e.at_most, text, e.origin, e.cell)

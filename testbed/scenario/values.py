@@ -101,8 +101,21 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryRule:
+    """When clients count as well: of the requests of every window so many `at_least` are ok, or as many as chance makes
+    of the steady phase's own errors."""
+
+    at_least: float = 0.99
+    window_s: float = 1.0
+    relative_to_steady: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
-    """Bounds on one metric, in seconds, per second, shares of 1 or a count; `text` is how a report names it."""
+    """Bounds on one metric, in seconds, per second, shares of 1 or a count; `text` is how a report names it.
+
+    `origin` and `cell`, and `service` where the metric is time_to_recover, name a part of all requests.
+    """
 
     metric: str
     when: Literal["all", "steady", "during", "after"]
@@ -111,6 +124,8 @@ class Expectation:
     at_least: float | None
     at_most: float | None
     text: str
+    origin: str | None = None
+    cell: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,9 @@ class Scenario:
     warnings: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
     cross_cell: dict[str, tuple[str, str]] | None = None
     """Which service may call which one of another cell, by the name of the rule; None where no rules are declared."""
+    recovery: RecoveryRule = RecoveryRule()
+    routes: tuple[tuple[str, str], ...] = ()
+    """Of the gateways: prefix of the path, and the service that gets what no route before it takes."""
 
     @property
     def cell_map(self) -> PartitionMap | None:

@@ -51,6 +51,21 @@ def test_every_ok_request_has_its_hops(outage: FinishedRun) -> None:
         assert chains[request["request_id"]] >= whole
 
 
+def test_what_was_lost_until_clients_found_another_gateway_is_told_as_their_entry(outage: FinishedRun) -> None:
+    fault = outage.summary["faults"][0]
+    (move,) = [move for move in fault["entry"]["moves"] if move["origin"] == DEAD]
+    assert (move["left"], move["to"] != DEAD) == (DEAD, True)
+    assert fault["applied_s"] < move["answered_s"] < move["moved_s"]
+    lost = [
+        row
+        for row in outage.rows("requests")
+        if (row["origin_zone"], row["entry_zone"]) == (DEAD, DEAD) and row["outcome"] != "ok"
+        if row["sent_s"] < move["moved_s"] and row["finished_s"] >= fault["applied_s"]
+    ]
+    assert sum(move["errors"].values()) == len(lost) > 0
+    assert fault["by"]["origin"][DEAD]["errors"]["unknown"] >= move["errors"]["unknown"]
+
+
 def test_calls_into_the_dead_zone_end_by_time_out_not_by_reset(outage: FinishedRun) -> None:
     fault = outage.summary["faults"][0]
     tries = [

@@ -30,6 +30,7 @@ FACTS = RunFacts(
         Expectation("time_to_recover", "all", "lose-east-a", None, None, 3.0, "time_to_recover lose-east-a at most 3s"),
         Expectation("same_zone_share", "steady", None, "web", 0.95, None, "same_zone_share of web steady at least 95%"),
     ),
+    routes=(("/", "web"),),
     locust={zone: LocustCount(int(END_S * RATE_PER_S), 40 if zone == "east-a" else 0) for zone in ZONES},
 )
 
@@ -87,6 +88,7 @@ def write_run(run_dir: Path, facts: RunFacts = FACTS) -> Path:
             (-3.0, "EndpointSlice", "web", "EndpointsChanged"),
             (6.4, "Node", "east-a-1", "NodeNotReady"),
             (6.41, "EndpointSlice", "web", "EndpointsChanged"),
+            (6.55, "Entry", "east-a", "EntryChanged"),
             (12.3, "Node", "east-a-1", "NodeReady"),
             (12.6, "EndpointSlice", "web", "EndpointsChanged"),
         ):

@@ -320,8 +320,8 @@ def test_links_are_medians_of_their_seconds_the_furthest_off_first(run_dir: Path
 
 def test_events_since_the_load_began_come_before_those_of_bring_up(run_dir: Path) -> None:
     events = Run.read(run_dir).events
-    assert [each.t_s for each in counted.happenings(events, 4)] == [6.4, 6.41, 12.3, 12.6]
-    assert [each.t_s for each in counted.happenings(events, 99)] == [-3.0, 6.4, 6.41, 12.3, 12.6]
+    assert [each.t_s for each in counted.happenings(events, 5)] == [6.4, 6.41, 6.55, 12.3, 12.6]
+    assert [each.t_s for each in counted.happenings(events, 99)] == [-3.0, 6.4, 6.41, 6.55, 12.3, 12.6]
 
 
 def test_scales_have_round_ticks_and_text_is_escaped() -> None:

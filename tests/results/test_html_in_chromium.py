@@ -53,5 +53,5 @@ def test_pointing_at_a_plot_shows_its_figures_and_a_search_finds_events(run_dir:
     assert shown.splitlines()[0] == "6 to 6.5 s"
     assert shown.splitlines()[1:3] == ["150.0 requests/s, 66.67 % ok", "13 failed, 12 unknown"]
     browser.evaluate("filter.value = 'notready'; filter.dispatchEvent(new Event('input'))")
-    assert browser.evaluate("filtered.textContent") == "1 of 5"
+    assert browser.evaluate("filtered.textContent") == "1 of 6"
     assert browser.complaints == []

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.results.measure.control_path import ControlPath, control_path
-from testbed.results.measure.recovery import Aftermath, Steady, impacts, recovery
+from testbed.results.measure.recovery import Aftermath, impacts, recovery
+from testbed.results.measure.steady import Steady
 from testbed.results.tables.columns import Requests
 from testbed.results.tables.facts import AppliedFault
 from testbed.results.tables.schemas import SCHEMAS
+from testbed.scenario import RecoveryRule
 
 NOTHING = {name: SCHEMAS[name].empty_table() for name in ("events", "pushes")}
 
@@ -226,6 +228,23 @@ def test_a_steady_phase_without_errors_leaves_the_threshold_of_99_percent_alone(
     rows = _steady(0, 3) + _steady(3, 3.02, "failed") + _steady(3.02, 10)
     got = recovery(Requests.of(_table(rows)), 3.0, 10.0, Steady(300, 0))
     assert got.time_to_recover_s == pytest.approx(0.01)
+
+
+def test_errors_of_the_steady_phase_are_no_excuse_where_the_rule_is_not_relative_to_it() -> None:
+    rows = [row if number % 50 else (*row[:2], "failed") for number, row in enumerate(_steady(0, 20))]
+    requests = Requests.of(_table(rows))
+    assert recovery(requests, 10.0, 20.0, Steady(1000, 20)).time_to_recover_s == 0.0
+    absolute = Steady(1000, 20, RecoveryRule(relative_to_steady=False))
+    assert recovery(requests, 10.0, 20.0, absolute).time_to_recover_s is None
+    lower = Steady(1000, 20, RecoveryRule(at_least=0.97, relative_to_steady=False))
+    assert recovery(requests, 10.0, 20.0, lower).time_to_recover_s == 0.0
+
+
+def test_what_clients_saw_first_need_not_be_what_was_sent_first() -> None:
+    rows: list[Row] = [(3.0, 8.0, "unknown"), (4.0, 4.1, "failed"), (5.0, 5.1, "ok"), (6.0, None, "unknown")]
+    got = recovery(Requests.of(_table(rows)), 3.0, 10.0)
+    assert (got.first_error_s, got.first_error_seen_s) == (3.0, 4.1)
+    assert recovery(Requests.of(_table(rows[2:])), 3.0, 10.0).first_error_seen_s is None
 
 
 def _kept(*faults: AppliedFault, rows: list[Row]) -> dict[str, Aftermath]:

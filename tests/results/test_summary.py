@@ -9,7 +9,7 @@ import pytest
 
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import EXIT_CODES
-from testbed.results.measure.recovery import Errors
+from testbed.results.measure.outcomes import Errors
 from testbed.results.show.report import render
 from testbed.results.show.summarize import summarize
 from testbed.results.show.summary import RecoveryBaseline, RequestCounts, Summary
@@ -72,11 +72,18 @@ def test_errors_of_the_steady_phase_stand_beside_those_of_a_fault(run_dir: Path)
     # What was lost from 6 s to 6.8 s is now of the steady phase, from 2 s to 8 s.
     share = 40 / (6 * 150)
     assert summary.recovery_baseline == RecoveryBaseline(
-        steady_not_ok_share=share, steady_below_target=True, target_success_rate=0.99
+        steady_not_ok_share=share,
+        steady_below_target=True,
+        steady_below_target_by={"origin": ("east-a",), "service": ("web",)},
+        target_success_rate=0.99,
+        window_s=1.0,
+        relative_to_steady=True,
     )
     assert summary.faults[0].errors_as_in_steady == pytest.approx(10 * 150 * share)
     printed = _printed(summary)
-    assert "95.55 % of the steady phase was ok, which is below 99%: recovered means no worse" in printed
+    assert "95.55 % of the steady phase was ok: recovered means no worse" in printed
+    warning = "steady itself is below the 99 % that recovery asks for: 95.55 % of all requests were ok"
+    assert f"{warning}; below it are clients of east-a" in " ".join(printed.split())
     assert "as steady" in printed
 
 

@@ -52,8 +52,11 @@ spec:
     - {metric: latency_p99, when: during, fault: slow, atMost: 300ms}
     - {metric: errors, atMost: 0}
     - {metric: time_to_recover, fault: power, atMost: 3s}
+    - {metric: time_to_recover, fault: power, origin: east-a, atMost: 3s}
+    - {metric: time_to_recover, fault: power, service: web, atMost: 3s}
     - {metric: same_zone_share, service: orders, atLeast: 0%, atMost: 100%}
     - {metric: cross_zone_bytes, when: steady, atMost: 2.5GB}
+  recovery: {atLeast: 95%, window: 500ms, relativeToSteady: false}
   prices: {currency: EUR, sameRegion: {out: 0.012/GB}, crossRegion: {out: 0.05/GB, in: 0/GB}}
 """
 

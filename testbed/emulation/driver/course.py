@@ -93,6 +93,8 @@ class Course:
             backups=scenario.backups,
             cross_cell=scenario.cross_cell,
             expected=scenario.expected,
+            recovery=scenario.recovery,
+            routes=scenario.routes,
             locust=self._locust,
             killed_proxies=tuple(
                 (pod, at_s - self._t0_s)

@@ -8,6 +8,8 @@ from typing import Literal
 
 from testbed.results.measure.analysis import Measured
 from testbed.results.measure.ledger import Traffic
+from testbed.results.measure.parts import OF_RECOVERY
+from testbed.results.measure.recovery import FaultImpact
 from testbed.results.measure.rights import FORWARDS
 from testbed.scenario import Expectation
 from testbed.scenario.models.metrics import METRICS, OF_CELLS
@@ -74,7 +76,7 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
         return f"fault {fault} hit nothing: {hit_nothing}"
     if metric == "time_to_recover":
         assert fault is not None, "the scenario's own checks let no time_to_recover pass without a fault"
-        return _time_to_recover(measured, fault, healed=expectation.when == "after")
+        return _time_to_recover(expectation, measured.impacts[fault])
     when = expectation.when
     phase = f"{when} {fault}" if when in ("during", "after") else when
     if phase not in measured.stats:
@@ -124,10 +126,15 @@ def _shared_with(expectation: Expectation, measured: Measured) -> tuple[str, ...
     return () if aftermath is None else aftermath.shared_with
 
 
-def _time_to_recover(measured: Measured, fault: str, healed: bool) -> float | str:
-    impact = measured.impacts[fault]
+def _time_to_recover(expectation: Expectation, impact: FaultImpact) -> float | str:
+    healed = expectation.when == "after"
     aftermath = impact.healed if healed else impact.applied
     if aftermath is None:
-        return f"fault {fault} was never healed"
+        return f"fault {impact.fault.name} was never healed"
     recovery = aftermath.recovery
+    for by in OF_RECOVERY:
+        if (name := getattr(expectation, by)) is not None:
+            if name not in aftermath.by.get(by, {}):
+                return "nothing to measure: no such requests"
+            recovery = aftermath.by[by][name]
     return "never recovered" if recovery.time_to_recover_s is None else recovery.time_to_recover_s

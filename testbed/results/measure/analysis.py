@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
+import numpy as np
 
 from testbed.results.measure.calls import Calls, CallShares, calls_made
+from testbed.results.measure.entry import Entries
 from testbed.results.measure.handover import Handover, handovers
 from testbed.results.measure.ledger import Ledger, PhaseLedger
+from testbed.results.measure.parts import OF_RECOVERY, By, divided
 from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
-from testbed.results.measure.recovery import FaultImpact, Steady, impacts
+from testbed.results.measure.recovery import FaultImpact, Part, PartsBy, impacts
+from testbed.results.measure.steady import Steady
 from testbed.results.tables.columns import Requests
-from testbed.results.tables.facts import RunFacts
+from testbed.results.tables.run import Run
+from testbed.scenario import RecoveryRule
 
 ALL = "all"
 """The phase of everything but the warm-up."""
@@ -29,20 +33,45 @@ class Measured:
     impacts: Mapping[str, FaultImpact]
     steady: Steady
     """What recovery is judged against."""
+    steady_by: Mapping[By, Mapping[str, Steady]]
+    """The same for each part of all requests."""
     handovers: Mapping[int, Handover]
     """By version of the partition map."""
 
 
-def measure(facts: RunFacts, requests: Requests, hops: pa.Table, events: pa.Table, pushes: pa.Table) -> Measured:
-    made = calls_made(hops)
+def measure(run: Run, requests: Requests) -> Measured:
+    """`requests` are those of the run, whose hops are without those of strangers."""
+    facts = run.facts
+    made = calls_made(run.hops)
     calls = Calls(made)
     ledger = Ledger(made, facts.prices, facts.cities, facts.backups, facts.cross_cell, facts.lent)
     parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
     stats = {phase.name: phase_stats(requests, phase) for phase in parts}
     before = stats.get("steady")
-    steady = Steady() if before is None else Steady(before.sent, before.failed + before.unknown)
-    found = impacts(requests, events, pushes, facts.faults, facts.end_s, steady)
-    shares = {phase.name: calls.within(phase) for phase in parts}
-    costs = {phase.name: ledger.within(phase) for phase in parts}
-    handed = handovers(hops, [step for fault in facts.faults for step in fault.steps])
-    return Measured(stats, shares, costs, {impact.fault.name: impact for impact in found}, steady, handed)
+    steady = _steady(requests, before, facts.recovery)
+    divisions: PartsBy = {by: dict(_parts(by, run, requests, before)) for by in OF_RECOVERY} if facts.faults else {}
+    entries = Entries(run.requests, requests, run.events)
+    found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries)
+    return Measured(
+        stats,
+        {phase.name: calls.within(phase) for phase in parts},
+        {phase.name: ledger.within(phase) for phase in parts},
+        {impact.fault.name: impact for impact in found},
+        steady,
+        {by: {name: part.steady for name, part in each.items()} for by, each in divisions.items()},
+        handovers(run.hops, [step for fault in facts.faults for step in fault.steps]),
+    )
+
+
+def _parts(by: By, run: Run, requests: Requests, before: Phase | None) -> Iterator[tuple[str, Part]]:
+    for name, chosen in divided(by, run.requests, run.hops, run.facts).masks():
+        own = requests.where(chosen)
+        yield name, Part(own, _steady(own, before, run.facts.recovery))
+
+
+def _steady(requests: Requests, before: Phase | None, rule: RecoveryRule) -> Steady:
+    """How these requests fared in the phase before any fault."""
+    if before is None:
+        return Steady(rule=rule)
+    inside = (requests.counted_s >= before.start_s) & (requests.counted_s < before.end_s)
+    return Steady(int(inside.sum()), int(np.sum(inside & ~requests.ok)), rule)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from testbed.results.tables.facts import AppliedFault
 
-WINDOW_S = 1.0
-"""Recovery is judged in windows of this length (`recovery`): two changes need as much between them to be told apart."""
+TOGETHER_S = 1.0
+"""Changes with less than this between them came together: nobody could tell in so short a time whether clients were
+well again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Change:
 class Moment:
     """Changes that came together, in order of time, and the time until the next moment; `end_s` is infinite for none.
 
-    A change belongs to the moment of the one before it if less than a window lies between them, be they starts or
+    A change belongs to the moment of the one before it if less than `TOGETHER_S` lies between them, be they starts or
     heals. Only its own fault's moment a heal does not share: a fault lasts as long as it lasts.
     """
 
@@ -55,7 +56,7 @@ def moments(faults: Sequence[AppliedFault]) -> tuple[Moment, ...]:
     changes += [Change(fault, True, fault.healed_s) for fault in faults if fault.healed_s is not None]
     groups: list[list[Change]] = []
     for change in sorted(changes, key=lambda change: change.at_s):
-        if groups and change.at_s - groups[-1][-1].at_s < WINDOW_S and not _heals(change, groups[-1]):
+        if groups and change.at_s - groups[-1][-1].at_s < TOGETHER_S and not _heals(change, groups[-1]):
             groups[-1].append(change)
         else:
             groups.append([change])

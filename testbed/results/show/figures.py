@@ -14,6 +14,11 @@ def seconds(value_s: float | None) -> str:
     return f"{value_s * 1e3:.0f} ms" if abs(value_s) < 1 else f"{value_s:.2f} s"
 
 
+def since(at_s: float | None, change_s: float) -> str:
+    """Time after a change. What was in flight then was meant to be sent before it, and suffered from it at once."""
+    return NONE if at_s is None else seconds(max(0.0, at_s - change_s))
+
+
 def share(value: float | None, digits: int = 2) -> str:
     """Rounded down, so that 100 % is all."""
     return NONE if value is None else f"{floor(value * 10 ** (digits + 2) + 1e-6) / 10**digits:.{digits}f} %"

@@ -39,10 +39,14 @@ class Grid:
         if self._fits(list(columns), width) or not self.groups:
             yield from self._filled(columns, width)
             return
-        start = 1
+        part = range(1, 1)
         for size in self.groups:
-            yield from self._filled(range(start, start + size), width)
-            start += size
+            longer = range(part.start, part.stop + size)
+            if part and not self._fits(list(longer), width):
+                yield from self._filled(part, width)
+                longer = range(part.stop, part.stop + size)
+            part = longer
+        yield from self._filled(part, width)
 
     def _filled(self, columns: range, width: int) -> Iterator[list[int]]:
         part: list[int] = []

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from testbed.results.judge.undeclared import Undeclared
-from testbed.results.show.figures import seconds, share
+from testbed.results.measure.entry import EntryMove
+from testbed.results.show.figures import seconds, share, since
 from testbed.results.show.summary import FaultFigures, MissingLoad, Summary
 from testbed.results.tables.facts import named
 
+_OF = {"origin": "clients of", "service": "requests for service", "cell": "requests of cell", "name": "requests"}
+_MOVES = 3
 _REASONS = 6
 _NAMED = 3
 _UNDECLARED = {
@@ -20,8 +23,19 @@ _UNDECLARED = {
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Why not to believe the run, what is missing of it, and what went down by no fault."""
-    return [*_reasons(summary), *_undeclared(summary.undeclared)]
+    """Why not to believe the run, what is missing of it, what went down by no fault, and what was ill before any."""
+    return [*_reasons(summary), *_undeclared(summary.undeclared), *_ill_before(summary)]
+
+
+def _ill_before(summary: Summary) -> list[str]:
+    baseline = summary.recovery_baseline
+    parts = [f"{_OF[by]} {named(names)}" for by, names in baseline.steady_below_target_by.items() if names]
+    if not summary.faults or not (baseline.steady_below_target or parts):
+        return []
+    found = f"{share(1 - baseline.steady_not_ok_share)} of all requests were ok" + ("; below it are " if parts else "")
+    meaning = "recovered is no worse than that" if baseline.relative_to_steady else "they cannot recover"
+    asked = f"{baseline.target_success_rate * 100:g} %"
+    return [f"steady itself is below the {asked} that recovery asks for: {found}{'; '.join(parts)}: {meaning}"]
 
 
 def _reasons(summary: Summary) -> list[str]:
@@ -68,15 +82,31 @@ def _where_and_when(name: str, times: Sequence[Undeclared]) -> str:
 
 
 def fault_notes(summary: Summary, shown: int) -> list[str]:
-    """What there is to know about the first so many faults: whom they hit, errors that are none of theirs, and figures
-    that they share."""
+    """What there is to know about the first so many faults: whom they hit, where their clients went instead, errors
+    that are none of theirs, and figures that they share."""
     faults, baseline = summary.faults, summary.recovery_baseline
     notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:shown] if fault.victims]
-    if baseline.steady_not_ok_share:
+    # Changes that came together share their moves.
+    first = {fault.entry: fault for fault in reversed(faults[:shown])}
+    notes += [line for fault in reversed(first.values()) for line in _moves(fault)]
+    if baseline.steady_not_ok_share and baseline.relative_to_steady and faults:
         level = f"{share(1 - baseline.steady_not_ok_share)} of the steady phase was ok"
-        below = f", which is below {baseline.target_success_rate:.0%}" if baseline.steady_below_target else ""
-        notes.append(f"{level}{below}: recovered means no worse than that, beyond chance")
+        notes.append(f"{level}: recovered means no worse than that, beyond chance")
     return notes + _shared(faults)
+
+
+def _moves(fault: FaultFigures) -> list[str]:
+    """Clients that lost something at the gateway that they left."""
+    moves = [] if fault.entry is None else [move for move in fault.entry.moves if move.errors.all]
+    lines = [f"{fault.name}: {in_words(move, fault.applied_s)}" for move in moves[:_MOVES]]
+    return [*lines, *([f"{fault.name}: and {len(moves) - _MOVES} more zones"] if len(moves) > _MOVES else [])]
+
+
+def in_words(move: EntryMove, change_s: float) -> str:
+    told = "" if move.answered_s is None else f" (told after {since(move.answered_s, change_s)})"
+    errors = f"{move.errors.all} errors" if move.errors.all != 1 else "1 error"
+    who = f"clients of {move.origin} left the gateway of {move.left} for that of {move.to}"
+    return f"{who} after {since(move.moved_s, change_s)}{told}; {errors} until then"
 
 
 def _shared(faults: Sequence[FaultFigures]) -> list[str]:

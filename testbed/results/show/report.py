@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.calls import CallMatrix
-from testbed.results.show.figures import NONE, seconds, share
+from testbed.results.show.figures import NONE, seconds, share, since
 from testbed.results.show.grid import Grid, NotedGrid, side_by_side, wrapped
 from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.operation_table import changes_heading, operation_steps
@@ -104,16 +105,20 @@ def _faults(summary: Summary, width: int) -> list[Text]:
     faults, noisy = summary.faults, summary.recovery_baseline.steady_not_ok_share > 0
     if not faults:
         return []
-    suffered = ("at", "1st error", "failed", "unknown", *(("as steady",) if noisy else ()), "recovered")
+    moved = any(change.entry for fault in faults for change in (fault, fault.heal) if change is not None)
+    suffered = ("at", "1st error", "seen", "recovered")
+    errors = ("failed", "unknown", *(("as steady",) if noisy else ()))
+    entry = ("at entry", "moved") if moved else ()
     steps = ("detect", "decide", "push", "ACKed")
     rows: list[list[str | Text]] = []
     for fault in faults[:_FAULTS]:
-        rows.append([fault.name, seconds(fault.applied_s), *_aftermath(fault, fault.applied_s, noisy)])
+        rows.append([fault.name, seconds(fault.applied_s), *_aftermath(fault, fault.applied_s, noisy, moved)])
         if fault.heal is not None and fault.healed_s is not None:
-            heal = _aftermath(fault.heal, fault.healed_s, noisy)
+            heal = _aftermath(fault.heal, fault.healed_s, noisy, moved)
             rows.append(["  over" if fault.steps else "  healed", seconds(fault.healed_s), *heal])
     what = "operation" if all(fault.steps for fault in faults) else "fault"
-    lines = Grid((what, *suffered, *steps), rows, (len(suffered), len(steps))).lines(width)
+    groups = (suffered, errors, entry, steps)
+    lines = Grid((what, *chain(*groups)), rows, [len(group) for group in groups if group]).lines(width)
     notes = [f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else []
     notes += fault_notes(summary, _FAULTS)
     return lines + [line for note in notes for line in wrapped(Text(note), width, "", _INDENT)]
@@ -131,15 +136,17 @@ def _errors(summary: Summary, width: int) -> list[Text]:
     return lines
 
 
-def _aftermath(change: ChangeFigures, at_s: float, noisy: bool) -> list[str | Text]:
-    first_error_s, recover_s, control = change.first_error_s, change.time_to_recover_s, change.control_path
+def _aftermath(change: ChangeFigures, at_s: float, noisy: bool, moved: bool) -> list[str | Text]:
+    recover_s, control, entry = change.time_to_recover_s, change.control_path, change.entry
     return [
-        # A request in flight was meant to be sent before the fault came, and suffered from it at once.
-        NONE if first_error_s is None else seconds(max(0.0, first_error_s - at_s)),
+        since(change.first_error_s, at_s),
+        since(change.first_error_seen_s, at_s),
+        Text("never", style="red") if recover_s is None else seconds(recover_s),
         str(change.errors.failed),
         str(change.errors.unknown),
         *([f"{change.errors_as_in_steady:.0f}"] if noisy else []),
-        Text("never", style="red") if recover_s is None else seconds(recover_s),
+        *([NONE if entry is None else str(entry.errors.all)] if moved else []),
+        *([since(None if entry is None else entry.moved_s, at_s)] if moved else []),
         *(seconds(step) for step in (control.detected_s, control.decided_s, control.pushed_s, control.propagated_s)),
     ]
 

@@ -11,7 +11,7 @@ The third step can be done again at any time from the folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +26,17 @@ from testbed.results.judge.validity import invalid_reasons
 from testbed.results.judge.verdict import check, decide
 from testbed.results.measure.analysis import ALL, Measured, measure
 from testbed.results.measure.calls import completeness
+from testbed.results.measure.entry import EntryMove
 from testbed.results.measure.expected import compared
-from testbed.results.measure.recovery import TARGET_SUCCESS, Aftermath, FaultImpact, Steady
+from testbed.results.measure.outcomes import Errors
+from testbed.results.measure.recovery import Aftermath, FaultImpact, Recovery
+from testbed.results.measure.steady import Steady
 from testbed.results.measure.strangers import Strangers, without_strangers
 from testbed.results.show.html.page import page
 from testbed.results.show.junit import JUNIT_FILE, junit
 from testbed.results.show.summary import (
     ChangeFigures,
+    EntryFigures,
     ErrorCount,
     FaultFigures,
     HopCounts,
@@ -42,6 +46,7 @@ from testbed.results.show.summary import (
     Nack,
     Nacks,
     RecoveryBaseline,
+    RecoveryFigures,
     RequestCounts,
     Summary,
     UnreadLogs,
@@ -63,10 +68,11 @@ def summarize(run_dir: Path) -> Summary:
     run = Run.read(run_dir)
     strangers = without_strangers(run.requests, run.hops, run.facts.unrecorded())
     requests = Requests.of(run.requests, run.facts.faults)
-    summary = _summary(run, requests, strangers)
+    own = replace(run, hops=strangers.own)
+    summary = _summary(run, measure(own, requests), requests, strangers)
     _write(run_dir / "summary.json", summary.json())
     _write(run_dir / JUNIT_FILE, junit(summary))
-    _write(run_dir / "report.html", page(summary, replace(run, hops=strangers.own), requests).encode())
+    _write(run_dir / "report.html", page(summary, own, requests).encode())
     return summary
 
 
@@ -77,9 +83,8 @@ def _write(path: Path, content: bytes) -> None:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 
 
-def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
-    facts, table, events, pushes, pods = run.facts, run.requests, run.events, run.pushes, run.pods
-    measured = measure(facts, requests, strangers.own, events, pushes)
+def _summary(run: Run, measured: Measured, requests: Requests, strangers: Strangers) -> Summary:
+    facts, table, events, pods = run.facts, run.requests, run.events, run.pods
     unexplained = undeclared(events, facts, list(measured.impacts.values()))
     complete = completeness(table, run.hops, pods, facts.killed_proxies, facts.unrecorded())
     unread = unexplained_lines(facts, events, pods)
@@ -109,7 +114,7 @@ def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
         ),
         errors=tuple(_errors(table)),
         expectations=results,
-        recovery_baseline=RecoveryBaseline(measured.steady.not_ok_share, measured.steady.below_target, TARGET_SUCCESS),
+        recovery_baseline=_baseline(measured),
         faults=tuple(_fault(impact, measured) for impact in measured.impacts.values()),
         phases=tuple(measured.stats.values()),
         same_zone_share=steady.same_zone_share,
@@ -128,7 +133,7 @@ def _summary(run: Run, requests: Requests, strangers: Strangers) -> Summary:
             explained_by_killed_proxies=complete.explained,
         ),
         unread_lines=UnreadLogs(facts.unread, unread),
-        nacks=_nacks(pushes),
+        nacks=_nacks(run.pushes),
         machines=tuple(map(_machine, facts.machines)),
         missing_load=tuple(_missing_load(facts)),
         clock_error_ms=max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
@@ -141,9 +146,20 @@ def _ledger(facts: RunFacts, measured: Measured) -> LedgerFigures:
     return LedgerFigures(facts.prices, facts.cities, dict(measured.ledger), beside)
 
 
+def _baseline(measured: Measured) -> RecoveryBaseline:
+    steady, rule = measured.steady, measured.steady.rule
+    below = {
+        by: tuple(name for name, part in parts.items() if part.below_target)
+        for by, parts in measured.steady_by.items()
+        if parts
+    }
+    return RecoveryBaseline(
+        steady.not_ok_share, steady.below_target, below, rule.at_least, rule.window_s, rule.relative_to_steady
+    )
+
+
 def _fault(impact: FaultImpact, measured: Measured) -> FaultFigures:
-    fault, steady = impact.fault, measured.steady
-    after = _change(impact.applied, steady)
+    fault, after = impact.fault, _change(impact.applied, measured)
     return FaultFigures(
         name=fault.name,
         declared_at_s=fault.declared_at_s,
@@ -153,23 +169,44 @@ def _fault(impact: FaultImpact, measured: Measured) -> FaultFigures:
         hit_nothing=fault.hit_nothing,
         steps=fault.steps,
         **vars(after),
-        heal=None if impact.healed is None else _change(impact.healed, steady),
+        heal=None if impact.healed is None else _change(impact.healed, measured),
         handovers=tuple(measured.handovers.get(step.version) for step in fault.steps),
     )
 
 
-def _change(aftermath: Aftermath, steady: Steady) -> ChangeFigures:
-    recovery = aftermath.recovery
+def _change(aftermath: Aftermath, measured: Measured) -> ChangeFigures:
     return ChangeFigures(
+        **vars(_recovery(aftermath.recovery, measured.steady)),
+        entry=_entry(aftermath.entry),
+        control_path=aftermath.control,
+        by={
+            by: {name: _recovery(part, measured.steady_by[by][name]) for name, part in parts.items()}
+            for by, parts in aftermath.by.items()
+            if parts
+        },
+        shared_with=aftermath.shared_with,
+    )
+
+
+def _recovery(recovery: Recovery, steady: Steady) -> RecoveryFigures:
+    return RecoveryFigures(
         first_error_s=recovery.first_error_s,
+        first_error_seen_s=recovery.first_error_seen_s,
         last_error_s=recovery.last_error_s,
         recovered_s=recovery.recovered_s,
         time_to_recover_s=recovery.time_to_recover_s,
         errors=recovery.errors,
         errors_as_in_steady=recovery.sent * steady.not_ok_share,
-        control_path=aftermath.control,
-        shared_with=aftermath.shared_with,
+        sent=recovery.sent,
     )
+
+
+def _entry(moves: Sequence[EntryMove]) -> EntryFigures | None:
+    if not moves:
+        return None
+    errors = Errors(sum(move.errors.failed for move in moves), sum(move.errors.unknown for move in moves))
+    began_s, moved_s = min(move.began_s for move in moves), max(move.moved_s for move in moves)
+    return EntryFigures(began_s, moved_s, errors, tuple(moves))
 
 
 def _machine(machine: MachineFacts) -> MachineFigures:

@@ -14,11 +14,13 @@ from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult, Verdict
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.measure.control_path import ControlPath
+from testbed.results.measure.entry import EntryMove
 from testbed.results.measure.expected import Compared
 from testbed.results.measure.handover import Handover
 from testbed.results.measure.ledger import PhaseLedger
+from testbed.results.measure.outcomes import Errors
+from testbed.results.measure.parts import By
 from testbed.results.measure.phases import PhaseStats
-from testbed.results.measure.recovery import Errors
 from testbed.results.tables.facts import LocustCount, MapStep, UnreadLines
 from testbed.scenario import Prices
 
@@ -46,22 +48,48 @@ class RecoveryBaseline:
 
     steady_not_ok_share: float
     steady_below_target: bool
+    steady_below_target_by: dict[By, tuple[str, ...]]
+    """The parts of all requests of which less was ok in the steady phase than the rule asks for."""
     target_success_rate: float
+    window_s: float
+    relative_to_steady: bool
 
 
-# Without slots, as a fault is both of these: what it was, and what followed.
+# Without slots, as a change is one of these: all requests together.
 @dataclass(frozen=True)
-class ChangeFigures:
-    """What followed a fault, or its heal. `errors_as_in_steady` is how many requests would not have been ok at the
-    steady phase's level, without any fault."""
+class RecoveryFigures:
+    """How clients, or a part of them, lived through a fault or its heal. `errors_as_in_steady` is how many requests
+    would not have been ok at the steady phase's level, without any fault."""
 
     first_error_s: float | None
+    first_error_seen_s: float | None
     last_error_s: float | None
     recovered_s: float | None
     time_to_recover_s: float | None
     errors: Errors
     errors_as_in_steady: float
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFigures:
+    """Clients that moved to another gateway: from the first sign to the last of the moves, and what was not ok of
+    requests to the gateways that they left."""
+
+    began_s: float
+    moved_s: float
+    errors: Errors
+    moves: tuple[EntryMove, ...]
+
+
+# Without slots, as a fault is both of these: what it was, and what followed.
+@dataclass(frozen=True)
+class ChangeFigures(RecoveryFigures):
+    """What followed a fault, or its heal. `entry` is None where no clients moved."""
+
+    entry: EntryFigures | None
     control_path: ControlPath
+    by: dict[By, dict[str, RecoveryFigures]]
     shared_with: tuple[str, ...]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,10 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.intended_s)
+
+    def where(self, chosen: Mask | Codes) -> Requests:
+        """Those of them, by mask or by row."""
+        return Requests(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
 
 def floats(column: pa.ChunkedArray) -> Floats:

@@ -12,7 +12,7 @@ import orjson
 
 from testbed.control.cells.ownership import Move
 from testbed.results.tables.damage import BadRunFolder
-from testbed.scenario import Expectation, ExpectedShares, LoadSource, Prices
+from testbed.scenario import Expectation, ExpectedShares, LoadSource, Prices, RecoveryRule
 from testbed.scenario.models.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -153,6 +153,9 @@ class RunFacts:
     cross_cell: dict[str, tuple[str, str]] | None = None
     """Which service may call which one of another cell, by the name of the rule; None where no rules are declared."""
     expected: ExpectedShares | None = None
+    recovery: RecoveryRule = field(default_factory=RecoveryRule)
+    routes: tuple[tuple[str, str], ...] = ()
+    """Of the gateways: prefix of the path, and the service that gets what no route before it takes."""
     locust: dict[str, LocustCount] = field(default_factory=dict)
     """By origin zone; a zone is missing if its Locust died before it could count."""
     killed_proxies: tuple[tuple[str, float], ...] = ()
@@ -177,6 +180,11 @@ class RunFacts:
             for machine in self.machines
             if machine.records_until_s is not None and machine.lost_s is not None
         ]
+
+    @property
+    def has_routes_by_path(self) -> bool:
+        """Whether only the path of a request tells which service it goes to."""
+        return bool(self.routes) and self.routes[0][0] != "/"
 
     @property
     def lent(self) -> dict[int, tuple[int, ...]]:

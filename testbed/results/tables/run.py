@@ -14,6 +14,7 @@ from testbed.results.tables.writer import read_table
 _REQUESTS = (
     "request_id",
     "origin_zone",
+    "name",
     "intended_s",
     "sent_s",
     "finished_s",
@@ -60,8 +61,8 @@ class Run:
     def read(cls, run_dir: Path) -> Run:
         """Raises BadRunFolder."""
         return cls(
-            RunFacts.load(run_dir),
-            read_table(run_dir, "requests", _REQUESTS),
+            facts := RunFacts.load(run_dir),
+            read_table(run_dir, "requests", [*_REQUESTS, *(["path"] if facts.has_routes_by_path else [])]),
             read_table(run_dir, "hops", _HOPS),
             read_table(run_dir, "attempts", _ATTEMPTS),
             *(read_table(run_dir, table) for table in ("events", "pushes", "links", "machines", "pods")),

@@ -25,6 +25,7 @@ from testbed.scenario.models.experiment import (
     ScenarioModel,
 )
 from testbed.scenario.models.metrics import OF_A_SERVICE, OF_CELLS
+from testbed.scenario.wording import listed
 
 KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
 
@@ -233,9 +234,9 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
         if expectation.service is not None:
             findings.reference((*here, "service"), "service", expectation.service, services)
             if expectation.metric not in OF_A_SERVICE:
-                which = " and ".join(OF_A_SERVICE)
-                message = f"only {which} are measured for a service, {expectation.metric} for the whole"
+                message = f"only {listed(OF_A_SERVICE)} are measured for a service, {expectation.metric} for the whole"
                 findings.report((*here, "service"), message, at_key=True)
+        _check_part(here, expectation, model, findings)
         if expectation.metric in OF_CELLS and model.spec.cells is None:
             findings.report((*here, "metric"), f"{expectation.metric} is of cells, and there are none: no spec.cells")
         if expectation.when == "during" and expectation.fault in instants:
@@ -243,6 +244,37 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
         if findings.is_whole(*here):
             _check_when(here, expectation, findings)
             _check_bounds(here, expectation, findings)
+
+
+def _check_part(here: Path, expectation: ExpectationModel, model: ScenarioModel, findings: Findings) -> None:
+    """Which part of all requests a time_to_recover is about."""
+    spec, metric = model.spec, expectation.metric
+    named = [key for key in ("origin", "service", "cell") if getattr(expectation, key) is not None]
+    for key in named:
+        if key != "service" and metric != "time_to_recover":
+            message = f"only time_to_recover is measured by {key}, {metric} for the whole"
+            findings.report((*here, key), message, at_key=True)
+    if metric != "time_to_recover" or not named:
+        return
+    if len(named) > 1:
+        message = f"stands beside {named[0]}: only one of origin, service and cell can be named"
+        findings.report((*here, named[1]), message, at_key=True)
+    if expectation.origin is not None:
+        zones = findings.known("zone")
+        findings.reference((*here, "origin"), "zone", expectation.origin, zones)
+        sources = dict.fromkeys(source.zone for source in spec.load.sources)
+        if expectation.origin in zones - sources.keys() and findings.is_whole("spec", "load"):
+            message = f"no client is in {expectation.origin}; clients are in {listed(sources)}"
+            findings.report((*here, "origin"), message)
+    routed = dict.fromkeys(route.service for route in spec.gateway.routes)
+    service = expectation.service
+    if service in findings.known("service") and service not in routed and findings.is_whole("spec", "gateway"):
+        message = f"no route of the gateway leads to {service}; there are routes to {listed(routed)}"
+        findings.report((*here, "service"), message)
+    if expectation.cell is not None and spec.cells is None and findings.is_whole("spec", "cells"):
+        findings.report((*here, "cell"), "there are no cells: no spec.cells", at_key=True)
+    elif expectation.cell is not None and spec.cells is not None:
+        findings.reference((*here, "cell"), "cell", expectation.cell, findings.known("cell"))
 
 
 def _check_when(here: Path, expectation: ExpectationModel, findings: Findings) -> None:

@@ -17,6 +17,7 @@ from testbed.scenario.models.fields import (
     Names,
     Percentage,
     PositiveDuration,
+    PositivePercentage,
 )
 from testbed.scenario.models.metrics import METRICS, OF_A_SERVICE, MetricName
 from testbed.scenario.models.operations import OperationModel
@@ -128,6 +129,17 @@ class FaultModel(Model):
     """Loss of power of `machine`, for good."""
 
 
+class RecoveryModel(Model):
+    """When clients count as well again after a fault or its heal."""
+
+    at_least: PositivePercentage = 0.99
+    """Share of the requests of every window that are ok."""
+    window: PositiveDuration = 1.0
+    """How long a window is; one begins at every request."""
+    relative_to_steady: bool = True
+    """Whether a window is good, too, that is no worse than chance makes of the steady phase's own errors."""
+
+
 def _bounds_in_the_unit_of(metric: MetricName) -> Rule:
     bound = METRICS[metric].json_schema()
     bounds = {key: {**bound, "type": [bound["type"], "null"]} for key in ("atLeast", "atMost")}
@@ -145,6 +157,9 @@ class ExpectationModel(Model):
             at_least_one_of("atLeast", "atMost"),
             *(_bounds_in_the_unit_of(metric) for metric in get_args(MetricName)),
             where("metric", {"enum": list(OF_A_SERVICE)}, {}, without("service")),
+            where("metric", {"const": "time_to_recover"}, {}, without("origin", "cell")),
+            with_key("origin", without("service", "cell")),
+            with_key("cell", without("service")),
             where(
                 "metric",
                 {"const": "time_to_recover"},
@@ -161,7 +176,12 @@ class ExpectationModel(Model):
     fault: str | None = None
     """The fault or operation that `during`, `after` and time_to_recover are about."""
     service: str | None = None
-    """Only calls to this service; for same_zone_share and partition_local_share."""
+    """Only calls to this service, for same_zone_share and partition_local_share; for time_to_recover only requests that
+    a route of the gateway leads to it."""
+    origin: str | None = None
+    """Only requests of clients in this zone; for time_to_recover."""
+    cell: str | None = None
+    """Only requests for what this cell owns; for time_to_recover."""
     at_least: Bound = None
     """Lower bound, in the unit of the metric."""
     at_most: Bound = None
@@ -203,6 +223,8 @@ class SpecModel(Model):
     """What goes wrong, and when."""
     operations: list[OperationModel] = Field(default_factory=list)
     """What is changed on purpose, and when. Needs cells."""
+    recovery: RecoveryModel = RecoveryModel()
+    """When clients count as well again."""
     expect: list[ExpectationModel] = Field(default_factory=list)
     """What must hold for the run to pass."""
 

@@ -91,6 +91,7 @@ Rate = Annotated[float, AfterValidator(_positive), *_quantity(RATE, positive=Tru
 Bandwidth = Annotated[float, AfterValidator(_positive), *_quantity(BANDWIDTH, positive=True)]
 Size = Annotated[float, AfterValidator(_whole_bytes), *_quantity(SIZE)]
 Percentage = Annotated[float, *_quantity(PERCENTAGE)]
+PositivePercentage = Annotated[float, AfterValidator(_positive), *_quantity(PERCENTAGE, positive=True)]
 Price = Annotated[float, *_quantity(PRICE)]
 Names = Annotated[list[str], BeforeValidator(as_list, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Command = Annotated[list[str], Field(min_length=1)]

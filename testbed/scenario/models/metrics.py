@@ -42,8 +42,8 @@ MetricName = Literal[
     "errors",
 ]
 
-OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_share")
-"""They can be those of the calls to one service."""
+OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_share", "time_to_recover")
+"""They can be those of the calls to one service, or of the requests for it."""
 OF_CELLS: tuple[MetricName, ...] = ("partition_local_share", "forwards", "leaks")
 
 METRICS: dict[str, Quantity | Count] = {

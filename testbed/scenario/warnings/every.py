@@ -12,6 +12,7 @@ from testbed.scenario.warnings.cells import warn_of_cells
 from testbed.scenario.warnings.faults import warn_of_overlaps, warn_of_warmup
 from testbed.scenario.warnings.load import warn_of_paths, warn_of_work
 from testbed.scenario.warnings.mesh import warn_of_policies
+from testbed.scenario.warnings.recovery import warn_of_recovery
 
 
 def warn(model: ScenarioModel, scenario: Scenario, pods: Sequence[Pod], findings: Findings) -> None:
@@ -22,4 +23,5 @@ def warn(model: ScenarioModel, scenario: Scenario, pods: Sequence[Pod], findings
     warn_of_paths(model, findings)
     warn_of_work(model, findings)
     warn_of_warmup(model, findings)
+    warn_of_recovery(model, findings)
     warn_of_overlaps(scenario, pods, findings)

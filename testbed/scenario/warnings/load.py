@@ -51,7 +51,7 @@ def _service_of(path: str, routes: dict[str, tuple[int, str]]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
     """What a call to a service takes where nothing is slower than declared: at least, and on average; what succeeds."""
 
     least_s: float = 0.0
@@ -71,25 +71,40 @@ class _Calls:
 
 def warn_of_work(model: ScenarioModel, findings: Findings) -> None:
     """Only where it is sure: with means and minima of the declared work, without retries and without the machine."""
-    services = model.spec.services
-    graph = {
-        name: [callee for stage in service.workload.calls for callee in stage] for name, service in services.items()
-    }
-    order = tuple(TopologicalSorter(graph).static_order())
-    answers: dict[str, _Answer] = {}
-    for name in order:
-        answers[name] = _answer(services[name], answers)
-    calls = list(_calls(model, order[::-1], answers))
+    answers = answers_of(model)
+    calls = list(_calls(model, tuple(answers)[::-1], answers))
     _warn_of_timeouts(model, answers, calls, findings)
     if model.spec.mesh.mode != "none":
         _warn_of_pools(model, answers, calls, findings)
 
 
-def _answer(service: ServiceModel, answers: dict[str, _Answer]) -> _Answer:
+def answers_of(model: ScenarioModel) -> dict[str, Answer]:
+    """Of every service, those that are called before their callers."""
+    services = model.spec.services
+    graph = {
+        name: [callee for stage in service.workload.calls for callee in stage] for name, service in services.items()
+    }
+    answers: dict[str, Answer] = {}
+    for name in TopologicalSorter(graph).static_order():
+        answers[name] = _answer(services[name], answers)
+    return answers
+
+
+def services_asked(model: ScenarioModel) -> dict[str, int]:
+    """How often clients ask for each service in relation to the others; none where a locustfile decides that."""
+    load, routes = model.spec.load, _routes(model)
+    weights: dict[str, int] = {}
+    for request in load.requests if load.locustfile is None else ():
+        if (service := _service_of(request.path, routes)) is not None:
+            weights[service] = weights.get(service, 0) + request.weight
+    return weights
+
+
+def _answer(service: ServiceModel, answers: dict[str, Answer]) -> Answer:
     """Stages follow each other as long as all goes well; calls of one stage run in parallel."""
     work = service.workload.work
     if work is None:
-        return _Answer()
+        return Answer()
     least_s, mean_s = work.mean if work.distribution == "constant" else 0.0, work.mean
     if work.distribution == "uniform":
         least_s = work.mean - (work.spread or 0.0)
@@ -100,10 +115,10 @@ def _answer(service: ServiceModel, answers: dict[str, _Answer]) -> _Answer:
         mean_s += ok * max(answer.mean_s for answer in called)
         for answer in called:
             ok *= answer.ok
-    return _Answer(least_s, mean_s, ok)
+    return Answer(least_s, mean_s, ok)
 
 
-def _calls(model: ScenarioModel, order: tuple[str, ...], answers: dict[str, _Answer]) -> Iterator[_Calls]:
+def _calls(model: ScenarioModel, order: tuple[str, ...], answers: dict[str, Answer]) -> Iterator[_Calls]:
     """All calls that the open load brings about; those of a closed load and of a locustfile have no rate.
 
     `order` has every caller before those that it calls.
@@ -134,13 +149,9 @@ def _calls(model: ScenarioModel, order: tuple[str, ...], answers: dict[str, _Ans
 
 def _entering(model: ScenarioModel) -> Iterator[_Calls]:
     """What each zone's gateway passes on: clients have a gateway of their own zone as long as all is well."""
-    load, routes = model.spec.load, _routes(model)
-    weights: dict[str, int] = {}
-    for request in load.requests:
-        if (service := _service_of(request.path, routes)) is not None:
-            weights[service] = weights.get(service, 0) + request.weight
+    load, weights = model.spec.load, services_asked(model)
     if load.locustfile is not None:
-        weights = {service: 0 for _, service in routes.values()}
+        weights = {service: 0 for _, service in _routes(model).values()}
     total = sum(request.weight for request in load.requests) or 1
     by_zone: dict[str, float] = {}
     for source in load.sources:
@@ -151,7 +162,7 @@ def _entering(model: ScenarioModel) -> Iterator[_Calls]:
 
 
 def _warn_of_timeouts(
-    model: ScenarioModel, answers: dict[str, _Answer], calls: list[_Calls], findings: Findings
+    model: ScenarioModel, answers: dict[str, Answer], calls: list[_Calls], findings: Findings
 ) -> None:
     def beyond(limit_s: float | None, services: Iterable[str]) -> list[str]:
         """Those whose every answer takes longer."""
@@ -178,7 +189,7 @@ def _warn_of_timeouts(
             warn((*here, "retries", "perTryTimeout"), late, "no try is answered in time")
 
 
-def _warn_of_pools(model: ScenarioModel, answers: dict[str, _Answer], calls: list[_Calls], findings: Findings) -> None:
+def _warn_of_pools(model: ScenarioModel, answers: dict[str, Answer], calls: list[_Calls], findings: Findings) -> None:
     """Little's law: a rate times the time of an answer is how many calls are under way at a time."""
     by_service: dict[str, list[_Calls]] = {}
     for call in calls:

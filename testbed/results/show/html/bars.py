@@ -9,9 +9,11 @@ from markupsafe import Markup
 from testbed.results.show.figures import cut, milliseconds, plain, seconds
 from testbed.results.show.html.counted import Delivery, LinkFigures
 from testbed.results.show.html.svg import Linear, Log, Scale, percent, tag, title
-from testbed.results.show.summary import ChangeFigures, FaultFigures
+from testbed.results.show.remarks import in_words
+from testbed.results.show.summary import ChangeFigures, EntryFigures, FaultFigures
 
 _LANE_PX = 16
+_MOVES = 8
 _ROOM = 1.22
 """Of a scale, so that a figure has room behind the longest bar."""
 _VISIBLE = 0.3
@@ -44,7 +46,8 @@ def axis(scale: Scale, ticks: Sequence[tuple[float, str]]) -> Markup:
 
 
 def recovery(faults: Sequence[FaultFigures]) -> Markup:
-    """Two lanes for each fault and each heal, on one scale: what clients saw, and what the control plane did."""
+    """Lanes for each fault and each heal, on one scale: what clients saw, how they found another gateway, and what the
+    control plane did."""
     changes: list[tuple[str, float, ChangeFigures]] = []
     for fault in faults:
         changes.append((fault.name, fault.applied_s, fault))
@@ -53,13 +56,19 @@ def recovery(faults: Sequence[FaultFigures]) -> Markup:
     longest_s = max([0.1, *(max(_times(at_s, change)) for _, at_s, change in changes)])
     scale = Linear(0.0, longest_s * _ROOM)
     ticks = [(tick, "0" if tick == 0 else f"+{plain(round(tick, 6))} s") for tick in scale.ticks()]
-    lines = [(name, f"at {at_s:.2f} s", _lanes(scale, at_s, change)) for name, at_s, change in changes]
+    lines = [(name, _when(at_s, change), _lanes(scale, at_s, change)) for name, at_s, change in changes]
     return rows(lines, axis(scale, ticks))
+
+
+def _when(at_s: float, change: ChangeFigures) -> str:
+    lost = 0 if change.entry is None else change.entry.errors.all
+    return f"at {at_s:.2f} s" + (f", {lost} of {change.errors.all} errors at entry" if lost else "")
 
 
 def _times(at_s: float, change: ChangeFigures) -> Iterator[float]:
     yield 0.0
-    for when_s in (change.first_error_s, change.last_error_s):
+    moved_s = None if change.entry is None else change.entry.moved_s
+    for when_s in (change.first_error_s, change.last_error_s, moved_s):
         if when_s is not None:
             yield when_s - at_s
     if change.time_to_recover_s is not None:
@@ -70,10 +79,13 @@ def _times(at_s: float, change: ChangeFigures) -> Iterator[float]:
 
 
 def _lanes(scale: Linear, at_s: float, change: ChangeFigures) -> Markup:
-    parts = [_grid(scale, 2 * _LANE_PX + 6)]
+    height = (2 if change.entry is None else 3) * _LANE_PX + 6
+    parts = [_grid(scale, height)]
     parts += _suffered(scale, at_s, change)
-    parts += _followed(scale, change)
-    return tag("svg", *parts, height=2 * _LANE_PX + 6, role="img")
+    if change.entry is not None:
+        parts += _entered(scale, at_s, change.entry)
+    parts += _followed(scale, change, height - _LANE_PX - 1)
+    return tag("svg", *parts, height=height, role="img")
 
 
 def _grid(scale: Scale, height: int) -> Markup:
@@ -103,9 +115,16 @@ def _suffered(scale: Linear, at_s: float, change: ChangeFigures) -> Iterator[Mar
         yield tag("text", "no errors", class_="note", x=6, y=13)
 
 
-def _followed(scale: Linear, change: ChangeFigures) -> Iterator[Markup]:
+def _entered(scale: Linear, at_s: float, entry: EntryFigures) -> Iterator[Markup]:
+    start_s, end_s = max(0.0, entry.began_s - at_s), max(0.0, entry.moved_s - at_s)
+    lines = [in_words(move, at_s) for move in entry.moves[:_MOVES]]
+    lines += [f"and {len(entry.moves) - _MOVES} more zones"] if len(entry.moves) > _MOVES else []
+    yield _bar(scale, start_s, end_s, _LANE_PX + 2, "entered", "\n".join(lines))
+    yield _figure(scale, end_s, seconds(end_s), _LANE_PX + 14)
+
+
+def _followed(scale: Linear, change: ChangeFigures, top: int) -> Iterator[Markup]:
     before_s = 0.0
-    top = _LANE_PX + 5
     nothing = True
     for number, (field, name, until) in enumerate(STEPS):
         step_s: float | None = getattr(change.control_path, field)

@@ -21,12 +21,13 @@ from testbed.results.show.html import map as maps
 from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
-from testbed.results.show.summary import ChangeFigures, FaultFigures, Summary
+from testbed.results.show.summary import ChangeFigures, FaultFigures, RecoveryFigures, Summary
 from testbed.results.tables.columns import Requests
 from testbed.results.tables.run import Run
 
 _PHASES = 12
 _FAULTS = 24
+_PARTS = 300
 _PLACES = 24
 _MAP_ZONES = 40
 _ERRORS = 30
@@ -88,7 +89,9 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
         rate=plots.rate(course, faults, end_s) if course.bins else None,
         latency=plots.latency(course, faults, end_s) if any(each.ok for each in course.bins) else None,
         faults=faults,
-        changes=list(_changes(faults)),
+        changes=(changes := _changes(faults)),
+        parts_of_changes=(of_changes := _parts(changes))[:_PARTS],
+        more_parts=len(of_changes) - _PARTS,
         more_faults=len(summary.faults) - len(faults),
         fault_notes=fault_notes(summary, _FAULTS),
         operation_steps=operation_steps(summary),
@@ -179,6 +182,16 @@ def _changes(faults: Sequence[FaultFigures]) -> list[tuple[str, float, ChangeFig
     return found
 
 
+def _parts(changes: Sequence[tuple[str, float, ChangeFigures]]) -> list[tuple[str, float, str, str, RecoveryFigures]]:
+    """Of each change: by what, which part, and its figures."""
+    return [
+        (change, at_s, by, name, part)
+        for change, at_s, figures_of in changes
+        for by, parts in figures_of.by.items()
+        for name, part in parts.items()
+    ]
+
+
 def _course_data(course: counted.Course) -> dict[str, Any]:
     """What the script shows under the pointer."""
     rounded = [[None if value is None else round(value, 2) for value in asdict(each).values()] for each in course.bins]
@@ -196,6 +209,7 @@ def _environment() -> jinja2.Environment:
     )
     filters: Mapping[str, Any] = {
         "seconds": figures.seconds,
+        "since": figures.since,
         "share": figures.share,
         "ms": figures.milliseconds,
         "count": figures.count,
