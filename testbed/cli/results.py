@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from testbed.results.measure.parts import By
+
+_PARTS_MAX = 40
+"""What `--by` finds more than that is only counted."""
 
 
 def report(
@@ -17,10 +25,21 @@ def report(
     as_openmetrics: Annotated[
         bool, typer.Option("--openmetrics", help="Only its figures as OpenMetrics text, on standard output.")
     ] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="KEY[,KEY]",
+            help="Requests and recovery also by origin (zone of the clients), name, service or cell, or several.",
+        ),
+    ] = None,
 ) -> None:
     """Analyse a result folder again and print its summary."""
     if as_json and as_openmetrics:
         fail("--json and --openmetrics: one of the two", EXIT_BAD_INPUT)
+    if by is not None and (as_json or as_openmetrics):
+        fail("--by is for the report as text: leave out --json and --openmetrics", EXIT_BAD_INPUT)
+    keys = None if by is None else _keys(by)
     from testbed.results.judge.verdict import EXIT_CODES
     from testbed.results.show.report import show
     from testbed.results.show.summarize import summarize
@@ -42,8 +61,28 @@ def report(
 
         sys.stdout.buffer.write(openmetrics(summary))
     else:
-        show(summary, run_dir, console())
+        out = console()
+        show(summary, run_dir, out)
+        if keys is not None:
+            _show_by(run_dir, keys, out)
     raise typer.Exit(EXIT_CODES[summary.verdict])
+
+
+def _keys(text: str) -> list[By]:
+    from testbed.results.measure.parts import BY
+
+    wanted = [key.strip() for key in text.split(",")]
+    if unknown := [key for key in wanted if key not in BY]:
+        fail(f"--by: there is no {unknown[0]!r}; choose from {', '.join(BY)}, with commas for several", EXIT_BAD_INPUT)
+    return [key for key in dict.fromkeys(wanted) if key in BY]
+
+
+def _show_by(run_dir: Path, keys: list[By], out: Console) -> None:
+    from testbed.results.measure.breakdown import break_down
+    from testbed.results.show.by_tables import render
+
+    for line in render(break_down(run_dir, keys, _PARTS_MAX), out.width):
+        out.print(line, soft_wrap=True)
 
 
 def compare(

@@ -48,7 +48,7 @@ def measure(run: Run, requests: Requests) -> Measured:
     parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
     stats = {phase.name: phase_stats(requests, phase) for phase in parts}
     before = stats.get("steady")
-    steady = _steady(requests, before, facts.recovery)
+    steady = steady_of(requests, before, facts.recovery)
     divisions: PartsBy = {by: dict(_parts(by, run, requests, before)) for by in OF_RECOVERY} if facts.faults else {}
     entries = Entries(run.requests, requests, run.events)
     found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries)
@@ -66,10 +66,10 @@ def measure(run: Run, requests: Requests) -> Measured:
 def _parts(by: By, run: Run, requests: Requests, before: Phase | None) -> Iterator[tuple[str, Part]]:
     for name, chosen in divided(by, run.requests, run.hops, run.facts).masks():
         own = requests.where(chosen)
-        yield name, Part(own, _steady(own, before, run.facts.recovery))
+        yield name, Part(own, steady_of(own, before, run.facts.recovery))
 
 
-def _steady(requests: Requests, before: Phase | None, rule: RecoveryRule) -> Steady:
+def steady_of(requests: Requests, before: Phase | None, rule: RecoveryRule) -> Steady:
     """How these requests fared in the phase before any fault."""
     if before is None:
         return Steady(rule=rule)

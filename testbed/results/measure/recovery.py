@@ -87,29 +87,28 @@ def impacts(
     for moment in moments(faults):
         until_s = min(end_s, moment.end_s)
         shared = recovery(requests, moment.start_s, until_s, steady)
-        shared_by = {
-            by: {
-                name: found
-                for name, part in each.items()
-                if (found := recovery(part.requests, moment.start_s, until_s, part.steady)).sent
-            }
-            for by, each in (parts or {}).items()
-        }
+        shared_by = {by: recovery_of_parts(each, moment.start_s, until_s) for by, each in (parts or {}).items()}
         moved = () if entries is None else entries.moves(moment.start_s, until_s)
         for change in moment.changes:
             signs = DETECTED_HEAL if change.heal else DETECTED_FAULT
             (healed if change.heal else applied)[change.fault.name] = Aftermath(
                 change.at_s,
-                _since(change, shared),
+                since(change, shared),
                 control_path(events, pushes, change.at_s, until_s, signs),
                 moment.besides(change),
                 moved,
-                {by: {name: _since(change, one) for name, one in each.items()} for by, each in shared_by.items()},
+                {by: {name: since(change, one) for name, one in each.items()} for by, each in shared_by.items()},
             )
     return tuple(FaultImpact(fault, applied[fault.name], healed.get(fault.name)) for fault in faults)
 
 
-def _since(change: Change, shared: Recovery) -> Recovery:
+def recovery_of_parts(parts: Mapping[str, Part], start_s: float, end_s: float) -> dict[str, Recovery]:
+    """Of those that sent something in that time."""
+    found = {name: recovery(part.requests, start_s, end_s, part.steady) for name, part in parts.items()}
+    return {name: one for name, one in found.items() if one.sent}
+
+
+def since(change: Change, shared: Recovery) -> Recovery:
     """The recovery of a moment, with the time to it counted from one of its changes."""
     if shared.recovered_s is None:
         return shared
