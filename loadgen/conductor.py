@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import sys
 import time
@@ -103,7 +104,8 @@ class Conductor:
         environment.runner.quit()
 
     def _end(self, environment: Environment) -> None:
-        self.stopping.wait(max(0.0, self.t0_s + self._settings.duration_s - time.monotonic()))
+        left_s = self.t0_s + self._settings.duration_s - time.monotonic()
+        self.stopping.wait(None if left_s == math.inf else max(0.0, left_s))
         self.stopping.set()
         assert environment.runner is not None
         environment.runner.quit()

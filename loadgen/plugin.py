@@ -34,7 +34,7 @@ _recorder = Recorder(
     _settings.records_file,
     _resolver,
     events.request,
-    Random(f"{_settings.seed}/{_settings.origin_zone}/request ids"),
+    Random(f"{_settings.seed_text}/request ids"),
     _settings.partition_header,
 )
 _draw = None if _settings.ids is None else IdDraw(_settings.ids)

@@ -17,7 +17,7 @@ def schedule(settings: Settings) -> Iterator[tuple[float, RequestTemplate]]:
     """
     return heapq.merge(
         *(
-            _source(source, settings, Random(f"{settings.seed}/{settings.origin_zone}/{index}"))
+            _source(source, settings, Random(f"{settings.seed_text}/{index}"))
             for index, source in enumerate(settings.open_sources)
         ),
         key=lambda arrival: arrival[0],

@@ -5,6 +5,7 @@ Owns the form of that file, for who writes it and who reads it. It imports neith
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +60,10 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`duration_s` is all of the sending, warm-up included: who reads the records decides which part of it counts."""
+    """`duration_s` is all of the sending, warm-up included: who reads the records decides which part of it counts.
+    Where load is sent until it is stopped, it is infinite (null in the file). `turn` counts the processes that send
+    for the zone one after the other, so that none draws what one before it has drawn.
+    """
 
     origin_zone: str
     seed: int
@@ -75,6 +79,12 @@ class Settings:
     ids: Ids | None = None
     partition_header: str | None = None
     """The header of answers that names the partition of the request."""
+    turn: int = 1
+
+    @property
+    def seed_text(self) -> str:
+        """What everything random is named by."""
+        return f"{self.seed}/{self.origin_zone}" + (f"/turn {self.turn}" if self.turn > 1 else "")
 
     def save(self, path: Path) -> None:
         """Write what `load` reads."""
@@ -105,6 +115,7 @@ def load(path: Path) -> Settings:
         settings = Settings(
             **{
                 **document,
+                "duration_s": math.inf if document["duration_s"] is None else document["duration_s"],
                 "sources": tuple(map(_source, document["sources"])),
                 "requests": tuple(RequestTemplate(**request) for request in document["requests"]),
                 "entry_file": Path(document["entry_file"]),

@@ -102,7 +102,7 @@ class OpenUser(_BuiltInUser):
         # Arrivals are independent clients: they must not share cookies.
         self.client.client.cookiejar = None
         settings = self.settings
-        self.carry_ids(Random(f"{settings.seed}/{settings.origin_zone}/ids"), clients_of(settings.open_sources))
+        self.carry_ids(Random(f"{settings.seed_text}/ids"), clients_of(settings.open_sources))
         self._requests = Group()
 
     @task  # type: ignore[untyped-decorator]
@@ -135,9 +135,9 @@ class ClosedUser(_BuiltInUser):
         number = next(self.numbers)
         sources = [source for source in self.settings.closed_sources for _ in range(source.users)]
         self._source: ClosedSource = sources[number]
-        self._random = Random(f"{self.settings.seed}/{self.settings.origin_zone}/user {number}")
+        self._random = Random(f"{self.settings.seed_text}/user {number}")
         self._weights = [request.weight for request in self.settings.requests]
-        self.carry_ids(Random(f"{self.settings.seed}/{self.settings.origin_zone}/ids of {number}"), at_once=1)
+        self.carry_ids(Random(f"{self.settings.seed_text}/ids of {number}"), at_once=1)
         # Staggered over the first second, so that they do not march in step.
         self._due_s = self.conductor.t0_s + number / len(sources)
         if self.conductor.stopping.wait(max(0.0, self._due_s - time.monotonic())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable
 from itertools import count
@@ -11,17 +12,20 @@ from rich.console import Console
 
 from testbed.cli.progress import LiveProgress
 from testbed.control.waiting import Waiting
-from testbed.emulation.actors.load_generator import LoadProgress
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.reports import Readiness
 from testbed.emulation.driver.events import (
     Applied,
     BringingUp,
     Broken,
+    ChangeBegun,
+    ChangeSettled,
     ComingUp,
     ConnectingToRay,
     Deleted,
     FaultApplied,
     FaultHealed,
+    GoingDown,
     Interrupted,
     LoadEnded,
     LoadFailed,
@@ -32,6 +36,7 @@ from testbed.emulation.driver.events import (
     MachinesLost,
     Ready,
     SessionEvent,
+    TimeBegins,
 )
 from testbed.faults.impact import Impact
 
@@ -150,6 +155,38 @@ def test_every_event_of_a_session_has_its_line_if_any() -> None:
             out.seek(0)
             progress.hear(event)
             assert out.getvalue() == (f"{line}\n" if line else ""), event
+
+
+BY_HAND: list[tuple[SessionEvent, str]] = [
+    (Ready(10.24), "▸ ready after 10.2 s"),
+    (
+        TimeBegins(100.0),
+        "▸ up; from any terminal: testbed status, inject FILE, heal FAULT, apply FILE, logs POD, load start; "
+        "testbed down or Ctrl-C ends it",
+    ),
+    (ChangeBegun("apply", (("Deployment", "web"), ("Service", "web")), 101.5), "⚡   1.500 s  apply: Deployment web, "),
+    (ChangeSettled("apply", 103.25), "⚡   3.250 s  apply: all is as declared"),
+    (FaultApplied("lose-a", 112.0, Impact(112.0051, victims=("a-1",))), "⚡  12.005 s  lose-a: applied to a-1"),
+    (LoadStarted(120.0, math.inf), "▸ sending load"),
+    (
+        LoadReported(130.94, {"east-a": LoadProgress(t_s=10.0, sent_per_s=200.4, p99_ms=13.5, failed=1)}),
+        "   30.9 s      200 requests/s   p99    13.5 ms   not ok so far 1",
+    ),
+    (LoadStopping(135.0), ""),
+    (LoadEnded({}), "▸ load has stopped"),
+    (GoingDown(140.0), "▸ going down; collecting what was recorded"),
+]
+
+
+def test_times_of_a_session_that_a_person_drives_count_from_when_it_is_up() -> None:
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, width=200), by_hand=True) as progress:
+        for event, line in BY_HAND:
+            out.truncate(0)
+            out.seek(0)
+            progress.hear(event)
+            assert out.getvalue().startswith(line), event
+            assert bool(out.getvalue()) == bool(line), event
 
 
 def test_how_far_a_bring_up_is_names_one_that_is_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `testbed run | check | schema | render | report | compare | preflight | lab`.
+"""The command line: `testbed run | up | check | report | ...`; a module for each command, or for those that are alike.
 
 Owns arguments, exit codes and how errors are shown. Exit codes: 0 expectations met, 1 not met, 2 bad input, 3 invalid
 run or none at all, 130 interrupted.
@@ -13,11 +13,15 @@ from typing import Annotated
 
 import typer
 
+from testbed.cli.change import apply, heal, inject, load
 from testbed.cli.inspect import check, render, schema
+from testbed.cli.logs import logs
 from testbed.cli.machines import preflight
 from testbed.cli.results import compare, report
 from testbed.cli.run import run
+from testbed.cli.status import status
 from testbed.cli.terminal import EXIT_INVALID
+from testbed.cli.up import down, up
 from testbed.machines.lab.cli import lab
 
 app = typer.Typer(
@@ -26,7 +30,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, check, schema, render, report, compare, preflight):
+for command in (
+    run,
+    up,
+    status,
+    inject,
+    heal,
+    apply,
+    load,
+    logs,
+    down,
+    check,
+    schema,
+    render,
+    report,
+    compare,
+    preflight,
+):
     app.command()(command)
 app.add_typer(lab, name="lab")
 

@@ -6,6 +6,7 @@ Owns the live lines in the terminal, and that no stage is silent for long. What 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -17,11 +18,14 @@ from testbed.emulation.driver.events import (
     Applied,
     BringingUp,
     Broken,
+    ChangeBegun,
+    ChangeSettled,
     ComingUp,
     ConnectingToRay,
     Deleted,
     FaultApplied,
     FaultHealed,
+    GoingDown,
     Interrupted,
     LoadEnded,
     LoadFailed,
@@ -34,11 +38,17 @@ from testbed.emulation.driver.events import (
     MapDelivered,
     Ready,
     SessionEvent,
+    TimeBegins,
 )
 from testbed.results.tables.facts import named
 
 SILENT_AT_MOST_S = 4.0
 """Where lines cannot be rewritten, a stage that goes on says so."""
+_NEVER_S = math.inf
+_UP = (
+    "up; from any terminal: testbed status, inject FILE, heal FAULT, apply FILE, logs POD, load start; "
+    "testbed down or Ctrl-C ends it"
+)
 
 
 class LiveProgress:
@@ -47,12 +57,16 @@ class LiveProgress:
     A thread of its own writes it, so that it comes whatever the run waits for. A context manager.
     """
 
-    def __init__(self, console: Console, silent_at_most_s: float = SILENT_AT_MOST_S) -> None:
+    def __init__(self, console: Console, silent_at_most_s: float = SILENT_AT_MOST_S, *, by_hand: bool = False) -> None:
+        """`by_hand`: a person drives the session."""
         self._console = console
+        self._by_hand = by_hand
         self._silent_at_most_s = silent_at_most_s
         self._doing = ""
         self._since_s = self._told_s = self._began_s = time.monotonic()
         self._load: LoadStarted | None = None
+        self._t0_s: float | None = None
+        """From when times count; None while nothing has begun."""
         self._live = (
             Live(console=console, get_renderable=self._line, refresh_per_second=8, transient=True)
             if console.is_terminal
@@ -86,20 +100,32 @@ class LiveProgress:
             case ComingUp():
                 self._doing = _how_far(event)
             case Ready(after_s):
-                self._stage(f"ready after {after_s:.1f} s; starting Locust")
+                self._stage(f"ready after {after_s:.1f} s" + ("" if self._by_hand else "; starting Locust"))
+            case TimeBegins(t0_s):
+                self._t0_s, self._silent_at_most_s = t0_s, _NEVER_S
+                self._stage(_UP)
+            case ChangeBegun(change, objects, at_s):
+                self._tell_fault(at_s, change, ", ".join(f"{kind} {name}" for kind, name in objects))
+            case ChangeSettled(change, at_s):
+                self._tell_fault(at_s, change, "all is as declared")
             case Applied(objects):
                 self._stage(f"applied {', '.join(f'{kind} {name}' for kind, name in objects)}")
             case Deleted(kind, name):
                 self._stage(f"deleted {kind} {name}")
-            case LoadStarted(_, duration_s):
+            case LoadStarted(t0_s, duration_s):
                 self._load = event
-                self._stage(f"sending load for {duration_s:g} s")
+                self._t0_s = self._t0_s if self._by_hand else t0_s
+                self._stage("sending load" + ("" if self._by_hand else f" for {duration_s:g} s"))
             case LoadReported():
                 self._show_load(event)
             case LoadFailed(errors):
                 self._stage("; ".join(errors))
             case LoadStopping():
                 pass
+            case LoadEnded() if self._by_hand:
+                self._stage("load has stopped")
+            case GoingDown():
+                self._stage("going down; collecting what was recorded")
             case LoadEnded():
                 self._stage("load has ended; collecting what was recorded")
             case FaultApplied(fault, _, impact):
@@ -129,18 +155,19 @@ class LiveProgress:
         self._print(Text.assemble(("▸ ", "cyan"), text))
 
     def _tell_fault(self, at_s: float, fault: str, what: str) -> None:
-        since_s = self._began_s if self._load is None else self._load.t0_s
+        since_s = self._began_s if self._t0_s is None else self._t0_s
         self._print(Text.assemble(("⚡ ", "yellow"), f"{at_s - since_s:7.3f} s  {fault}: {what}"))
 
     def _show_load(self, reported: LoadReported) -> None:
         seconds = [progress for progress in reported.zones.values() if progress.t_s > 0]
-        if not seconds or self._load is None:
+        if not seconds or self._t0_s is None:
             return
-        t_s, duration_s = reported.at_s - self._load.t0_s, self._load.duration_s
+        t_s = reported.at_s - self._t0_s
         rate = sum(progress.sent_per_s for progress in seconds)
         bad = sum(progress.failed + progress.unknown for progress in reported.zones.values())
         p99_ms = max(progress.p99_ms for progress in seconds)
-        line = f"{t_s:5.1f} / {duration_s:g} s   {rate:6.0f} requests/s   p99 {p99_ms:7.1f} ms   not ok so far {bad}"
+        of = "" if self._by_hand or self._load is None else f" / {self._load.duration_s:g}"
+        line = f"{t_s:5.1f}{of} s   {rate:6.0f} requests/s   p99 {p99_ms:7.1f} ms   not ok so far {bad}"
         if self._live is None and int(t_s) % 10 == 0:
             self._print(Text(f"  {line}"))
         self._doing, self._told_s = line, time.monotonic()
@@ -151,9 +178,12 @@ class LiveProgress:
         return Text(f"  {self._doing}   [{elapsed_s:.0f} s]", overflow="ellipsis", no_wrap=True)
 
     def _keep_telling(self) -> None:
-        while not self._over.wait(max(0.05, self._told_s + self._silent_at_most_s - time.monotonic())):
-            if time.monotonic() >= self._told_s + self._silent_at_most_s:
+        while not self._over.wait(max(0.05, min(SILENT_AT_MOST_S, self._silent_until_s() - time.monotonic()))):
+            if time.monotonic() >= self._silent_until_s():
                 self._print(self._line())
+
+    def _silent_until_s(self) -> float:
+        return self._told_s + self._silent_at_most_s
 
     def _print(self, line: Text) -> None:
         self._told_s = time.monotonic()

@@ -29,6 +29,7 @@ from testbed.control.messages import (
     RecordEvent,
     StopPod,
 )
+from testbed.control.overview import NodeStatus, Overview, PodStatus
 from testbed.control.store import Store
 from testbed.control.views.kube_proxy import kube_proxy_name
 from testbed.control.waiting import Waiting
@@ -184,6 +185,28 @@ class ControlPlane:
         ]
         there = tuple(pod.name for pod in behind if pod.ready)
         return Behind(there, tuple(pod.name for pod in behind if not pod.ready))
+
+    def overview(self) -> Overview:
+        """Every node and pod, as the control plane knows them."""
+        pods = self.pods()
+        return Overview(
+            tuple(
+                NodeStatus(node.name, node.locality.zone, node.ready, sum(pod.node == node.name for pod in pods))
+                for node in self.nodes()
+            ),
+            tuple(
+                PodStatus(
+                    pod.name,
+                    pod.node,
+                    pod.phase,
+                    pod.ready,
+                    pod.restarts,
+                    "" if pod.ready else pod.reason,
+                    (self._discovery.not_in_sync(pod.name) or "in sync") if pod.template.has_proxy else None,
+                )
+                for pod in pods
+            ),
+        )
 
     def _problem(self, pod: Pod) -> str | None:
         if pod.node is None:

@@ -159,6 +159,12 @@ class Source:
             for stale in [known for known in marks if known[: len(path)] == path]:
                 del marks[stale]
 
+    def graft(self, path: Path, other: Source) -> None:
+        """Set a value that another text holds, with the marks that it has there."""
+        self.put(path, other.data, other._values[()])
+        for ours, theirs in ((self._values, other._values), (self._keys, other._keys)):
+            ours.update({(*path, *below): mark for below, mark in theirs.items()})
+
     def _mark_all(self, path: Path, value: Any, mark: Mark) -> None:
         self._values[path] = mark
         if isinstance(value, dict | list):

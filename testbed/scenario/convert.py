@@ -84,7 +84,7 @@ def convert(model: ScenarioModel) -> Scenario:
         prices=_prices(spec.prices),
         cities={zone: city for city, zones in (spec.cells.cities if spec.cells else {}).items() for zone in zones},
         cross_cell=None if spec.cells is None else _cross_cell(spec.cells),
-        faults=tuple(_scheduled(fault) for fault in spec.faults),
+        faults=scheduled_faults(spec),
         expectations=tuple(_expectation(expectation) for expectation in spec.expect),
         operations=scheduled_operations(spec),
         recovery=RecoveryRule(spec.recovery.at_least, spec.recovery.window, spec.recovery.relative_to_steady),
@@ -308,8 +308,9 @@ def _prices(prices: PricesModel) -> Prices:
     )
 
 
-def _scheduled(fault: FaultModel) -> ScheduledFault:
-    return ScheduledFault(fault.name, fault.at, fault.for_, fault_of(fault))
+def scheduled_faults(spec: SpecModel) -> tuple[ScheduledFault, ...]:
+    """In the order of the file."""
+    return tuple(ScheduledFault(fault.name, fault.at, fault.for_, fault_of(fault)) for fault in spec.faults)
 
 
 def fault_of(fault: FaultModel) -> Fault:

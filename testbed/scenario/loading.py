@@ -9,7 +9,7 @@ from pathlib import Path
 from testbed.control.dry_run import scheduled_pods
 from testbed.documents.overrides import override, override_seed
 from testbed.documents.problems import ScenarioError, in_order
-from testbed.documents.source import read_source
+from testbed.documents.source import Source, read_source
 from testbed.scenario.checks.every import check
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.checks.programs import check_programs
@@ -25,20 +25,31 @@ def load(
     path: Path, overrides: Sequence[str] = (), seed: int | None = None, *, programs_here: bool = False
 ) -> Scenario:
     """As `testbed.scenario.load_scenario`."""
-    source = read_source(path)
+    return load_source(read_source(path), path.parent, overrides, seed, programs_here=programs_here)
+
+
+def load_source(
+    source: Source,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    *,
+    programs_here: bool = False,
+) -> Scenario:
+    """The same for a text that is read; paths in it are relative to `folder`."""
     for assignment in overrides:
         override(source, assignment)
     if seed is not None:
         override_seed(source, seed)
     model, dropped = validate(source)
-    findings = Findings(source, dropped, path.parent)
+    findings = Findings(source, dropped, folder)
     if model is not None:
         check(model, findings)
         if programs_here:
             check_programs(model, findings)
     if model is None or source.problems:
         raise ScenarioError(source.problems)
-    model = complete(model, path.parent)
+    model = complete(model, folder)
     scenario = convert(model)
     pods = scheduled_pods(scenario.cluster)
     check_scheduling(model, pods, findings)

@@ -59,7 +59,8 @@ class IdSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """`warmup_s` is the first part of `duration_s`. With a `locustfile` there are no `requests`."""
+    """`warmup_s` is the first part of `duration_s`, which is infinite where load goes on until it is stopped. With a
+    `locustfile` there are no `requests`."""
 
     sources: tuple[LoadSource, ...]
     warmup_s: float
@@ -179,6 +180,11 @@ class Scenario:
         """Of cells that have one."""
         cells = () if self.cell_map is None else self.cell_map.cells
         return {cell.name: cell.backup for cell in cells if cell.backup is not None}
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """Plain data of the scenario with overrides and defaults filled in; not to be changed."""
+        return self._resolved
 
     def resolved_yaml(self) -> str:
         """The scenario with overrides and defaults filled in: itself a scenario, which loads to an equal value."""

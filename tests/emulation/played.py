@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
+from testbed.control.overview import NodeStatus, Overview, PodStatus
 from testbed.control.placement import Machine
 from testbed.control.waiting import Waiting
 from testbed.emulation.actors import machine
-from testbed.emulation.actors.load_generator import LoadGenerator, LoadProgress
+from testbed.emulation.actors.load_generator import LoadGenerator
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import MachineFolders, Push, Readiness, Recorded
 from testbed.emulation.actors.seam import Actor, SharedProcess, handle_of
 from testbed.emulation.actors.vigil import Attended
-from testbed.emulation.driver import experiment, session
+from testbed.emulation.driver import commands, experiment, session, up
 from testbed.emulation.driver import fleet as fleet_module
 from testbed.emulation.driver.ray_connection import RayMachine
 from testbed.emulation.driver.survey import Survey, survey
@@ -121,6 +123,10 @@ class PlayedMaster(Played):
         waiting = self.stage.waiting_for
         return Readiness(started=2, ready=2 - bool(waiting), total=2, waiting_for=waiting)
 
+    async def overview(self) -> Overview:
+        nodes = (NodeStatus("east-a-1", "east-a", "True", 1),)
+        return Overview(nodes, (PodStatus("web-1", "east-a-1", "Running", True, 0, "", "in sync"),))
+
     async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
         return ()
 
@@ -183,5 +189,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(fleet_module, "Machine", PlayedMachine)
     monkeypatch.setattr(experiment, "POLL_S", 0.01)
     monkeypatch.setattr(experiment, "START_LEAD_S", 0.0)
+    monkeypatch.setattr(up, "POLL_S", 0.01)
+    monkeypatch.setattr(commands, "START_LEAD_S", 0.0)
     monkeypatch.setattr(session, "FLUSH_S", 0.0)
     return played

@@ -11,7 +11,8 @@ import pytest
 
 from testbed.control.cells.operations import planned
 from testbed.emulation.actors import vigil
-from testbed.emulation.actors.load_generator import LoadGeneratorFailed, LoadProgress
+from testbed.emulation.actors.load_generator import LoadGeneratorFailed
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.driver import course as course_module
 from testbed.emulation.driver.course import Course
 from testbed.emulation.driver.disk import RunDisk
@@ -29,8 +30,8 @@ from testbed.emulation.driver.events import (
     Ready,
     SessionEvent,
 )
-from testbed.emulation.driver.experiment import Experiment, RunInterrupted
-from testbed.emulation.driver.interrupts import Interrupts
+from testbed.emulation.driver.experiment import Experiment
+from testbed.emulation.driver.interrupts import Interrupts, RunInterrupted
 from testbed.faults.impact import Impact
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
@@ -194,8 +195,9 @@ def test_facts_are_made_of_what_was_heard() -> None:
     facts = course.facts((), ())
     assert (facts.ready_s, facts.end_s, facts.locust, facts.broken) == (10.25, 3.5, {"a": COUNT}, "one; two")
     assert not facts.interrupted, "it came when all was over"
-    (crash,) = facts.faults
+    crash, other = facts.faults
     assert (crash.name, crash.applied_s, crash.healed_s, crash.instant) == ("crash", 0.5, pytest.approx(0.7), False)
+    assert (other.name, other.declared_at_s, other.victims, other.instant) == ("by hand", 1.0, ("web-2",), True)
     assert facts.killed_proxies == (("web-1", pytest.approx(0.6)), ("web-2", 1.0))
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
-from testbed.emulation.actors import load_generator
-from testbed.emulation.actors.load_generator import LoadGenerator, LoadProgress
+from testbed.emulation.actors import load_generator, locust_process
+from testbed.emulation.actors.load_generator import LoadGenerator
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.relay import Relays
@@ -190,7 +191,7 @@ async def supervising(folder: Path, monkeypatch: pytest.MonkeyPatch, program: st
     """A generator whose load process is a shell script, as far as its end."""
     script = folder / "load.sh"
     script.write_text(SAYS + program)
-    monkeypatch.setattr(load_generator, "command", lambda _: ["/bin/sh", str(script)])
+    monkeypatch.setattr(locust_process, "command", lambda _: ["/bin/sh", str(script)])
     generator = small_generator(folder)
     await generator.boot()
     try:
@@ -255,8 +256,8 @@ async def test_a_process_that_hangs_is_waited_for_no_longer_than_it_may_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, how: str
 ) -> None:
     if how == "did not become ready":
-        monkeypatch.setattr(load_generator, "STARTUP_DEADLINE_S", 0.5)
-    monkeypatch.setattr(load_generator, "DRAIN_MARGIN_S", 0.2 - load_scenario(SMALL).load.timeout_s)
+        monkeypatch.setattr(locust_process, "STARTUP_DEADLINE_S", 0.5)
+    monkeypatch.setattr(locust_process, "DRAIN_MARGIN_S", 0.2 - load_scenario(SMALL).load.timeout_s)
     async with supervising(tmp_path, monkeypatch, program) as generator:
         why = await generator.prepare(None)
         await asyncio.wait_for(generator.stop(), DEADLINE_S)

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.plane import Behind
-from testbed.emulation.actors.load_generator import LoadProgress
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import operating
 from testbed.emulation.driver.events import LoadReported, MapChanged, MapDelivered, SessionEvent

@@ -14,7 +14,8 @@ import pytest
 from testbed.control.api_server import Refused
 from testbed.control.waiting import Waiting
 from testbed.emulation.actors import vigil
-from testbed.emulation.actors.load_generator import LoadGeneratorFailed, LoadProgress
+from testbed.emulation.actors.load_generator import LoadGeneratorFailed
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.driver.cluster import BringUpFailed
 from testbed.emulation.driver.disk import DiskFull, RunDisk
 from testbed.emulation.driver.events import (

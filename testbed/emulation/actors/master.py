@@ -24,6 +24,7 @@ from testbed.control.messages import (
     StartPod,
     StopPod,
 )
+from testbed.control.overview import Overview
 from testbed.control.plane import Behind, ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors.control_channel import ControlChannel
@@ -124,6 +125,10 @@ class Master(Placed):
         total = sum(deployment.replicas for deployment in wanted)
         ready, waiting_for = sum(pod.ready for pod in pods), tuple(self._plane.not_ready())
         return Readiness(len(self._started), ready, total, waiting_for)
+
+    async def overview(self) -> Overview:
+        """Every node and pod, as the control plane knows them."""
+        return self._plane.overview()
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""

@@ -8,16 +8,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from testbed.control.overview import Overview
 from testbed.control.placement import Hosting, agents_a_process
 from testbed.control.plane import Behind
 from testbed.control.waiting import Waiting, grouped
-from testbed.emulation.actors.load_generator import (
-    DRAIN_MARGIN_S,
-    STARTUP_DEADLINE_S,
-    LoadGenerator,
-    LoadGeneratorFailed,
-    LoadProgress,
-)
+from testbed.emulation.actors.load_generator import LoadGenerator, LoadGeneratorFailed
+from testbed.emulation.actors.locust_process import DRAIN_MARGIN_S, STARTUP_DEADLINE_S, LoadProgress
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
@@ -141,9 +137,23 @@ class EmulatedCluster:
         """
         await self._as_declared(self._master.ask("apply", objects))
 
-    async def put(self, objects: Sequence[Declared]) -> None:
-        """Create or change objects, without waiting for what follows. Raises Refused, then nothing has changed."""
+    async def put(self, objects: Sequence[Declared], gone: Sequence[Declared] = ()) -> None:
+        """Create or change objects, and delete others, without waiting for what follows.
+
+        Raises Refused: for one to create or change, then nothing has changed.
+        """
         await self._master.ask("apply", objects)
+        for each in gone:
+            await self._master.ask("delete", type(each), each.name)
+
+    async def settle(self) -> None:
+        """Wait until all is as declared. Raises BringUpFailed."""
+        await self._as_declared(asyncio.sleep(0))
+
+    async def overview(self) -> Overview:
+        """Every node and pod, as the control plane knows them."""
+        overview: Overview = await self._master.ask("overview")
+        return overview
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""

@@ -1,14 +1,22 @@
-"""What has happened in a session so far, heard from its events: what the facts of a run are made of."""
+"""What has happened in a session so far, heard from its events: what the facts of a run are made of.
+
+A run is as long as its load, and its faults are the scenario's. A session that a person drives is as long as that
+person wants, with load now and then, and what is done in it is known by what was heard.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 
 from testbed.control.cells.ownership import written
 from testbed.emulation.driver.events import (
     Broken,
+    ChangeBegun,
+    ChangeSettled,
     FaultApplied,
     FaultHealed,
+    GoingDown,
     Interrupted,
     LoadEnded,
     LoadStarted,
@@ -17,9 +25,10 @@ from testbed.emulation.driver.events import (
     MapDelivered,
     Ready,
     SessionEvent,
+    TimeBegins,
 )
 from testbed.results.tables.facts import AppliedFault, LocustCount, MachineFacts, MapStep, RunFacts, UnreadLines
-from testbed.scenario import Scenario
+from testbed.scenario import Expectation, Scenario
 
 OVERDUE_S = 1.0
 """More than any fault or heal is late that will still come."""
@@ -33,6 +42,11 @@ class Course:
         self._ready_s = 0.0
         self._t0_s = 0.0
         self._end_s: float | None = None
+        self._by_hand = False
+        self._sending: list[tuple[float, float]] = []
+        """From when to when the load was sent that is declared."""
+        self._changes: dict[str, ChangeBegun] = {}
+        self._settled: dict[str, float] = {}
         self._locust: dict[str, LocustCount] = {}
         self._applied: dict[str, FaultApplied] = {}
         self._healed: dict[str, FaultHealed] = {}
@@ -45,12 +59,24 @@ class Course:
         match event:
             case Ready(after_s):
                 self._ready_s = after_s
+            case TimeBegins(t0_s):
+                self._by_hand, self._t0_s = True, t0_s
             case LoadStarted(t0_s):
-                self._t0_s = t0_s
+                self._t0_s = self._t0_s if self._by_hand else t0_s
+                self._sending.append((t0_s, math.inf))
             case LoadStopping(at_s):
                 self._end_s = at_s
+                if self._sending:
+                    self._sending[-1] = (self._sending[-1][0], at_s)
             case LoadEnded(counts):
-                self._locust = dict(counts)
+                for zone, count in counts.items():
+                    self._locust[zone] = self._locust[zone].plus(count) if zone in self._locust else count
+            case ChangeBegun(change):
+                self._changes[change] = event
+            case ChangeSettled(change, at_s):
+                self._settled[change] = at_s
+            case GoingDown(at_s):
+                self._end_s = at_s
             case FaultApplied(fault):
                 self._applied[fault] = event
             case FaultHealed(fault):
@@ -78,16 +104,24 @@ class Course:
         """Of a run whose load has been stopped."""
         scenario, load = self._scenario, self._scenario.load
         assert self._end_s is not None
+        faults = (*self._faults(), *self._applied_changes(), *self._operations())
+        began = bool(self._sending) or not self._by_hand
+        sending = tuple(
+            (from_s - self._t0_s, min(to_s, self._end_s) - self._t0_s)
+            for from_s, to_s in self._sending
+            if self._by_hand
+        )
         return RunFacts(
             name=scenario.name,
             seed=scenario.seed,
             profile=scenario.profile,
-            warmup_s=load.warmup_s,
+            warmup_s=load.warmup_s + (sending[0][0] if sending else 0.0) if began else 0.0,
             end_s=max(0.0, min(self._end_s - self._t0_s, load.duration_s)),
             ready_s=self._ready_s,
-            sources=load.sources,
-            faults=(*self._faults(), *self._operations()),
-            expectations=scenario.expectations,
+            sources=load.sources if began else (),
+            sending=sending,
+            faults=faults,
+            expectations=self._expectations({fault.name for fault in faults}),
             prices=scenario.prices,
             cities=scenario.cities,
             backups=scenario.backups,
@@ -107,24 +141,41 @@ class Course:
             broken="; ".join(self._broken) or None,
         )
 
-    def _faults(self) -> tuple[AppliedFault, ...]:
-        """Every fault of the scenario that came."""
-        return tuple(
-            AppliedFault(
-                fault.name,
-                fault.at_s,
+    def _expectations(self, came: Collection[str]) -> tuple[Expectation, ...]:
+        """Where a person decides what happens, those that concern something that has happened."""
+        wanted = self._scenario.expectations
+        return tuple(each for each in wanted if not self._by_hand or each.fault is None or each.fault in came)
+
+    def _faults(self) -> Iterator[AppliedFault]:
+        """Every fault that came, in the order of the scenario, if that has them."""
+        planned = {} if self._by_hand else {fault.name: fault for fault in self._scenario.faults}
+        for name in dict.fromkeys((*(each for each in planned if each in self._applied), *self._applied)):
+            applied, healed, plan = self._applied[name], self._healed.get(name), planned.get(name)
+            impact = applied.impact
+            if plan is not None:
+                declared_s, declared_heal_s, instant = plan.at_s, plan.heal_s, plan.for_s is None
+            else:
+                declared_s, instant = applied.due_s - self._t0_s, not applied.lasts
+                declared_heal_s = None if healed is None else healed.due_s - self._t0_s
+            yield AppliedFault(
+                name,
+                declared_s,
                 impact.at_s - self._t0_s,
-                None if (healed := self._healed.get(fault.name)) is None else healed.at_s - self._t0_s,
-                fault.heal_s,
-                instant=fault.for_s is None,
+                None if healed is None else healed.at_s - self._t0_s,
+                declared_heal_s,
+                instant=instant,
                 by_command=impact.by_command,
                 victims=impact.victims,
                 hit_nothing=impact.hit_nothing,
             )
-            for fault in self._scenario.faults
-            if fault.name in self._applied
-            for impact in (self._applied[fault.name].impact,)
-        )
+
+    def _applied_changes(self) -> Iterator[AppliedFault]:
+        """What a person changed: from the first object on until all was as declared."""
+        for name, change in self._changes.items():
+            at_s, settled_s = change.at_s - self._t0_s, self._settled.get(name)
+            healed_s = None if settled_s is None else settled_s - self._t0_s
+            victims = tuple(f"{kind} {each}" for kind, each in change.objects)
+            yield AppliedFault(name, at_s, at_s, healed_s, victims=victims)
 
     def _operations(self) -> Iterator[AppliedFault]:
         """Every operation of the scenario that began."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from testbed.control.cells.operations import PlannedStep
 from testbed.control.placement import Hosting
-from testbed.emulation.actors.load_generator import LoadProgress
+from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.reports import Readiness
 from testbed.faults.impact import Impact
 from testbed.objects.cells import Layer
@@ -76,8 +76,32 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeBegins:
+    """A person drives the session from now on; times in its records count from `t0_s`."""
+
+    t0_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBegun:
+    """A person has applied and deleted objects (kind and name), under a name for the change itself."""
+
+    change: str
+    objects: tuple[tuple[str, str], ...]
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettled:
+    """All is as declared after that."""
+
+    change: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class LoadStarted:
-    """The first request is due at `t0_s`."""
+    """The first request is due at `t0_s`. `duration_s` is infinite where a person will stop it."""
 
     t0_s: float
     duration_s: float
@@ -114,11 +138,12 @@ class LoadEnded:
 
 @dataclass(frozen=True, slots=True)
 class FaultApplied:
-    """`due_s` is when it should have come."""
+    """`due_s` is when it should have come; it `lasts` if there is something to heal."""
 
     fault: str
     due_s: float
     impact: Impact
+    lasts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +192,13 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class GoingDown:
+    """A person has ended the session: nothing that comes now counts."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The user wants it to end."""
 
@@ -179,6 +211,9 @@ SessionEvent = (
     | Ready
     | Applied
     | Deleted
+    | TimeBegins
+    | ChangeBegun
+    | ChangeSettled
     | LoadStarted
     | LoadReported
     | LoadFailed
@@ -190,6 +225,7 @@ SessionEvent = (
     | MapDelivered
     | MachinesLost
     | Broken
+    | GoingDown
     | Interrupted
 )
 

@@ -6,41 +6,28 @@ What was measured is kept however the experiment ends. `session` acts, `results`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-import traceback
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from testbed.control.placement import Hosting
-from testbed.emulation.actors.machine import launch_fork_server
 from testbed.emulation.actors.reports import MachineFolders
-from testbed.emulation.driver.cluster import ClusterRecords
+from testbed.emulation.driver import result_folder
 from testbed.emulation.driver.course import Course
 from testbed.emulation.driver.disk import RunDisk
-from testbed.emulation.driver.events import Broken, ConnectingToRay, Interrupted, SessionEvent, Watcher
+from testbed.emulation.driver.events import Broken, Interrupted, SessionEvent, Watcher
 from testbed.emulation.driver.injection import Injection
-from testbed.emulation.driver.interrupts import Interrupts
+from testbed.emulation.driver.interrupts import Interrupts, unless
 from testbed.emulation.driver.operating import Operating
-from testbed.emulation.driver.ray_connection import connected_to_ray
-from testbed.emulation.driver.recording import record
+from testbed.emulation.driver.outset import prepared
 from testbed.emulation.driver.session import Session
-from testbed.emulation.driver.survey import Survey, expected_actors, joined_machines, require_breakable, survey
-from testbed.emulation.processes.janitor import Janitor
-from testbed.results.show.summarize import summarize
+from testbed.emulation.driver.survey import Survey
 from testbed.results.show.summary import Summary
-from testbed.results.tables.facts import UnreadLines
 from testbed.scenario import Scenario
 
 START_LEAD_S = 0.5
 """From the order to start until the first request: long enough for every load generator to have heard it."""
 POLL_S = 1.0
-_DEFECTS = "testbed.log"
-
-
-class RunInterrupted(Exception):
-    """The user ended the run before there was anything to measure."""
 
 
 def run(
@@ -60,52 +47,11 @@ def run(
     LoadGeneratorFailed, DiskFull or RunInterrupted where there was nothing to measure, and DiskFull also where what was
     measured cannot be analysed for it.
     """
-    ordered_s = time.monotonic()
-    disk = RunDisk(run_dir, scenario)
-    disk.require_room()
-    (run_dir / "scenario.yaml").write_text(scenario.resolved_yaml())
-    log_dir = run_dir / "logs"
-    log_dir.mkdir()
-    janitor = Janitor()
-    with contextlib.ExitStack() as ending:
-        ending.callback(janitor.dismiss)
-        folders = MachineFolders(log_dir, janitor.folder, janitor.run_id)
-        # What it imports does not take as long as Ray's start.
-        launch_fork_server(janitor, folders)
-        watcher(ConnectingToRay(address))
-        ending.enter_context(_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
-        waiting_since_s = time.monotonic()
-        found = joined_machines(at_least, watcher)
-        ordered_s += time.monotonic() - waiting_since_s
-        surveyed = survey(scenario, found, hosting)
-        require_breakable(scenario, surveyed.machines)
-        experiment = Experiment(scenario, run_dir, disk, watcher, interrupts)
-        summary = asyncio.run(experiment.carry_out(surveyed, folders, ordered_s))
+    with prepared(scenario, run_dir, watcher, interrupts, address, at_least, hosting) as ready:
+        experiment = Experiment(scenario, run_dir, ready.disk, watcher, interrupts)
+        summary = asyncio.run(experiment.carry_out(ready.surveyed, ready.folders, ready.ordered_s))
         interrupts.nothing_left()
         return summary
-
-
-@contextlib.contextmanager
-def _ray(interrupts: Interrupts, address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
-    """The connection to Ray. While it is made, Ray takes SIGTERM for itself and answers it with SystemExit."""
-    with contextlib.ExitStack() as connection:
-        try:
-            connection.enter_context(connected_to_ray(address, janitor, processes))
-        except SystemExit:
-            interrupts.install()
-            interrupts.interrupt()
-        interrupts.install()
-        yield
-
-
-def write_defect(run_dir: Path, defect: Exception) -> Path:
-    """Keep the traceback of what should not have happened, as far as there is room; returns where."""
-    log = run_dir / "logs" / _DEFECTS
-    with contextlib.suppress(OSError):
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a") as file:
-            traceback.print_exception(defect, file=file)
-    return log
 
 
 class Experiment:
@@ -129,12 +75,14 @@ class Experiment:
         async with opened as session:
             loop = asyncio.get_running_loop()
             with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._interrupted)):
-                await self._unless_interrupted(session.up())
-                await self._unless_interrupted(session.prepare_load())
+                await unless(self._interrupt, session.up())
+                await unless(self._interrupt, session.prepare_load())
                 t0_s = await self._load(session)
                 await session.stop_load()
                 records = await session.down()
-                return self._kept(session, t0_s, records)
+                return result_folder.complete(
+                    self._run_dir, self._disk, session, self._course, self._scenario.topology, t0_s, records
+                )
 
     async def _load(self, session: Session) -> float:
         """Send load and inject the faults until the end, an interrupt, or something that breaks the session.
@@ -174,43 +122,13 @@ class Experiment:
                     session.break_off(why)
                 return
 
-    def _kept(self, session: Session, t0_s: float, records: ClusterRecords) -> Summary:
-        """Everything written down."""
-        fleet = session.fleet
-        unread: tuple[UnreadLines, ...] = ()
-        with session.surviving("writing the tables"):
-            written = record(
-                self._run_dir,
-                fleet.driver.table_clock(t0_s),
-                lambda place: fleet.of(place).table_clock(t0_s),
-                self._scenario.topology,
-                records,
-                fleet.samples(),
-            )
-            unread = written.unread
-            if written.lost:
-                session.break_off(f"{self._disk.name} is full; lost: {', '.join(written.lost)}")
-        with self._disk.blamed("the facts and the summary of the run, which take the report with them"):
-            self._course.facts(fleet.facts(t0_s), unread).save(self._run_dir)
-            return summarize(self._run_dir)
-
     def _tell(self, event: SessionEvent) -> None:
         self._course.hear(event)
         if isinstance(event, Broken) and event.defect is not None:
-            write_defect(self._run_dir, event.defect)
+            result_folder.write_defect(self._run_dir, event.defect)
         for listener in (self._watcher, *self._listening):
             listener(event)
 
     def _interrupted(self) -> None:
         self._interrupt.set()
         self._tell(Interrupted())
-
-    async def _unless_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        interrupt = asyncio.create_task(self._interrupt.wait())
-        await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
-        interrupt.cancel()
-        if not task.done():
-            task.cancel()
-            raise RunInterrupted("interrupted before the load began: nothing was measured")
-        task.result()

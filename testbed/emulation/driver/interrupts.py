@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 EXIT_INTERRUPTED = 130
+
+
+class RunInterrupted(Exception):
+    """The user ended the run before there was anything to measure."""
+
+
+async def unless(interrupt: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, or raise RunInterrupted as soon as that happens."""
+    task, waiting = asyncio.create_task(work), asyncio.create_task(interrupt.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise RunInterrupted("interrupted before the load began: nothing was measured")
+        task.result()
+    finally:
+        waiting.cancel()
+        task.cancel()
 
 
 class Interrupts:

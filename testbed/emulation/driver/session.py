@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from testbed.control.overview import Overview
 from testbed.control.placement import Hosting
 from testbed.control.plane import Behind
 from testbed.emulation.actors.reports import MachineFolders
@@ -21,6 +22,8 @@ from testbed.emulation.driver.events import (
     Applied,
     BringingUp,
     Broken,
+    ChangeBegun,
+    ChangeSettled,
     ComingUp,
     Deleted,
     FaultApplied,
@@ -69,6 +72,10 @@ class Session:
         self._in_force: dict[str, tuple[Effect, ...]] = {}
         self._broken: set[str] = set()
         self._load_over = False
+        self._load_ended = False
+        self.load_failed = False
+        """Whether a load generator ended that should not have, by what `observe` has heard."""
+        self._sampling = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -119,6 +126,24 @@ class Session:
         await self._cluster.delete(kind, name)
         self._tell(Deleted(kind.__name__, name))
 
+    async def change(self, name: str, objects: Sequence[Declared], gone: Sequence[Declared]) -> None:
+        """The same for several to create, change or delete, as one change of that name, without waiting.
+
+        Raises Refused.
+        """
+        await self._cluster.put(objects, gone)
+        told = tuple((type(each).__name__, each.name) for each in (*objects, *gone))
+        self._tell(ChangeBegun(name, told, time.monotonic()))
+
+    async def settle(self, change: str) -> None:
+        """Wait until all is as declared after a change. Raises BringUpFailed."""
+        await self._cluster.settle()
+        self._tell(ChangeSettled(change, time.monotonic()))
+
+    async def overview(self) -> Overview:
+        """Every node and pod, as the control plane knows them."""
+        return await self._cluster.overview()
+
     async def put_map(self, cell_map: PartitionMap) -> None:
         """Apply a new version of the partition map, without waiting until anybody has it. Raises Refused."""
         await self._cluster.put([cell_map])
@@ -127,13 +152,20 @@ class Session:
         """Which proxies of a layer do not have all that they should have."""
         return await self._cluster.behind(layer)
 
+    async def start_sampling(self) -> None:
+        """From now on machines are observed for the tables."""
+        if not self._sampling:
+            await self.fleet.start_sampling()
+            self._sampling = True
+
     async def prepare_load(self) -> None:
         """Everything that can be done before the first request. Raises LoadGeneratorFailed or MachineLost."""
         await self._cluster.prepare_load()
-        await self.fleet.start_sampling()
+        await self.start_sampling()
+        self._load_over = self._load_ended = False
 
     async def start_load(self, t0_s: float) -> None:
-        """Send from then on, for as long as is declared or until `stop_load`. Once a session, after `prepare_load`."""
+        """Send from then on, for as long as is declared or until `stop_load`, once after each `prepare_load`."""
         self._tell(LoadStarted(t0_s, self._scenario.load.duration_s))
         await self._cluster.start_load(t0_s)
 
@@ -150,7 +182,13 @@ class Session:
             await self._cluster.stop_load()
             progress = await self._cluster.load_progress()
             counts = {zone: each.done for zone, each in progress.items() if each.done is not None}
+        self._load_ended = True
         self._tell(LoadEnded(counts))
+
+    @property
+    def in_force(self) -> tuple[str, ...]:
+        """The faults that can be healed."""
+        return tuple(self._in_force)
 
     async def inject(self, fault: str, effects: Sequence[Effect], due_s: float | None = None) -> None:
         """Break something under that name; returns when it is felt.
@@ -161,10 +199,11 @@ class Session:
         due_s = time.monotonic() + FAULT_LEAD_S if due_s is None else due_s
         if fault in self._in_force:
             raise FaultRefused(f"fault {fault} is in force already")
-        if lasting := tuple(effect for effect in effects if effect.lasts):
+        lasting = tuple(effect for effect in effects if effect.lasts)
+        if lasting:
             self._in_force[fault] = lasting
         impact = await self._cluster.world.apply(fault, effects, due_s)
-        self._tell(FaultApplied(fault, due_s, impact))
+        self._tell(FaultApplied(fault, due_s, impact, bool(lasting)))
 
     async def heal(self, fault: str, due_s: float | None = None) -> None:
         """Take back what lasts of it; the rest as for `inject`."""
@@ -177,14 +216,16 @@ class Session:
     async def observe(self) -> bool:
         """Bring home what is new and tell how it goes; whether there is any use in going on.
 
-        To be called once a second while there is load. Raises DiskFull.
+        To be called once a second. Raises DiskFull.
         """
         progress = await self._cluster.load_progress()
         await self._cluster.collect()
         self._disk.require_room()
         self._tell(LoadReported(time.monotonic(), progress))
         self._load_over = all(each.done is not None for each in progress.values())
-        if errors := tuple(each.error for each in progress.values() if each.error is not None):
+        errors = () if self._load_ended else tuple(each.error for each in progress.values() if each.error is not None)
+        self.load_failed = bool(errors)
+        if errors:
             # Its zone has no count of Locust's own then, which makes the run invalid.
             self._tell(LoadFailed(errors))
             return False

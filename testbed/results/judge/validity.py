@@ -93,10 +93,16 @@ def _lag(facts: RunFacts, requests: Requests, limits: Limits) -> Iterator[str]:
 
 def _rate(facts: RunFacts, table: pa.Table, requests: Requests, limits: Limits) -> Iterator[str]:
     zone_codes, zones = codes(table["origin_zone"])
-    measured = (requests.intended_s >= facts.warmup_s) & (requests.intended_s < facts.end_s)
+    spells = facts.sending or ((0.0, facts.end_s),)
     for zone in sorted({source.zone for source in facts.sources}):
         until_s = facts.records_until_s(clients_of(zone))
-        seconds = (facts.end_s if until_s is None else min(until_s, facts.end_s)) - facts.warmup_s
+        last_s = facts.end_s if until_s is None else min(until_s, facts.end_s)
+        bounded = [(max(from_s, facts.warmup_s), min(to_s, last_s)) for from_s, to_s in spells]
+        seconds = sum(max(0.0, to_s - from_s) for from_s, to_s in bounded)
+        intended_s = requests.intended_s
+        measured = np.zeros(len(intended_s), bool)
+        for from_s, to_s in bounded:
+            measured |= (intended_s >= from_s) & (intended_s < to_s)
         sources = [source for source in facts.sources if source.zone == zone]
         rates_per_s = [source.rate_per_s for source in sources if source.rate_per_s is not None]
         if len(rates_per_s) < len(sources) or seconds <= 0:

@@ -113,6 +113,15 @@ class LocustCount:
     own_events: int = 0
     own_failures: int = 0
 
+    def plus(self, other: LocustCount) -> LocustCount:
+        """Of two processes, or of one after the other."""
+        return LocustCount(
+            self.requests + other.requests,
+            self.failures + other.failures,
+            self.own_events + other.own_events,
+            self.own_failures + other.own_failures,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class UnreadLines:
@@ -143,6 +152,9 @@ class RunFacts:
     ready_s: float
     """How long it took from nothing until every pod was ready."""
     sources: tuple[LoadSource, ...] = ()
+    sending: tuple[tuple[float, float], ...] = ()
+    """From when to when the load of the sources was sent, where that is not all the time: a person started and stopped
+    it."""
     faults: tuple[AppliedFault, ...] = ()
     expectations: tuple[Expectation, ...] = ()
     prices: Prices = field(default_factory=Prices)

@@ -30,7 +30,8 @@ from testbed.scenario.wording import listed
 KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
 
 
-def check_faults(model: ScenarioModel, findings: Findings) -> None:
+def check_faults(model: ScenarioModel, findings: Findings, *, by_hand: bool = False) -> None:
+    """`by_hand`: injected into a cluster that is up, which has no end, and pods of whatever numbers."""
     names: set[str] = set()
     topology = _topology(model) if findings.is_whole("spec", "topology") else None
     for index, fault in enumerate(model.spec.faults):
@@ -40,21 +41,21 @@ def check_faults(model: ScenarioModel, findings: Findings) -> None:
         names.add(fault.name)
         kinds = [kind for kind in KINDS if getattr(fault, to_snake(kind)) is not None]
         if len(kinds) == 1:
-            _check_kind(here, fault, model, topology, findings)
+            _check_kind(here, fault, model, topology, findings, by_hand=by_hand)
         elif findings.is_whole(*here):
             found = f"but has {' and '.join(kinds)}" if kinds else "but has none"
             findings.report(here, f"must have exactly one of {', '.join(KINDS)}, {found}")
-        _check_time(here, fault, model, findings)
+        _check_time(here, fault, model, findings, by_hand=by_hand)
     _check_double_crashes(model, findings)
 
 
-def _check_time(here: Path, fault: FaultModel, model: ScenarioModel, findings: Findings) -> None:
+def _check_time(here: Path, fault: FaultModel, model: ScenarioModel, findings: Findings, *, by_hand: bool) -> None:
     if (instant := _without_duration(fault)) is not None:
         if fault.for_ is not None:
             findings.report((*here, "for"), f"{instant} has no duration; remove it", at_key=True)
-    elif fault.for_ is None and findings.is_whole(*here):
+    elif fault.for_ is None and findings.is_whole(*here) and not by_hand:
         findings.report((*here, "for"), "is required but not written: how long the fault lasts", at_key=True)
-    if not findings.is_whole("spec", "load", "duration"):
+    if by_hand or not findings.is_whole("spec", "load", "duration"):
         return
     duration, end = model.spec.load.duration, fault.at + (fault.for_ or 0.0)
     run = f"the load lasts {DURATION.format(duration)}"
@@ -72,7 +73,13 @@ def _without_duration(fault: FaultModel) -> str | None:
 
 
 def _check_kind(
-    here: Path, fault: FaultModel, model: ScenarioModel, topology: Topology | None, findings: Findings
+    here: Path,
+    fault: FaultModel,
+    model: ScenarioModel,
+    topology: Topology | None,
+    findings: Findings,
+    *,
+    by_hand: bool,
 ) -> None:
     if fault.machine is not None and fault.power_off is None:
         findings.report((*here, "machine"), "belongs to `powerOff`; remove it", at_key=True)
@@ -82,7 +89,7 @@ def _check_kind(
         message = "is required but not written: which machine loses its power, by host name or Ray node address"
         findings.report((*here, "machine"), message, at_key=True)
     elif fault.kill is not None:
-        _check_kill((*here, "kill"), fault.kill, model, findings)
+        _check_kill((*here, "kill"), fault.kill, model, findings, by_hand=by_hand)
     elif fault.degrade is not None:
         worse = fault.degrade
         effects = (worse.latency, worse.jitter, worse.loss, worse.bandwidth)
@@ -106,7 +113,7 @@ def _check_crash(here: Path, crash: CrashModel, findings: Findings) -> None:
         findings.reference((*here, "node"), "node", crash.node, findings.known("node"), instead)
 
 
-def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Findings) -> None:
+def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Findings, *, by_hand: bool) -> None:
     zones = zone_names(findings)
     if (kill.pod is None) == (kill.service is None):
         if findings.is_whole(*here):
@@ -120,7 +127,7 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
             first = next(iter(findings.known("deployment")))
             message = f"there is no pod {kill.pod!r}; pods are named after their service, {first}-..."
             findings.report((*here, "pod"), message)
-        elif (why := _beyond_replicas(kill.pod, model, findings)) is not None:
+        elif not by_hand and (why := _beyond_replicas(kill.pod, model, findings)) is not None:
             findings.report((*here, "pod"), why)
     elif kill.service is not None:
         proxies = (GATEWAY, NODE_PROXY) if model.spec.mesh.mode == "node" else (GATEWAY,)

@@ -1,0 +1,145 @@
+"""A cluster that stays up, driven by the commands of the real command line, on real Ray, Envoy and Locust."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from testbed.results.tables.facts import RunFacts
+from testbed.results.tables.writer import read_table
+from tests.emulation.conftest import COMMAND, RUN_TIMEOUT_S, SCENARIOS, processes_marked, until
+
+SMALL = SCENARIOS / "small.yaml"
+
+
+@dataclass
+class Terminal:
+    """One of the user's, in which commands are typed."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def type(self, *arguments: str | Path, given: str = "", code: int = 0) -> str:
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            input=given,
+            text=True,
+            capture_output=True,
+            timeout=RUN_TIMEOUT_S,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def status(self) -> dict[str, Any]:
+        (found,) = orjson.loads(self.type("status", "--json"))["clusters"]
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    folder = tmp_path_factory.mktemp("by-hand")
+    (folder / "own").mkdir(0o700)
+    return Terminal(folder, {**os.environ, "XDG_RUNTIME_DIR": str(folder / "own")})
+
+
+@pytest.fixture(scope="module")
+def session(terminal: Terminal) -> Iterator[Path]:
+    """The result folder of a session in which everything was done once."""
+    terminal.type("up", SMALL, "--detach", "--hosting", "node", "--name", "mine")
+    try:
+        yield _driven(terminal)
+    finally:
+        if b"no cluster" not in (down := terminal.start("down", "mine")).communicate()[0]:
+            assert down.returncode == 0
+
+
+def _driven(terminal: Terminal) -> Path:
+    there = terminal.status()
+    run_dir = Path(there["run_dir"])
+    assert [pod["proxy"] for pod in there["pods"]] == ["in sync", "in sync"]
+    assert "is up already" in terminal.type("up", SMALL, "--name", "mine", code=2)
+    terminal.type("load", "start")
+    assert until(lambda: _sent(run_dir) > 20)
+    assert "gone: hit east-a-1" in terminal.type("inject", "-", given="{name: gone, crash: {node: east-a-1}}")
+    assert until(lambda: terminal.status()["nodes"][0]["ready"] == "Unknown")
+    assert [fault["name"] for fault in terminal.status()["faults"]] == ["gone"]
+    assert "gone: healed" in terminal.type("heal", "mine", "gone")
+    assert until(lambda: all(pod["ready"] for pod in terminal.status()["pods"]))
+    two = terminal.folder / "two.yaml"
+    two.write_text(SMALL.read_text().replace("replicas: 1", "replicas: 2"))
+    assert "all is as declared" in terminal.type("apply", two)
+    assert "cannot change while" in terminal.type("apply", two, "--set", "spec.controlPlane.profile=kubernetes", code=2)
+    assert "there is no pod 'web-9'; there are web-1" in terminal.type("logs", "web-9", code=2)
+    terminal.type("load", "stop")
+    first = _sent(run_dir)
+    terminal.type("load", "start")
+    assert until(lambda: _sent(run_dir) > first + 5)
+    assert str(run_dir) in terminal.type("down")
+    assert "no cluster is up" in terminal.type("status", code=2)
+    return run_dir
+
+
+def _sent(run_dir: Path) -> int:
+    return sum(path.read_bytes().count(b'"e":"s"') for path in run_dir.glob("logs/*.requests.jsonl"))
+
+
+def test_what_was_done_by_hand_is_recorded_as_what_a_run_declares(session: Path) -> None:
+    facts = RunFacts.load(session)
+    assert [(fault.name, fault.healed_s is not None) for fault in facts.faults] == [("gone", True), ("apply", True)]
+    summary = orjson.loads((session / "summary.json").read_bytes())
+    phases = {phase["name"]: phase for phase in summary["phases"]}
+    assert phases["during gone"]["unknown"] > 0
+    assert "after apply" in phases
+    assert len(facts.sending) == 2
+    assert summary["requests"]["sent"] == summary["locust"]["requests"] == len(read_table(session, "requests"))
+    assert len(set(read_table(session, "requests", ["request_id"])["request_id"].to_pylist())) == _sent(session)
+    assert {row["pod"] for row in read_table(session, "pods").to_pylist()} >= {"web-1", "web-2"}
+    assert (session / "report.html").exists()
+
+
+def test_one_that_is_killed_leaves_nothing_and_is_seen_to_be_gone(session: Path, terminal: Terminal) -> None:
+    process = terminal.start("up", SMALL, "--hosting", "node", "--load")
+    try:
+        assert until(lambda: list(terminal.folder.glob("runs/small-*/logs/*.requests.jsonl")))
+        (run_dir,) = terminal.folder.glob("runs/small-*")
+        mark = _mark(run_dir)
+        assert processes_marked(mark)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert until(lambda: not processes_marked(mark)), processes_marked(mark)
+    assert f"small is gone: its process ({process.pid})" in terminal.type("status", code=2)
+    assert not list((terminal.folder / "own" / "testbed").glob("small"))
+    assert "gone" not in terminal.type("status", code=2)
+
+
+def _mark(run_dir: Path) -> str:
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environ = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(each.startswith(b"TESTBED_LOAD=") and str(run_dir).encode() in each for each in environ):
+            return next(v for v in environ if v.startswith(b"TESTBED_RUN=")).decode().partition("=")[2]
+    raise AssertionError(f"no load generator writes into {run_dir}")
