@@ -5,6 +5,8 @@
              connection was lost after the request had been handed to it
     failed   everything else: refused or reset while connecting, HTTP 4xx and 5xx, or the locustfile said so
 
+A request whose client had to ask a router first, and was not told its cell, is what became of that question.
+
 So Locust's failures are the failed and the unknown together.
 """
 
@@ -35,11 +37,17 @@ _GATEWAY_TIMEOUT = 504
 _CONNECTING = ("_create_socket", "create_connection")
 
 
+class NoCell(Exception):
+    """A router did not tell a client its cell: the cause is why; without one, its text is what the router said."""
+
+
 def what_went_wrong(status: int | None, error: BaseException) -> str:
     """In words that do not depend on the address: many requests fail alike, and are counted by it.
 
     What the locustfile said is what went wrong, also where the status was a good one.
     """
+    if isinstance(error, NoCell):
+        return f"router: {error if error.__cause__ is None else what_went_wrong(None, error.__cause__)}"
     cause = _cause(error)
     if isinstance(cause, _TIMEOUTS):
         return "timed out"
@@ -54,6 +62,8 @@ def outcome_of(status: int | None, error: BaseException | None) -> Outcome:
     """`status` is None where no answer came; `error` is what Locust's request event carries."""
     if error is None:
         return "ok"
+    if isinstance(error, NoCell):
+        return "failed" if error.__cause__ is None else outcome_of(None, error.__cause__)
     cause = _cause(error)
     if isinstance(cause, _TIMEOUTS) or status == _GATEWAY_TIMEOUT:
         return "unknown"

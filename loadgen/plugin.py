@@ -22,6 +22,7 @@ from locust.env import Environment
 
 from loadgen.complaint import complaint
 from loadgen.conductor import Conductor
+from loadgen.directed import Router
 from loadgen.entry import Resolver
 from loadgen.recorder import Recorder
 from loadgen.sessions import IdDraw
@@ -38,6 +39,9 @@ _recorder = Recorder(
     _settings.partition_header,
 )
 _draw = None if _settings.ids is None else IdDraw(_settings.ids)
+_router = None
+if _settings.directed is not None and _settings.ids is not None:
+    _router = Router(_settings, _settings.directed, _settings.ids, _resolver)
 _conductor = Conductor(_settings, _recorder)
 
 # A hanging entry keeps rate x time-out connections open.
@@ -53,6 +57,7 @@ if _settings.locustfile is None:
             settings = _settings
             conductor = _conductor
             draw = _draw
+            router = _router
 
     if _settings.closed_users:
 
@@ -61,6 +66,7 @@ if _settings.locustfile is None:
             settings = _settings
             conductor = _conductor
             draw = _draw
+            router = _router
 
 
 def _on_init(environment: Environment, **_: Any) -> None:

@@ -22,12 +22,25 @@ from locust.event import EventHook
 
 from loadgen import records
 from loadgen.entry import Resolver
-from loadgen.outcome import outcome_of, what_went_wrong
+from loadgen.outcome import NoCell, outcome_of, what_went_wrong
 
 REQUEST_ID = "x-request-id"
 INTENDED_S = "testbed_intended_s"
+TRIP = "testbed_trip"
+"""The key of a Trip in the context of a request."""
 _RECORD = "testbed_record"
 _NOT_FINISHED = "not finished when the load ended"
+
+
+@dataclass(slots=True, kw_only=True)
+class Trip:
+    """The way of a request whose client finds out on the way where to send it: known once it is finished."""
+
+    entry_zone: str | None = None
+    cell: str | None = None
+    map_version: int | None = None
+    questions: int = 0
+    router_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class _Sent:
     name: str
     intended_s: float
     sent_s: float
+    trip: Trip | None
 
 
 class NotFinished(Exception):
@@ -77,7 +91,8 @@ class Recorder:
         """Record what this client sends, give it a request id, and point it at the current entry.
 
         `client` is Locust's HttpSession or FastHttpSession: all their methods send through `request`. An intended
-        time may come in the request's context under INTENDED_S; otherwise it is the time of sending.
+        time may come in the request's context under INTENDED_S; otherwise it is the time of sending. A request with a
+        Trip finds its entry by itself.
         """
         client.request = self._recorded(client, client.request)
 
@@ -94,9 +109,10 @@ class Recorder:
             now = time.monotonic()
             entry = self._resolver.resolve(now)
             client.base_url = entry.url
-            elsewhere = url.startswith(("http://", "https://"))
             request_id = self._request_id()
             context = dict(context) if context else {}
+            trip = context.get(TRIP)
+            elsewhere = trip is not None or url.startswith(("http://", "https://"))
             record = context[_RECORD] = self._write_sent(
                 request_id,
                 method,
@@ -105,10 +121,14 @@ class Recorder:
                 context.get(INTENDED_S, now),
                 now,
                 None if elsewhere else entry.zone,
+                trip,
             )
             headers = {**headers, REQUEST_ID: request_id} if headers else {REQUEST_ID: request_id}
             try:
                 return send(method, url, name, *args, headers=headers, context=context, **options)
+            except NoCell as error:
+                self._report(record, error)
+                raise
             except BaseException as error:
                 # Locust reports what its clients raise, but not what ends a user's greenlet from outside.
                 self._give_up(record, error)
@@ -128,9 +148,12 @@ class Recorder:
         return taken
 
     def _give_up(self, record: _Sent, error: BaseException) -> None:
-        if record.id not in self._under_way:
-            return
-        self.unfinished += 1
+        if record.id in self._under_way:
+            self.unfinished += 1
+            self._report(record, error)
+
+    def _report(self, record: _Sent, error: BaseException) -> None:
+        """To Locust, which does not do it by itself."""
         self._request_event.fire(
             request_type=record.method,
             name=record.name,
@@ -176,6 +199,7 @@ class Recorder:
                 records.SENT_BYTES: _body_bytes(response),
                 records.RECEIVED_BYTES: None if status is None else response_length,
                 records.PARTITION: None if status is None else self._partition(response),
+                **({} if record.trip is None else _of_trip(record.trip)),
             }
         )
 
@@ -204,7 +228,15 @@ class Recorder:
         return None if found is None else str(found)
 
     def _write_sent(
-        self, request_id: str, method: str, path: str, name: str, intended_s: float, sent_s: float, zone: str | None
+        self,
+        request_id: str,
+        method: str,
+        path: str,
+        name: str,
+        intended_s: float,
+        sent_s: float,
+        zone: str | None,
+        trip: Trip | None,
     ) -> _Sent:
         self._write(
             {
@@ -218,7 +250,7 @@ class Recorder:
                 records.ENTRY_ZONE: zone,
             }
         )
-        record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s)
+        record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s, trip)
         self.sent += 1
         self._lags_s.append(sent_s - intended_s)
         return record
@@ -231,6 +263,16 @@ class Recorder:
         digits = f"{self._random.getrandbits(128):032x}"
         variant = "89ab"[int(digits[16], 16) & 3]
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _of_trip(trip: Trip) -> dict[str, Any]:
+    return {
+        records.ENTRY_ZONE: trip.entry_zone,
+        records.CELL: trip.cell,
+        records.MAP_VERSION: trip.map_version,
+        records.QUESTIONS: trip.questions,
+        records.ROUTER_MS: trip.router_ms,
+    }
 
 
 def _body_bytes(response: Any) -> int | None:

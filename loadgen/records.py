@@ -4,7 +4,8 @@ Owns kinds and keys; `recorder` writes them, `testbed.results.tables.ingest` rea
 gevent. Times are monotonic seconds.
 
 At send, before the first byte leaves, a line of kind SENT: ID, METHOD, PATH, NAME, INTENDED_S, SENT_S, ENTRY_ZONE.
-At finish, one of kind FINISHED: ID, FINISHED_S, STATUS, OUTCOME, ERROR, SENT_BYTES, RECEIVED_BYTES, PARTITION. And
+At finish, one of kind FINISHED: ID, FINISHED_S, STATUS, OUTCOME, ERROR, SENT_BYTES, RECEIVED_BYTES, PARTITION; of a
+client that is directed also ENTRY_ZONE, CELL, MAP_VERSION, QUESTIONS and ROUTER_MS, since it knows them only then. And
 where a locustfile fired Locust's request event itself, for what it did not send through a recorded client (a step of
 another protocol, a user's whole journey), one of kind OWN: TYPE, NAME, FIRED_S, RESPONSE_TIME_MS, ERROR. That is no
 request, and counted apart.
@@ -32,7 +33,7 @@ PATH: Final = "u"
 INTENDED_S: Final = "i"
 SENT_S: Final = "s"
 ENTRY_ZONE: Final = "z"
-"""Null where the request left the cluster."""
+"""Null where the request left the cluster, or was sent to no gateway."""
 
 FINISHED_S: Final = "f"
 STATUS: Final = "c"
@@ -44,6 +45,15 @@ RECEIVED_BYTES: Final = "b"
 """Of the answer's body; null without an answer."""
 PARTITION: Final = "p"
 """As the answer names it; null where it does not."""
+
+CELL: Final = "k"
+"""To which a router directed the client; null if to none."""
+MAP_VERSION: Final = "v"
+"""By which the router did."""
+QUESTIONS: Final = "q"
+"""How often the request asked a router."""
+ROUTER_MS: Final = "r"
+"""How long that took; null where it did not ask."""
 
 TYPE: Final = "t"
 """Locust's `request_type`, whatever the locustfile says."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import ceil
+from math import ceil, inf
 from random import Random
 
 from loadgen.settings import Ids, OpenSource, RequestTemplate
@@ -21,13 +21,34 @@ class Session:
     id: str
     left: int
     cookies: dict[str, str] = field(default_factory=dict)
+    map_version: int | None = None
+    """By which a router told it its cell, if one did."""
+    _expire_s: dict[str, float] = field(default_factory=dict)
 
-    def take(self, set_cookies: Iterable[str]) -> None:
-        """What an answer's `set-cookie` headers say; attributes do not matter, all is for one site."""
+    def take(self, set_cookies: Iterable[str], now: float = 0.0) -> None:
+        """What an answer's `set-cookie` headers say; of attributes only Max-Age matters, as all is for one site.
+
+        Source: RFC 6265, 5.2 and 5.2.2 (a Max-Age that is no number does not count, one of 0 or less ends the cookie).
+        """
         for each in set_cookies:
-            name, is_cookie, value = each.partition(";")[0].partition("=")
-            if is_cookie:
-                self.cookies[name.strip()] = value.strip()
+            cookie, *attributes = ([text.strip() for text in part.partition("=")] for part in each.split(";"))
+            name, is_cookie, value = cookie
+            if not is_cookie:
+                continue
+            self.cookies[name], self._expire_s[name] = value, inf
+            for attribute, _, text in attributes:
+                if attribute.lower() == "max-age" and text.removeprefix("-").isdecimal():
+                    self._expire_s[name] = now + int(text)
+        self.drop_expired(now)
+
+    def drop_expired(self, now: float) -> None:
+        """`now` is seconds of the clock by which cookies were taken."""
+        for name in [name for name, expire_s in self._expire_s.items() if now >= expire_s]:
+            self.drop(name)
+
+    def drop(self, cookie: str) -> None:
+        self.cookies.pop(cookie, None)
+        self._expire_s.pop(cookie, None)
 
 
 class IdDraw:

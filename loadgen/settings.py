@@ -59,6 +59,15 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
+class Directed:
+    """Clients ask a router for their cell. It answers with a cookie of this name, which they keep for its Max-Age, and
+    with the version of its map in that header."""
+
+    cookie: str
+    map_version_header: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """`duration_s` is all of the sending, warm-up included: who reads the records decides which part of it counts.
     Where load is sent until it is stopped, it is infinite (null in the file). `turn` counts the processes that send
@@ -80,6 +89,8 @@ class Settings:
     partition_header: str | None = None
     """The header of answers that names the partition of the request."""
     turn: int = 1
+    directed: Directed | None = None
+    """Needs ids: they are what a router is asked about. None: all enter by the nearest gateway."""
 
     @property
     def seed_text(self) -> str:
@@ -122,6 +133,7 @@ def load(path: Path) -> Settings:
                 "records_file": Path(document["records_file"]),
                 "locustfile": Path(document["locustfile"]) if document["locustfile"] else None,
                 "ids": _ids(document["ids"]) if document.get("ids") else None,
+                "directed": Directed(**document["directed"]) if document.get("directed") else None,
             }
         )
     except (KeyError, TypeError) as error:
@@ -130,6 +142,8 @@ def load(path: Path) -> Settings:
         raise ValueError(f"{path}: a locustfile of one's own needs sources with users, its users decide the rate")
     if settings.locustfile is None and not settings.requests:
         raise ValueError(f"{path}: no requests to send: name at least one, or a locustfile")
+    if settings.directed is not None and settings.ids is None:
+        raise ValueError(f"{path}: clients without ids have nothing to ask a router about")
     if settings.locust_users == 0:
         raise ValueError(f"{path}: no load: a source needs a rate or at least one user")
     return settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from random import Random
 from typing import Any, ClassVar
@@ -19,7 +20,9 @@ from locust.user.users import UserMeta
 
 from loadgen.alarm import Alarm
 from loadgen.conductor import Conductor
-from loadgen.recorder import INTENDED_S, Recorder
+from loadgen.directed import DirectedTrip, Router
+from loadgen.outcome import NoCell
+from loadgen.recorder import INTENDED_S, TRIP, Recorder
 from loadgen.schedule import schedule
 from loadgen.sessions import IdDraw, Sessions, addressed, clients_of
 from loadgen.settings import ClosedSource, RequestTemplate, Settings
@@ -57,11 +60,15 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
     conductor: ClassVar[Conductor]
     draw: ClassVar[IdDraw | None] = None
     """Of the ids that clients carry; None where they carry none."""
+    router: ClassVar[Router | None] = None
+    """None where clients are not directed to their cell."""
     sessions: Sessions | None = None
 
     def __init__(self, environment: Environment) -> None:
         self.client_pool = _OneAttemptPool(self.settings)
         super().__init__(environment)
+        if self.router is not None:
+            self.router.direct(self.client)
 
     def carry_ids(self, random: Random, at_once: int) -> None:
         """So many clients take turns, each with an id and cookies of its own."""
@@ -71,24 +78,22 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
 
     def send(self, request: RequestTemplate, intended_s: float) -> None:
         if self.sessions is None or self.settings.ids is None:
-            self._send(request, request.path, request.headers, intended_s)
+            self._send(request, request.path, request.headers, {INTENDED_S: intended_s})
             return
         session = self.sessions.next()
-        response = self._send(request, *addressed(request, self.settings.ids, session), intended_s)
+        context: dict[str, Any] = {INTENDED_S: intended_s}
+        if self.router is not None:
+            context[TRIP] = DirectedTrip(request, session)
+        response = self._send(request, *addressed(request, self.settings.ids, session), context)
         if response is not None and response.headers is not None:
             found = response.headers.get("set-cookie")
-            session.take([found] if isinstance(found, str) else found or ())
+            session.take([found] if isinstance(found, str) else found or (), time.monotonic())
 
-    def _send(self, request: RequestTemplate, path: str, headers: dict[str, str], intended_s: float) -> Any:
+    def _send(self, request: RequestTemplate, path: str, headers: dict[str, str], context: dict[str, Any]) -> Any:
         """The answer; None where none came in time."""
-        with gevent.Timeout(self.settings.timeout_s):
+        with suppress(NoCell), gevent.Timeout(self.settings.timeout_s):
             return self.client.request(
-                request.method,
-                path,
-                request.name,
-                data=request.body,
-                headers=headers,
-                context={INTENDED_S: intended_s},
+                request.method, path, request.name, data=request.body, headers=headers, context=context
             )
         return None
 

@@ -15,6 +15,7 @@ from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.scenario import Scenario
 from testbed.scenario.cell_plan import expected_shares
+from testbed.scenario.question_plan import with_questions
 
 
 def run(
@@ -48,7 +49,7 @@ def run(
     try:
         scenario = load(file, overrides, seed, programs_here=address is None)
         expected = expected_shares(dry_run(file, scenario).store, scenario.load)
-        scenario = replace(scenario, expected=expected)
+        scenario = replace(scenario, expected=with_questions(expected, scenario))
         if not quiet:
             warn(scenario)
         _run(scenario, out, address, machines, hosting, interrupts, quiet=quiet, as_json=as_json)

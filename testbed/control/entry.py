@@ -1,11 +1,12 @@
 """The health-checked entry table: which gateway zones the DNS (GSLB) gives to the clients of one origin zone.
 
-Owns the health of gateways as the checks from outside see it, and the order of the answer. Running the checks,
-and clients that keep an answer for its TTL, are `emulation`'s.
+Owns the health of gateways as the checks from outside see it, and the order of the answer; of routers alike. Running
+the checks, and clients that keep an answer for its TTL, are `emulation`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from testbed.objects.places import Topology
@@ -45,13 +46,15 @@ class EntryTable:
         }
         self._answer = self.answer()
 
-    def answer(self) -> tuple[str, ...]:
-        """Zones of healthy gateways, nearest first: own zone, own region by delay, others by delay.
+    def answer(self, among: Collection[str] | None = None) -> tuple[str, ...]:
+        """Zones of healthy gateways, nearest first: own zone, own region by delay, others by delay. With `among`, only
+        of those in these zones.
 
         All of them when none is healthy: then the checks are worth less than a try (Route 53 does the same).
         """
-        healthy = tuple(gateway.zone for gateway in self._gateways.values() if gateway.healthy)
-        return healthy or tuple(self._gateways)
+        asked = [each for each in self._gateways.values() if among is None or each.zone in among]
+        healthy = tuple(gateway.zone for gateway in asked if gateway.healthy)
+        return healthy or tuple(gateway.zone for gateway in asked)
 
     def due_checks(self, now: float) -> tuple[tuple[str, str], ...]:
         """The gateways, (zone, name), to check now. The next check of each is one interval later."""
@@ -65,7 +68,8 @@ class EntryTable:
         return min((gateway.next_check_s for gateway in self._gateways.values()), default=None)
 
     def handle_check(self, gateway_zone: str, ok: bool, now: float) -> tuple[str, ...] | None:
-        """Takes in one result; the new answer if it changed, else None. Raises KeyError for a zone without gateway.
+        """Takes in one result; the new answer if it changed, else None. (That of some zones changes only if that of all
+        does, since then somebody's health has.) Raises KeyError for a zone without gateway.
 
         A gateway turns unhealthy after `entry_failure_threshold` failures in a row and healthy after `RISE` successes.
         """

@@ -150,7 +150,7 @@ def _pods(machine: Machine, placement: Placement, topology: Topology, cluster: C
         allowed = [n.name for n in topology.nodes if not zones or n.locality.zone in zones]
         here = sum(placement.get(name) == machine.name for name in allowed)
         share = Fraction(deployment.replicas * here, max(1, len(allowed)))
-        if deployment.template.role == "gateway":
+        if deployment.template.is_entered:
             gateways += share
         else:
             pods += share

@@ -180,7 +180,7 @@ class ControlPlane:
             for pod in self.pods()
             if pod.phase != "Terminating"
             and pod.template.has_proxy
-            and (pod.template.role == "gateway") == (layer == "gateways")
+            and pod.template.is_entered == (layer == "gateways")
             and (due or self._discovery.not_in_sync(pod.name) is not None)
         ]
         there = tuple(pod.name for pod in behind if pod.ready)

@@ -23,7 +23,11 @@ WORKER: Final = "testbed/worker"
 the workers of shuffle shards."""
 
 Layer = Literal["gateways", "sidecars"]
-"""Of the proxies that go by the map: those at which requests enter, and those of pods."""
+"""Of the proxies that go by the map: those at which requests enter (with routers), and those of pods."""
+
+EntryMode = Literal["gateway", "directed"]
+"""How requests find the cell that owns them. `gateway`: the client goes to the nearest gateway, which leads on by a
+cookie or the key. `directed`: it asks a router once, keeps the answer, and goes to a gateway of its cell."""
 
 REFUSE: Final = "refuse"
 NEAREST: Final = "nearest"
@@ -117,9 +121,12 @@ class PartitionMap:
     cities: tuple[City, ...] = ()
     cookie: str = "cell"
     """In which a client keeps the name of its cell."""
+    entry: EntryMode = "gateway"
+    answer_ttl_s: int = 30
+    """Directed clients keep the router's answer for so long: the Max-Age of that cookie."""
     first_hit: Literal["nearest", "owner"] = "nearest"
     """Who gets a request without that cookie: any cell, the nearest first (LDC), or the owner, which the gateway
-    computes."""
+    computes. The latter where clients are directed."""
     misdirected: Literal["forward", "refuse"] = "forward"
     """What a cell does with a request for a partition that it does not own."""
     unkeyed: str = REFUSE

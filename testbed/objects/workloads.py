@@ -75,6 +75,8 @@ GATEWAY: Final = "gateway"
 """The service that all gateways are of; no other can have the name."""
 NODE_PROXY: Final = "node-proxy"
 """The service that all node proxies are of."""
+ROUTER: Final = "router"
+"""The service of the routers that tell clients their cell, where cells are entered by them."""
 
 
 def gateway_of(zone: str) -> str:
@@ -82,9 +84,14 @@ def gateway_of(zone: str) -> str:
     return f"{GATEWAY}-{zone}"
 
 
+def router_of(zone: str) -> str:
+    """The Deployment of the router of a zone."""
+    return f"{ROUTER}-{zone}"
+
+
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """What every pod of a Deployment has in common. Gateways and node proxies are pods with a proxy and nothing else.
+    """What every pod of a Deployment has in common. Gateways, routers and node proxies are a proxy and nothing else.
 
     `mesh_mode` says who carries its calls (in Istio the labels `sidecar.istio.io/inject`, `istio.io/dataplane-mode`).
     """
@@ -95,7 +102,7 @@ class PodTemplate:
     port: int = 8080
     readiness: Probe | None = None
     liveness: Probe | None = None
-    role: Literal["service", "gateway", "node-proxy"] = "service"
+    role: Literal["service", "gateway", "router", "node-proxy"] = "service"
     mesh_mode: MeshMode = "sidecar"
     max_skew: int | None = 1
     """topologySpreadConstraints over zones (whenUnsatisfiable: DoNotSchedule); None spreads by preference only."""
@@ -114,6 +121,11 @@ class PodTemplate:
     def has_proxy(self) -> bool:
         """Whether an Envoy runs in the pod itself."""
         return self.role != "service" or self.mesh_mode == "sidecar"
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether clients call it themselves."""
+        return self.role in ("gateway", "router")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from testbed.objects.cells import (
     ShuffleShards,
 )
 from testbed.objects.metadata import Labels
-from testbed.scenario.models.cells import CellModel, CellsModel, KeyModel, PartitionRuleModel
+from testbed.scenario.models.cells import CellModel, CellsModel, KeyModel, PartitionRuleModel, RouterModel
 from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import SpecModel
 
@@ -74,7 +74,9 @@ def partition_map(spec: SpecModel) -> PartitionMap | None:
         owners=_owners(cells),
         cities=cities_of(spec),
         cookie=cells.cookie,
-        first_hit=cells.first_hit,
+        entry=cells.entry,
+        answer_ttl_s=int((cells.router or RouterModel()).ttl),
+        first_hit="owner" if cells.entry == "directed" else cells.first_hit or "nearest",
         misdirected=cells.misdirected,
         unkeyed=cells.unkeyed or REFUSE,
         shards=tuple(
@@ -95,6 +97,14 @@ def key_of(key: KeyModel) -> PartitionKey:
         return PartitionKey("query", key.query)
     assert key.path is not None
     return PartitionKey("path", key.path)
+
+
+def router_zones(spec: SpecModel) -> tuple[str, ...]:
+    """Zones with a router; none where clients ask none."""
+    if spec.cells is None or spec.cells.entry != "directed":
+        return ()
+    router = spec.cells.router or RouterModel()
+    return tuple(router.zones or [zone for region in spec.topology.regions.values() for zone in region.zones])
 
 
 def cities_of(spec: SpecModel) -> tuple[City, ...]:

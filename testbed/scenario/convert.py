@@ -24,6 +24,7 @@ from testbed.objects.timings import Timings
 from testbed.objects.workloads import (
     GATEWAY,
     NODE_PROXY,
+    ROUTER,
     BuiltinWorkload,
     CommandWorkload,
     Deployment,
@@ -32,8 +33,9 @@ from testbed.objects.workloads import (
     Probe,
     WorkTime,
     gateway_of,
+    router_of,
 )
-from testbed.scenario.cells import key_of, partition_map, placements
+from testbed.scenario.cells import key_of, partition_map, placements, router_zones
 from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import (
     LinkModel,
@@ -46,10 +48,11 @@ from testbed.scenario.models.cluster import (
 from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.metrics import METRICS
 from testbed.scenario.models.prices import PriceModel, PricesModel
-from testbed.scenario.models.traffic import GatewayModel, IdsModel, LoadModel, MeshModel
+from testbed.scenario.models.traffic import GatewayModel, IdsModel, MeshModel
 from testbed.scenario.operations import scheduled_operations
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
 from testbed.scenario.values import (
+    DirectedSpec,
     Expectation,
     IdSpec,
     LoadSource,
@@ -80,7 +83,7 @@ def convert(model: ScenarioModel) -> Scenario:
         cluster=_cluster(model),
         topology=topology_of(spec.topology, spec.control_plane.zone),
         control_plane_place=CONTROL_PLANE,
-        load=_load(spec.load, spec.cells),
+        load=_load(spec),
         prices=_prices(spec.prices),
         cities={zone: city for city, zones in (spec.cells.cities if spec.cells else {}).items() for zone in zones},
         cross_cell=None if spec.cells is None else _cross_cell(spec.cells),
@@ -147,6 +150,8 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
     mode = spec.mesh.mode
     gateway = PodTemplate(service=GATEWAY, workload=None, role="gateway", mesh_mode=mode, extra_labels=GATEWAY_LABELS)
     gateways = [Deployment(gateway_of(zone), 1, replace(gateway, zones=(zone,))) for _, zone, _ in zones]
+    router = PodTemplate(service=ROUTER, workload=None, role="router", mesh_mode=mode)
+    routers = [Deployment(router_of(zone), 1, replace(router, zones=(zone,))) for zone in router_zones(spec)]
     node_proxy = PodTemplate(service=NODE_PROXY, workload=None, role="node-proxy", mesh_mode=mode)
     node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, replace(node_proxy, node=node.name)) for node in nodes]
     services = spec.services.items()
@@ -157,6 +162,7 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
         *(node_proxies if mode == "node" else ()),
         *(each for name, service in services for each in _deployments(name, service, spec)),
         *gateways,
+        *routers,
         *(_without_mesh(spec.gateway) if mode == "none" else _in_mesh(spec, cell_map)),
         *(() if cell_map is None else (cell_map,)),
     ]
@@ -261,7 +267,8 @@ def _probe(probe: ProbeModel) -> Probe:
 # --- load, faults, expectations ----------------------------------------------------------------------------------
 
 
-def _load(load: LoadModel, cells: CellsModel | None) -> LoadSpec:
+def _load(spec: SpecModel) -> LoadSpec:
+    load, cells = spec.load, spec.cells
     return LoadSpec(
         sources=tuple(
             LoadSource(s.zone, s.rate, s.arrival or "poisson", s.users, s.think_time or 0.0) for s in load.sources
@@ -276,7 +283,15 @@ def _load(load: LoadModel, cells: CellsModel | None) -> LoadSpec:
         connect_timeout_s=load.connect_timeout,
         locustfile=None if load.locustfile is None else Path(load.locustfile),
         ids=None if load.ids is None or cells is None else _ids(load.ids, key_of(cells.key)),
+        directed=None if cells is None or load.ids is None else _directed(spec, cells),
     )
+
+
+def _directed(spec: SpecModel, cells: CellsModel) -> DirectedSpec | None:
+    if cells.entry == "gateway":
+        return None
+    within = {name: tuple(cell.zones) for name, cell in cells.cells.items()}
+    return DirectedSpec(cells.cookie, int(_sure(cells.router).ttl), router_zones(spec), within)
 
 
 def _cross_cell(cells: CellsModel) -> dict[str, tuple[str, str]] | None:

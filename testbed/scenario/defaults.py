@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from testbed.control.cells.ownership import partitions_of, written
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Probe
-from testbed.scenario.cells import partition_map
-from testbed.scenario.models.cells import CellsModel
+from testbed.scenario.cells import partition_map, router_zones
+from testbed.scenario.models.cells import CellsModel, RouterModel
 from testbed.scenario.models.cluster import (
     LinkModel,
     LinksModel,
@@ -124,7 +124,10 @@ def _cells(spec: SpecModel) -> CellsModel:
         for name, cell in spec.cells.cells.items()
     }
     cities = {city.name: list(city.zones) for city in cell_map.cities}
-    return _with(spec.cells, cells=cells, cities=cities, unkeyed=cell_map.unkeyed)
+    completed = _with(spec.cells, cells=cells, cities=cities, unkeyed=cell_map.unkeyed)
+    if spec.cells.entry == "gateway":
+        return _filled(completed, first_hit=cell_map.first_hit)
+    return _with(completed, router=_with(spec.cells.router or RouterModel(), zones=list(router_zones(spec))))
 
 
 def _service(service: ServiceModel, fast: bool, spec: SpecModel) -> ServiceModel:

@@ -6,7 +6,9 @@ do not load them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +60,17 @@ class IdSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectedSpec:
+    """Clients ask a router in one of `routers` (zones) for their cell, keep the answer for `ttl_s` in that cookie, and
+    go to a gateway in one of the zones of the cell."""
+
+    cookie: str
+    ttl_s: int
+    routers: tuple[str, ...]
+    zones: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSpec:
     """`warmup_s` is the first part of `duration_s`, which is infinite where load goes on until it is stopped. With a
     `locustfile` there are no `requests`."""
@@ -70,6 +83,8 @@ class LoadSpec:
     connect_timeout_s: float
     locustfile: Path | None = None
     ids: IdSpec | None = None
+    directed: DirectedSpec | None = None
+    """None where clients are not directed to their cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,8 @@ class ExpectedShares:
 
     partition_local: float
     forwards: float
+    questions: float | None = None
+    """Of requests, in the steady phase: those that ask a router. None without one, or where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +191,11 @@ class Scenario:
     def cell_map(self) -> PartitionMap | None:
         """The first version; None where there are no cells."""
         return next((each for each in self.cluster.objects if isinstance(each, PartitionMap)), None)
+
+    @property
+    def first_change_s(self) -> float:
+        """When the first fault or operation comes; infinite without any."""
+        return min([inf, *(fault.at_s for fault in self.faults), *(each.at_s for each in self.operations)])
 
     @property
     def backups(self) -> dict[str, str]:

@@ -40,6 +40,16 @@ def test_when_no_gateway_is_healthy_the_answer_is_all_of_them() -> None:
     assert answers[-1] == NEAREST_FIRST == entry.answer()
 
 
+def test_the_answer_can_be_asked_for_among_some_zones_only() -> None:
+    entry = table()
+    cell = ("west-a", "east-b")
+    assert entry.answer(cell) == ("east-b", "west-a")
+    for _ in range(3):
+        entry.handle_check("east-b", False, 0.0)
+    assert entry.answer(cell) == ("west-a",)
+    assert entry.answer(("east-b",)) == ("east-b",), "none is healthy: then a try is worth more than a check"
+
+
 def test_checks_are_due_at_once_and_then_every_interval() -> None:
     entry = table()
     assert entry.next_deadline() == 0.0

@@ -296,3 +296,44 @@ def test_proxies_make_the_same_partitions_of_keys_as_everybody_else(
                 assert "x-testbed-partition" not in answer.headers
 
     tried(body)
+
+
+DIRECTED = replace(MAP, entry="directed", answer_ttl_s=7, first_hit="owner")
+
+
+def test_a_router_tells_who_asks_the_owner_of_the_key_for_a_while(tmp_path: Path) -> None:
+    at = PodAddress(free_address(), free_address(), free_address())
+    template = PodTemplate("router", None, role="router")
+    pod = Pod("router-1", "router", template, NODES["rz01"].name, "Running", True, address=at)
+
+    async def body() -> None:
+        async with running_envoy(tmp_path, resources(DIRECTED, pod, {})) as log:
+            assert (await ask(at.app, "/testbed/ready")).status == 200
+            for key, cell in (("12", "rz01"), ("7999", "rz02")):
+                # Of a cell that the client names itself it knows nothing.
+                answer = await ask(at.app, "/cart?a=1", x_user_id=key, cookie="cell=rz09")
+                assert (answer.status, answer.body) == (200, "")
+                assert answer.cookie == f"cell={cell}; path=/; httponly; max-age=7"
+                assert answer.headers["x-cell-map"] == "1"
+            answer = await ask(at.app)
+            assert (answer.status, answer.cookie) == (400, None)
+        directed = access_log.DIRECTED
+        assert routes(log, "inbound") == [("1", "rz01", 1, directed), ("99", "rz02", 1, directed)]
+        assert {line[access_log.PEER] for line in lines_of(log)["inbound"]} == {None}
+
+    tried(body)
+
+
+def test_who_is_directed_goes_to_the_cell_that_it_holds_and_is_forwarded_from_there_without_being_told(
+    tmp_path: Path,
+) -> None:
+    moved_on = moved(DIRECTED, Move((0, 1, 2), "rz01", "rz02"))
+
+    async def body() -> None:
+        async with place(tmp_path, lambda _: moved_on) as there:
+            for cookie, key, served in (("rz02", "999", "rz02"), ("rz01", "17", "rz02"), ("rz09", "999", "rz02")):
+                answer = await ask(there.gateway, cookie=f"cell={cookie}", x_user_id=key)
+                assert (answer.status, answer.cookie, there.served()) == (200, None, [served])
+        assert [route for *_, route in routes(there.logs["rz01"], "inbound")] == [access_log.STALE_COOKIE]
+
+    tried(body)

@@ -14,7 +14,7 @@ import pytest
 
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
-from testbed.emulation.actors import load_generator, locust_process
+from testbed.emulation.actors import entry_points, locust_process
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
@@ -139,7 +139,7 @@ async def test_what_goes_wrong_while_gateways_are_checked_is_told_to_who_watches
     async def broken(*_: object) -> int:
         raise KeyError("a defect")
 
-    monkeypatch.setattr(load_generator, "http_status", broken)
+    monkeypatch.setattr(entry_points, "http_status", broken)
     locustfile = tmp_path / "mine.py"
     locustfile.write_text("import no_such_module\n")
     generator = small_generator(tmp_path)

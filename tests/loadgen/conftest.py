@@ -28,6 +28,11 @@ class Server:
         self.request_ids: list[str | None] = []
         self.headers: list[dict[str, str]] = []
         """Of each request, with names in lower case."""
+        self.paths: list[str] = []
+        self.answer: dict[str, str] = {}
+        """Headers of every answer."""
+        self.statuses: list[int] = []
+        """Of the next answers, whatever was asked."""
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
@@ -62,6 +67,7 @@ class Server:
         handler.rfile.read(int(handler.headers.get("content-length", 0)))
         with self._lock:
             self.request_ids.append(handler.headers.get("x-request-id"))
+            self.paths.append(handler.path)
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
@@ -73,12 +79,16 @@ class Server:
                 handler.connection.shutdown(socket.SHUT_RDWR)
                 return
             status = int(handler.path[1:]) if handler.path[1:].isdecimal() else 200
+            with self._lock:
+                status = self.statuses.pop(0) if self.statuses else status
             handler.send_response(status)
             if status == 302:
                 handler.send_header("location", "/elsewhere")
             if handler.path == "/cookie":
                 handler.send_header("set-cookie", "cell=rz01; Path=/; HttpOnly")
                 handler.send_header("x-partition", "12")
+            for name, value in self.answer.items():
+                handler.send_header(name, value)
             handler.send_header("content-length", "2")
             handler.end_headers()
             if handler.command != "HEAD":
@@ -97,7 +107,9 @@ class Server:
 class Load:
     """One load process; its lines are read with a deadline."""
 
-    def __init__(self, directory: Path, url: str, **changes: Any) -> None:
+    def __init__(self, directory: Path, url: str, table: dict[str, Any] | None = None, **changes: Any) -> None:
+        """`table` is what the table of entries has besides the gateway at `url`."""
+        self._table = table or {}
         self.records_file = directory / "records.jsonl"
         self.entry_file = directory / "entry.json"
         self.settings_file = directory / "settings.json"
@@ -139,7 +151,7 @@ class Load:
 
     def set_entry(self, zone: str, url: str) -> None:
         written = self.entry_file.with_suffix(".new")
-        written.write_bytes(orjson.dumps({"entries": [{"zone": zone, "url": url}]}))
+        written.write_bytes(orjson.dumps({"entries": [{"zone": zone, "url": url}], **self._table}))
         written.replace(self.entry_file)
 
     def wait_for(self, kind: str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadgen.entry import Entry, Resolver
+from loadgen.entry import Entry, Resolver, write_entries
 
 
 def write(path: Path, *zones: str) -> None:
@@ -38,3 +38,14 @@ def test_an_empty_table_at_the_start_is_an_error(tmp_path: Path) -> None:
     write(path)
     with pytest.raises(ValueError, match="at least one"):
         Resolver(path, ttl_s=1.0, now=0.0)
+
+
+def test_routers_and_the_gateways_of_cells_are_found_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "entry.json"
+    a, b, router = (Entry(zone, f"http://{zone}") for zone in ("a", "b", "edge"))
+    write_entries(path, [a, b], [router], {"rz01": [b, a], "rz02": []})
+    resolver = Resolver(path, ttl_s=3.0, now=0.0)
+    assert (resolver.resolve(1.0), resolver.router(1.0), resolver.gateway_of("rz01", 1.0)) == (a, router, b)
+    assert resolver.gateway_of("rz02", 1.0) == resolver.gateway_of("rz09", 1.0) == a
+    write_entries(path, [a, b], [router], {"rz01": [a]})
+    assert [resolver.gateway_of("rz01", now) for now in (2.9, 3.0)] == [b, a]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadgen.sessions import IdDraw, Session, Sessions, addressed, clients_of
 from loadgen.settings import Ids, OpenSource, RequestTemplate
@@ -32,12 +36,11 @@ def test_a_client_sends_its_requests_with_one_id_and_is_followed_by_another() ->
 
 def test_of_many_requests_every_tenth_is_a_first_one_from_the_start() -> None:
     sessions = Sessions(IDS, IdDraw(IDS), Random(7), at_once=100)
-    seen = {id(sessions.next()) for _ in range(100)}
+    turns = [sessions.next() for _ in range(100)]
     for _ in range(10):
-        turns = [sessions.next() for _ in range(100)]
-        new = {id(turn) for turn in turns} - seen
-        assert 1 <= len(new) <= 25
-        seen |= {id(turn) for turn in turns}
+        seen = set(map(id, turns))  # of sessions that are kept: an id is given again otherwise
+        turns += [sessions.next() for _ in range(100)]
+        assert 1 <= len(set(map(id, turns)) - seen) <= 25
 
 
 def test_ids_follow_from_the_seed() -> None:
@@ -94,3 +97,40 @@ def test_cookies_of_answers_are_kept_the_last_of_a_name() -> None:
     session.take(["cell=rz01; Path=/; HttpOnly", "a=b"])
     session.take(["cell=rz02; Path=/", "nonsense"])
     assert session.cookies == {"cell": "rz02", "a": "b"}
+
+
+def test_a_cookie_is_kept_for_its_max_age() -> None:
+    session = Session("17", 1)
+    session.take(["cell=rz01; Path=/; HttpOnly; max-age = 30", "theme=dark; Max-Age=soon"], now=100.0)
+    session.drop_expired(129.9)
+    assert session.cookies == {"cell": "rz01", "theme": "dark"}
+    session.drop_expired(130.0)
+    assert session.cookies == {"theme": "dark"}
+    session.take(["theme=; Max-Age=0"], now=130.0)
+    assert session.cookies == {}
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("wait"), st.integers(0, 20)),
+    st.tuples(st.just("answer"), st.sampled_from(["rz01", "rz02"]), st.one_of(st.none(), st.integers(-2, 15))),
+    st.tuples(st.just("refused")),
+)
+
+
+@given(st.lists(STEPS))
+def test_a_client_holds_the_last_answer_until_it_expires_or_is_refused_and_no_longer(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    session, now, held = Session("17", 1), 0.0, ("", 0.0)
+    for step in steps:
+        match step:
+            case ("wait", seconds):
+                now += seconds
+            case ("answer", cell, max_age):
+                session.take([f"cell={cell}; Path=/" + ("" if max_age is None else f"; Max-Age={max_age}")], now)
+                held = (cell, inf if max_age is None else now + max_age)
+            case _:
+                session.drop("cell")
+                held = ("", 0.0)
+        session.drop_expired(now)
+        assert session.cookies == ({"cell": held[0]} if now < held[1] else {})

@@ -19,6 +19,8 @@ def spec_of(cell_map: PartitionMap) -> dict[str, Any]:
         "cells": {cell.name: _cell(cell, cell_map) for cell in cell_map.cells},
         "cities": {city.name: list(city.zones) for city in cell_map.cities},
         "cookie": cell_map.cookie,
+        "entry": cell_map.entry,
+        **({"router": {"ttlSeconds": cell_map.answer_ttl_s}} if cell_map.entry == "directed" else {}),
         "firstHit": cell_map.first_hit,
         "misdirected": cell_map.misdirected,
         "unkeyed": cell_map.unkeyed,

@@ -1,6 +1,7 @@
-"""The clients of one origin zone: a Locust process, the network card by which it reaches the gateways, its entry table.
+"""The clients of one origin zone: a Locust process, the network card by which it reaches the platform, and where it
+gets in.
 
-Supervises and checks; which gateway is healthy enough to be entered is `control.entry`, sending and recording is
+Supervises; which gateway is healthy enough to be entered is found out by `entry_points`, sending and recording is
 `loadgen` in the process of its own.
 """
 
@@ -8,31 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
-import orjson
-
-from loadgen.entry import Entry, write_entries
-from loadgen.settings import ClosedSource, Ids, OpenSource, RequestTemplate, Settings
-from testbed.control.entry import EntryTable
+from loadgen.settings import ClosedSource, Directed, Ids, OpenSource, RequestTemplate, Settings
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
-from testbed.control.views.envoy.listeners import READY_PATH
+from testbed.control.views.envoy.partition_filter import MAP_VERSION_HEADER
 from testbed.control.views.envoy.xds import ENTRY_PARTITION_HEADER
-from testbed.control.views.kube_proxy import read_endpoints
 from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.entry_points import EntryPoints
 from testbed.emulation.actors.locust_process import LoadProgress, LocustProcess
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, NodeCommand, Recorded, Reported
 from testbed.emulation.actors.seam import Actor, tell
-from testbed.emulation.processes.probes import http_status
 from testbed.network.addresses.backend import NetworkBackend
-from testbed.objects.addresses import SocketAddress
 from testbed.objects.places import Topology, clients_of
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import gateway_of
+from testbed.objects.workloads import GATEWAY, ROUTER
 from testbed.scenario import LoadSource, LoadSpec
 from testbed.scenario.values import IdSpec
+
+_REASONS = {GATEWAY: "EntryChanged", ROUTER: "RouterChanged"}
+"""Of the event that other gateways or routers are healthy than before."""
 
 
 class LoadGeneratorFailed(Exception):
@@ -56,11 +53,9 @@ class LoadGenerator(Placed):
         card = NetworkCard(self._place, topology, network, folders.sockets, seed)
         super().__init__(f"the load generator of zone {zone}", card)
         self._zone = zone
-        self._topology = topology
         self._control_plane = control_plane
         self._master = master
         self._timings = timings
-        self._network = network
         self._load = load
         self._seed = seed
         self._environment = folders.environment()
@@ -68,12 +63,11 @@ class LoadGenerator(Placed):
         self._entry_file = folders.logs / f"{zone}.entry.json"
         self._settings_file = folders.logs / f"{zone}.load.json"
         self._log = folders.logs / f"{zone}.locust.log"
-        self._zones = list(dict.fromkeys(node.locality.zone for node in topology.nodes))
         self._to_master: ControlChannel[Reported] | None = None
-        self._entry = EntryTable(
-            topology, zone, tuple((each, gateway_of(each)) for each in self._zones), timings, time.monotonic()
+        directed = () if load.directed is None else (load.directed.routers, load.directed.zones)
+        self._entry = EntryPoints(
+            zone, topology, timings, network, card, self._entry_file, self._entry_changed, *directed
         )
-        self._targets: dict[str, tuple[str, SocketAddress]] = {}
         self._locust: LocustProcess | None = None
         self._turn = 0
         self._checks: asyncio.Task[None] | None = None
@@ -87,25 +81,14 @@ class LoadGenerator(Placed):
         self._report(ProxyConnected(self._place))
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
-        """Where gateways are, as the control plane tells whoever keeps an entry table."""
+        """Where gateways and routers are, as the control plane tells whoever keeps an entry table."""
         for told in commands:
             match told:
                 case EncodedPush(self._place, type_url, version, resources):
-                    await self._lead(resources)
+                    await self._entry.lead(resources)
                     self._report(ConfigAcked(self._place, type_url, version))
                 case _:
                     raise AssertionError(f"{self._place} was sent {told}")
-
-    async def _lead(self, resources: Iterable[bytes]) -> None:
-        """The gateway of each zone is there from now on. One that nobody speaks of any more stays where it was."""
-        slices = (read_endpoints(orjson.loads(resource)) for resource in resources)
-        gateways = {
-            self._topology.place(node).locality.zone: (node, target) for _, found in slices for node, target in found
-        }
-        for zone, (node, target) in gateways.items():
-            if self._targets.get(zone) != (node, target):
-                await self.card.open_forward(node, self._entry_listener(zone), target)
-                self._targets[zone] = (node, target)
 
     def _report(self, event: Event) -> None:
         assert self._to_master is not None, "boot() comes first"
@@ -120,8 +103,8 @@ class LoadGenerator(Placed):
         `locustfile` is the user's, `ids_file` that of the ids, if any, on this machine.
         """
         if self._checks is None:
-            self._write_entries(self._entry.answer())
-            self._checks = self.spawn(self._check_entries())
+            self._entry.write()
+            self._checks = self.spawn(self._entry.check(self.spawn))
         if self._locust is not None:
             await self._locust.end()
         self._turn += 1
@@ -152,53 +135,32 @@ class LoadGenerator(Placed):
         await self.card.unplug()
 
     def _settings(self, locustfile: Path | None, ids_file: Path | None) -> Settings:
+        load = self._load
         return Settings(
             origin_zone=self._zone,
             seed=self._seed,
-            sources=tuple(_source(source) for source in self._load.sources if source.zone == self._zone),
-            duration_s=self._load.duration_s,
+            sources=tuple(_source(source) for source in load.sources if source.zone == self._zone),
+            duration_s=load.duration_s,
             requests=tuple(
                 RequestTemplate(each.name, each.method, each.path, each.weight, dict(each.headers), each.body)
-                for each in self._load.requests
+                for each in load.requests
             ),
-            timeout_s=self._load.timeout_s,
-            connect_timeout_s=self._load.connect_timeout_s,
+            timeout_s=load.timeout_s,
+            connect_timeout_s=load.connect_timeout_s,
             entry_file=self._entry_file,
             entry_ttl_s=self._timings.entry_ttl_s,
             records_file=self._records_file,
             locustfile=locustfile,
-            ids=None if self._load.ids is None else _ids(self._load.ids, ids_file),
+            ids=None if load.ids is None else _ids(load.ids, ids_file),
             partition_header=ENTRY_PARTITION_HEADER,
             turn=self._turn,
+            directed=None if load.directed is None else Directed(load.directed.cookie, MAP_VERSION_HEADER),
         )
 
-    def _entry_listener(self, zone: str) -> SocketAddress:
-        return self._network.client_entry(self._place, self._zones.index(zone))
-
-    def _write_entries(self, zones: Iterable[str]) -> None:
-        write_entries(self._entry_file, [Entry(zone, f"http://{self._entry_listener(zone)}") for zone in zones])
-
-    async def _check_entries(self) -> None:
-        """Health checks of all gateways from where these clients are, as an outside checker of a GSLB does."""
-        while True:
-            due = self._entry.due_checks(time.monotonic())
-            for zone, _ in due:
-                self.spawn(self._check_entry(zone))
-            deadline_s = self._entry.next_deadline()
-            await asyncio.sleep(max(0.001, (deadline_s or time.monotonic() + 1.0) - time.monotonic()))
-
-    async def _check_entry(self, zone: str) -> None:
-        timeout_s = self._timings.entry_check_timeout_s
-        try:
-            healthy = await http_status(self._entry_listener(zone), READY_PATH, timeout_s) == 200
-        except OSError:
-            healthy = False
-        answer = self._entry.handle_check(zone, healthy, time.monotonic())
-        if answer is not None:
-            self._write_entries(answer)
-            self._events.append(
-                Recorded(time.monotonic(), self._place, "Entry", self._zone, "EntryChanged", {"answer": list(answer)})
-            )
+    def _entry_changed(self, service: str, zones: tuple[str, ...]) -> None:
+        self._events.append(
+            Recorded(time.monotonic(), self._place, "Entry", self._zone, _REASONS[service], {"answer": list(zones)})
+        )
 
 
 def _ids(ids: IdSpec, file: Path | None) -> Ids:

@@ -9,6 +9,7 @@ from typing import Literal
 from testbed.results.measure.analysis import Measured
 from testbed.results.measure.ledger import Traffic
 from testbed.results.measure.parts import OF_RECOVERY
+from testbed.results.measure.phases import PhaseStats, RouterStats
 from testbed.results.measure.recovery import FaultImpact
 from testbed.results.measure.rights import FORWARDS
 from testbed.scenario import Expectation
@@ -103,6 +104,8 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
         case "forwards":
             forwarded = sum(ledger.by_right.get(right, Traffic()).calls for right in FORWARDS)
             value = forwarded / stats.sent if ledger.by_right and stats.sent else None
+        case "questions" | "unrouted" | "routed_success_rate":
+            value = None if stats.router is None else _of_router(metric, stats, stats.router)
         case "same_zone_share" | "same_cell_share":
             zone = metric == "same_zone_share"
             value = calls.same_zone_share if zone else calls.same_cell_share
@@ -115,6 +118,16 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     if value is None:
         return f"nothing to measure: no such {'calls' if metric in _OF_CALLS else 'requests'}"
     return value
+
+
+def _of_router(metric: str, stats: PhaseStats, router: RouterStats) -> float | None:
+    routed = stats.sent - router.unrouted
+    match metric:
+        case "questions":
+            return router.asked / stats.sent if stats.sent else None
+        case "unrouted":
+            return router.unrouted / stats.sent if stats.sent else None
+    return stats.ok / routed if routed else None
 
 
 def _shared_with(expectation: Expectation, measured: Measured) -> tuple[str, ...]:

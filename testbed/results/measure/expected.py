@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from testbed.results.measure.ledger import PhaseLedger, Traffic
+from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.rights import FORWARDS
 from testbed.scenario import ExpectedShares
 
 SIGMAS = 3.0
+
+What = Literal["partition_local_share", "forwards", "questions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +21,22 @@ class Compared:
     """Shares of 1. `by_chance`: `measured` is off by no more than `tolerance`, which is what n independent choices are
     within at 3 standard errors."""
 
-    what: Literal["partition_local_share", "forwards"]
+    what: What
     expected: float
     measured: float
     tolerance: float
     by_chance: bool
 
 
-def compared(expected: ExpectedShares | None, ledger: PhaseLedger | None, sent: int) -> tuple[Compared, ...]:
-    """Of a phase in which nothing goes wrong, with so many requests. Nothing where there was none to measure."""
-    return () if expected is None or ledger is None else tuple(_compared(expected, ledger, sent))
+def compared(
+    expected: ExpectedShares | None, ledger: PhaseLedger | None, stats: PhaseStats | None
+) -> tuple[Compared, ...]:
+    """Of a phase in which nothing goes wrong. Nothing where there was none to measure."""
+    return () if expected is None or ledger is None or stats is None else tuple(_compared(expected, ledger, stats))
 
 
-def _compared(expected: ExpectedShares, ledger: PhaseLedger, sent: int) -> Iterator[Compared]:
+def _compared(expected: ExpectedShares, ledger: PhaseLedger, stats: PhaseStats) -> Iterator[Compared]:
+    sent = stats.sent
     if ledger.partition_local_share is not None:
         yield _share(
             "partition_local_share", expected.partition_local, ledger.partition_local_share, ledger.between_pods
@@ -38,8 +44,10 @@ def _compared(expected: ExpectedShares, ledger: PhaseLedger, sent: int) -> Itera
     if ledger.by_right and sent:
         forwards = sum(ledger.by_right.get(right, Traffic()).calls for right in FORWARDS)
         yield _share("forwards", expected.forwards, forwards / sent, sent)
+    if expected.questions is not None and stats.router is not None and sent:
+        yield _share("questions", expected.questions, stats.router.asked / sent, sent)
 
 
-def _share(what: Literal["partition_local_share", "forwards"], expected: float, measured: float, n: int) -> Compared:
+def _share(what: What, expected: float, measured: float, n: int) -> Compared:
     tolerance = SIGMAS * max(0.0, expected * (1 - expected) / n) ** 0.5
     return Compared(what, expected, measured, tolerance, abs(measured - expected) <= tolerance + 1e-9)

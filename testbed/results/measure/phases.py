@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from testbed.results.measure.moments import moments
-from testbed.results.tables.columns import Requests
+from testbed.results.tables.columns import Asked, Mask, Requests
 from testbed.results.tables.facts import AppliedFault
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999))
@@ -19,6 +19,21 @@ class Phase:
     name: str
     start_s: float
     end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStats:
+    """Of the requests of directed clients in a phase: how many asked a router, how often, and what that took.
+
+    `unrouted` were told no cell and sent nowhere: whatever their outcome, it is the router's. Quantiles are of all
+    others that asked, None without any.
+    """
+
+    asked: int
+    questions: int
+    unrouted: int
+    p50_ms: float | None
+    p99_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ class PhaseStats(Phase):
     not_ok_share: float | None
     rate_per_s: float
     latency_ms: dict[str, float | None]
+    router: RouterStats | None = None
+    """None where clients ask no router."""
 
 
 def phases(warmup_s: float, end_s: float, faults: Sequence[AppliedFault]) -> tuple[Phase, ...]:
@@ -83,4 +100,14 @@ def phase_stats(requests: Requests, phase: Phase) -> PhaseStats:
         1 - ok / sent if sent else None,
         sent / (phase.end_s - phase.start_s) if sent else 0.0,
         {name: point for (name, _), point in zip(QUANTILES, points, strict=True)},
+        _router_stats(requests.asked, inside),
     )
+
+
+def _router_stats(asked: Asked | None, inside: Mask) -> RouterStats | None:
+    if asked is None:
+        return None
+    questions, unrouted = asked.questions[inside], asked.unrouted[inside]
+    told_ms = asked.took_ms[inside][(questions > 0) & ~unrouted]
+    p50_ms, p99_ms = np.quantile(told_ms, [0.5, 0.99]).tolist() if len(told_ms) else (None, None)
+    return RouterStats(int((questions > 0).sum()), int(questions.sum()), int(unrouted.sum()), p50_ms, p99_ms)

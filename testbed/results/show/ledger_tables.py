@@ -85,7 +85,9 @@ def _by_rule(ledger: PhaseLedger) -> tuple[Text, ...]:
 
 
 def _beside(each: Compared) -> Text:
-    what = {"partition_local_share": "in cell", "forwards": "forwards a request"}[each.what]
+    what = {"partition_local_share": "in cell", "forwards": "forwards a request", "questions": "asked a router"}[
+        each.what
+    ]
     text = f"{what} in the steady phase: {share(each.measured)}, expected {share(each.expected)}"
     return Text(text) if each.by_chance else Text(f"{text}: chance explains {share(each.tolerance)} only", "yellow")
 

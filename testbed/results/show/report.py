@@ -16,6 +16,7 @@ from testbed.results.show.grid import Grid, NotedGrid, side_by_side, wrapped
 from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
+from testbed.results.show.router_table import questions
 from testbed.results.show.summary import ChangeFigures, Summary
 
 _INDENT = "  "
@@ -47,6 +48,7 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         ("Steps of operations (times of layers and owners after the step)", _noted(operation_steps(summary), inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
+        ("Questions to the router (ms until told)", _noted(questions(summary), inner)),
         ("Calls by distance, and what they would cost in 30 days", _noted(by_distance(summary), inner)),
         ("Calls between pods by right", _noted(by_right(summary), inner)),
         ("Calls by zone, from row to column", _matrices(summary, inner)),

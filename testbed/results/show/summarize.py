@@ -141,8 +141,7 @@ def _summary(run: Run, measured: Measured, requests: Requests, strangers: Strang
 
 
 def _ledger(facts: RunFacts, measured: Measured) -> LedgerFigures:
-    steady = measured.stats.get("steady")
-    beside = compared(facts.expected, measured.ledger.get("steady"), 0 if steady is None else steady.sent)
+    beside = compared(facts.expected, measured.ledger.get("steady"), measured.stats.get("steady"))
     return LedgerFigures(facts.prices, facts.cities, dict(measured.ledger), beside)
 
 

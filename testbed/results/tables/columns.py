@@ -17,6 +17,28 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What each request asked a router, and what that took."""
+
+    questions: Codes
+    took_ms: Floats
+    """NaN where there were none."""
+    unrouted: Mask
+    """It was led to no gateway, having asked."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Asked | None:
+        questions = floats(table["questions"])
+        if np.isnan(questions).all():
+            return None
+        counted = np.nan_to_num(questions).astype(np.int64)
+        return cls(counted, floats(table["router_ms"]), (counted > 0) & (codes(table["entry_zone"])[0] < 0))
+
+    def __getitem__(self, chosen: Mask) -> Asked:
+        return Asked(self.questions[chosen], self.took_ms[chosen], self.unrouted[chosen])
+
+
+@dataclass(frozen=True, slots=True)
 class Requests:
     """The columns of `requests` that time and outcome need, as arrays. `finished_s` is infinite for no finish."""
 
@@ -28,6 +50,8 @@ class Requests:
     latency_ms: Floats
     ok: Mask
     failed: Mask
+    asked: Asked | None = None
+    """None where clients ask no router."""
 
     @classmethod
     def of(cls, table: pa.Table, faults: Sequence[AppliedFault] = ()) -> Requests:
@@ -46,6 +70,7 @@ class Requests:
             floats(table["latency_ms"]),
             outcome == (names.index("ok") if "ok" in names else -1),
             outcome == (names.index("failed") if "failed" in names else -1),
+            Asked.of(table),
         )
 
     def __len__(self) -> int:
@@ -53,7 +78,8 @@ class Requests:
 
     def where(self, chosen: Mask | Codes) -> Requests:
         """Those of them, by mask or by row."""
-        return Requests(*(getattr(self, column.name)[chosen] for column in fields(self)))
+        columns = (getattr(self, column.name) for column in fields(self))
+        return Requests(*(None if column is None else column[chosen] for column in columns))
 
 
 def floats(column: pa.ChunkedArray) -> Floats:

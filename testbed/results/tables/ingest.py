@@ -16,12 +16,15 @@ import orjson
 from loadgen import records
 from loadgen.records import OUTCOMES
 from testbed.objects.places import clients_of
-from testbed.results.tables.lines import IngestCounts, blocks, whole
+from testbed.results.tables.lines import IngestCounts, blocks, number, whole
 from testbed.results.tables.pods import Pods
 from testbed.results.tables.schemas import SCHEMAS, Clock
 from testbed.results.tables.writer import TableWriter
 
 NOT_FINISHED = "not finished when the run ended"
+
+_Trip = tuple[str | None, str | None, int | None, int | None, float | None]
+_NO_TRIP: _Trip = (None, None, None, None, None)
 
 
 def ingest_requests(
@@ -49,7 +52,13 @@ def ingest_requests(
                     outcome = OUTCOMES[OUTCOMES.index(line[records.OUTCOME])]
                     bodies = (line.get(records.SENT_BYTES), line.get(records.RECEIVED_BYTES))
                     answer = (whole(line[records.STATUS]), outcome, line[records.ERROR])
-                    finish = (line[records.FINISHED_S] + 0.0, *answer, *bodies, line.get(records.PARTITION))
+                    finish = (
+                        line[records.FINISHED_S] + 0.0,
+                        *answer,
+                        *bodies,
+                        line.get(records.PARTITION),
+                        _trip(line),
+                    )
                     if request_id in sent:
                         rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
                     else:
@@ -77,7 +86,7 @@ def ingest_requests(
 def _request(
     request_id: str,
     send: tuple[Any, ...],
-    finish: tuple[float, int | None, str, str | None, int | None, int | None, str | None] | None,
+    finish: tuple[float, int | None, str, str | None, int | None, int | None, str | None, _Trip | None] | None,
     clock: Clock,
     origin_zone: str,
 ) -> tuple[Any, ...]:
@@ -85,11 +94,23 @@ def _request(
     what = (request_id, origin_zone, name, method, path)
     times_s = (clock.from_monotonic(intended_s), clock.from_monotonic(sent_s))
     if finish is None:
-        return (*what, None, *times_s, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None)
-    finished_s, status, outcome, error, sent_bytes, received_bytes, partition = finish
+        return (*what, None, *times_s, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None, *_NO_TRIP[1:])
+    finished_s, status, outcome, error, sent_bytes, received_bytes, partition, trip = finish
+    entry_zone, *directed = (entry_zone, *_NO_TRIP[1:]) if trip is None else trip
     latency_ms = (finished_s - intended_s) * 1e3
     answered = (clock.from_monotonic(finished_s), latency_ms, status, outcome, error)
-    return (*what, partition, *times_s, *answered, entry_zone, sent_bytes, received_bytes)
+    return (*what, partition, *times_s, *answered, entry_zone, sent_bytes, received_bytes, *directed)
+
+
+def _trip(line: Mapping[str, Any]) -> _Trip | None:
+    """Of a client that was directed: entry zone, cell, map version, questions and how long these took."""
+    if records.QUESTIONS not in line:
+        return None
+    names, numbers = (
+        (line[records.ENTRY_ZONE], line[records.CELL]),
+        (line[records.MAP_VERSION], line[records.QUESTIONS]),
+    )
+    return (*names, *map(whole, numbers), number(line[records.ROUTER_MS]))
 
 
 def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ _REQUESTS = (
     "outcome",
     "error",
     "entry_zone",
+    "questions",
+    "router_ms",
 )
 _HOPS = (
     *(

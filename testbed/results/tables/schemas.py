@@ -21,7 +21,8 @@ def _places(*ends: str) -> list[tuple[str, pa.DataType]]:
 
 
 SCHEMAS: dict[str, pa.Schema] = {
-    # What a client saw; latency counts from the intended send time. `outcome` is ok, failed or unknown.
+    # What a client saw; latency counts from the intended send time. `outcome` is ok, failed or unknown. The last four
+    # are of clients that are directed: where to, by which version of the map, and what asking a router took.
     "requests": pa.schema(
         [
             ("request_id", pa.string()),
@@ -40,6 +41,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("entry_zone", _NAME),
             ("sent_bytes", pa.int64()),
             ("received_bytes", pa.int64()),
+            ("cell", _NAME),
+            ("map_version", pa.int64()),
+            ("questions", pa.int16()),
+            ("router_ms", pa.float64()),
         ]
     ),
     # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null, but of
@@ -128,7 +133,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 LATER_COLUMNS: dict[str, frozenset[str]] = {
-    "requests": frozenset({"method", "path", "sent_bytes", "received_bytes"}),
+    "requests": frozenset(
+        {"method", "path", "sent_bytes", "received_bytes", "cell", "map_version", "questions", "router_ms"}
+    ),
     "hops": frozenset({"request_bytes", "response_bytes", "partition", "owner_cell", "map_version", "route"}),
     "links": frozenset({"expected_p50_ms"}),
 }

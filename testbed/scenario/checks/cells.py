@@ -10,6 +10,7 @@ from testbed.control.cells.ownership import RESERVED, written
 from testbed.documents.problems import Path
 from testbed.scenario.cells import key_of, owned, placements, sharing
 from testbed.scenario.checks.cluster import zone_names
+from testbed.scenario.checks.directed import check_entry
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cells import CellModel, CellsModel
 from testbed.scenario.models.cluster import ServiceModel
@@ -46,6 +47,7 @@ def check_cells(model: ScenarioModel, findings: Findings) -> None:
             message = f"{rule.to} is in no cell (its class is not sharded), so that calls to it need no rule"
             findings.report((*_CELLS, "crossCell", name, "to"), message)
     _check_cities(model, cells, findings)
+    check_entry(model, cells, findings)
     if cells.unkeyed is not None and cells.unkeyed not in RESERVED:
         findings.reference((*_CELLS, "unkeyed"), "cell", cells.unkeyed, findings.known("cell"))
     _check_keys_of_requests(model, cells, findings)

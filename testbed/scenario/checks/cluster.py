@@ -6,8 +6,8 @@ from collections.abc import Iterator, KeysView
 
 from testbed.documents.problems import Path
 from testbed.objects.places import CONTROL_PLANE
-from testbed.objects.workloads import GATEWAY, NODE_PROXY, gateway_of
-from testbed.scenario.cells import Placement, placements
+from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER, gateway_of, router_of
+from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cluster import ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
@@ -74,6 +74,8 @@ def check_services(model: ScenarioModel, findings: Findings) -> None:
     nodes = [node for _, zone_name, zone in zones_of(model) for node in node_names(zone_name, zone)]
     reserved = dict.fromkeys([GATEWAY, *map(gateway_of, zones)], "gateway")
     reserved |= dict.fromkeys([NODE_PROXY, *(f"{NODE_PROXY}-{node}" for node in nodes)], "node proxy")
+    if routers := router_zones(model.spec):
+        reserved |= dict.fromkeys([ROUTER, *map(router_of, routers)], "router")
     for name, service in model.spec.services.items():
         here: Path = ("spec", "services", name)
         if name in reserved:

@@ -10,8 +10,8 @@ from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
 from testbed.objects.places import Topology
-from testbed.objects.workloads import GATEWAY, NODE_PROXY
-from testbed.scenario.cells import placements
+from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER
+from testbed.scenario.cells import placements, router_zones
 from testbed.scenario.checks.cluster import node_names, zone_names, zones_of
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.convert import fault_of, topology_of
@@ -24,7 +24,7 @@ from testbed.scenario.models.experiment import (
     KillModel,
     ScenarioModel,
 )
-from testbed.scenario.models.metrics import OF_A_SERVICE, OF_CELLS
+from testbed.scenario.models.metrics import OF_A_ROUTER, OF_A_SERVICE, OF_CELLS
 from testbed.scenario.wording import listed
 
 KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
@@ -130,7 +130,8 @@ def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Fin
         elif not by_hand and (why := _beyond_replicas(kill.pod, model, findings)) is not None:
             findings.report((*here, "pod"), why)
     elif kill.service is not None:
-        proxies = (GATEWAY, NODE_PROXY) if model.spec.mesh.mode == "node" else (GATEWAY,)
+        proxies = [GATEWAY, *([NODE_PROXY] if model.spec.mesh.mode == "node" else [])]
+        proxies += [ROUTER] if router_zones(model.spec) else []
         if _is_of(kill.service, findings.known("deployment")) and kill.service not in findings.known("service"):
             message = f"there is no service {kill.service!r}; it is a pod: write `pod: {kill.service}`"
             findings.report((*here, "service"), message)
@@ -246,6 +247,9 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
         _check_part(here, expectation, model, findings)
         if expectation.metric in OF_CELLS and model.spec.cells is None:
             findings.report((*here, "metric"), f"{expectation.metric} is of cells, and there are none: no spec.cells")
+        if expectation.metric in OF_A_ROUTER and not router_zones(model.spec):
+            message = f"{expectation.metric} is of a router, and there is none: no spec.cells with entry: directed"
+            findings.report((*here, "metric"), message)
         if expectation.when == "during" and expectation.fault in instants:
             findings.report((*here, "when"), f"{instants[expectation.fault]} has no duration; write `after`")
         if findings.is_whole(*here):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from testbed.objects.places import CONTROL_PLANE, clients_of
-from testbed.objects.workloads import NODE_PROXY, gateway_of
-from testbed.scenario.cells import Placement, placements
+from testbed.objects.workloads import NODE_PROXY, gateway_of, router_of
+from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.cluster import node_names, zones_of
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.experiment import ScenarioModel
@@ -29,6 +29,7 @@ def introduce_names(model: ScenarioModel, findings: Findings) -> None:
     places = dict.fromkeys((*findings.known("zone"), *findings.known("node")), "a zone or node")
     findings.introduce("zone or node", {**places, **clients, CONTROL_PLANE: "the control plane"})
     gateways = [*map(gateway_of, findings.known("zone"))]
+    routers = [*map(router_of, router_zones(model.spec))]
     node_proxies = [f"{NODE_PROXY}-{node}" for node in nodes_with_proxy]
     of_services = [
         each.deployment
@@ -39,7 +40,7 @@ def introduce_names(model: ScenarioModel, findings: Findings) -> None:
             else (Placement(name, (), 1),)
         )
     ]
-    deployments = (*of_services, *gateways, *node_proxies)
+    deployments = (*of_services, *gateways, *routers, *node_proxies)
     findings.introduce("deployment", dict.fromkeys(deployments, "a Deployment"))
     faults = dict.fromkeys(findings.names("spec", "faults"), "a fault")
     operations = dict.fromkeys(findings.names("spec", "operations"), "an operation")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from testbed.documents.problems import Path
 from testbed.objects.core import Pod
-from testbed.objects.workloads import gateway_of
+from testbed.objects.workloads import gateway_of, router_of
 from testbed.scenario.cells import placements
 from testbed.scenario.checks.cluster import zones_of
 from testbed.scenario.checks.findings import Findings
@@ -24,11 +24,14 @@ def check_scheduling(model: ScenarioModel, pods: Sequence[Pod], findings: Findin
         for name, service in model.spec.services.items()
         for each in placements(name, service, model.spec)
     }
-    gateways: dict[str, Path] = {gateway_of(zone): location for location, zone, _ in zones_of(model)}
+    own: dict[str, tuple[str, Path]] = {}
+    for location, zone, _ in zones_of(model):
+        own |= {gateway_of(zone): ("gateway", location), router_of(zone): ("router", location)}
     for deployment, why in reasons.items():
-        if deployment in gateways:
-            message = f"its gateway finds no node: {why[0]} Give it a node more or a larger `capacityPods`"
-            findings.report(gateways[deployment], message, at_key=True)
+        if deployment in own:
+            what, at = own[deployment]
+            message = f"its {what} finds no node: {why[0]} Give it a node more or a larger `capacityPods`"
+            findings.report(at, message, at_key=True)
         else:
             # A node proxy is the first pod of its node, which holds one at least.
             service = services[deployment]

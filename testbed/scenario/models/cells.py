@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from testbed.documents.quantities import shown
-from testbed.scenario.models.fields import Model, Name, Names
+from testbed.scenario.models.fields import Model, Name, Names, WholeSeconds
 from testbed.scenario.schema_rules import exactly_one_of
 
 MAX_PARTITIONS = 10_000
@@ -115,6 +115,15 @@ class CrossCellModel(Model):
     """The service of the other cell."""
 
 
+class RouterModel(Model):
+    """Routers tell clients their cell, by its map and in the answer's cookie."""
+
+    zones: Names | None = None
+    """Zones with one router each; clients ask the nearest healthy one. Default: all zones."""
+    ttl: WholeSeconds = 30.0
+    """For how long a client keeps an answer: the Max-Age of the cookie, in whole seconds."""
+
+
 class CellsModel(Model):
     """Cells: every request belongs to one of them by its key."""
 
@@ -130,9 +139,14 @@ class CellsModel(Model):
     """Zones that share one copy of every `perCity` service. Default: each region is a city."""
     cookie: Token = "cell"
     """The cookie in which clients keep the name of their cell."""
-    first_hit: Literal["nearest", "owner"] = "nearest"
+    entry: Literal["gateway", "directed"] = "gateway"
+    """How requests find their cell. `gateway`: by the nearest gateway, which leads on to it. `directed`: clients ask a
+    router once, keep the answer, and go to a gateway of their cell."""
+    router: RouterModel | None = None
+    """Only with entry `directed`."""
+    first_hit: Literal["nearest", "owner"] | None = None
     """Who gets a request without that cookie: the nearest cell, which computes the owner and forwards, or the `owner`,
-    which the gateway computes."""
+    which the gateway computes. Only with entry `gateway`. Default `nearest`."""
     misdirected: Literal["forward", "refuse"] = "forward"
     """What a cell does with a request for what it does not own: send it on, once, or answer 421."""
     cross_cell: dict[Name, CrossCellModel] | None = None

@@ -57,6 +57,12 @@ def _positive(value: float) -> float:
     return value
 
 
+def _whole_seconds(value: float) -> float:
+    if not value.is_integer():
+        raise ValueError(f"must be whole seconds, as cookies have them, not {DURATION.format(value)}")
+    return value
+
+
 def _whole_bytes(value: float) -> float:
     if not value.is_integer():
         raise ValueError(f"must be whole bytes, not {value:g}B")
@@ -87,6 +93,7 @@ Name = Annotated[str, AfterValidator(_dns_label), WithJsonSchema({"type": "strin
 HttpPath = Annotated[str, AfterValidator(_rooted), WithJsonSchema({"type": "string", "pattern": "^/[!-~]*$"})]
 Duration = Annotated[float, *_quantity(DURATION)]
 PositiveDuration = Annotated[float, AfterValidator(_positive), *_quantity(DURATION, positive=True)]
+WholeSeconds = Annotated[float, AfterValidator(_whole_seconds), AfterValidator(_positive), *_quantity(DURATION, True)]
 Rate = Annotated[float, AfterValidator(_positive), *_quantity(RATE, positive=True)]
 Bandwidth = Annotated[float, AfterValidator(_positive), *_quantity(BANDWIDTH, positive=True)]
 Size = Annotated[float, AfterValidator(_whole_bytes), *_quantity(SIZE)]

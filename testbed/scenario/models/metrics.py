@@ -38,6 +38,9 @@ MetricName = Literal[
     "partition_local_share",
     "forwards",
     "leaks",
+    "questions",
+    "unrouted",
+    "routed_success_rate",
     "request_rate",
     "errors",
 ]
@@ -45,6 +48,8 @@ MetricName = Literal[
 OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_share", "time_to_recover")
 """They can be those of the calls to one service, or of the requests for it."""
 OF_CELLS: tuple[MetricName, ...] = ("partition_local_share", "forwards", "leaks")
+OF_A_ROUTER: tuple[MetricName, ...] = ("questions", "unrouted", "routed_success_rate")
+"""Only where clients ask one for their cell."""
 
 METRICS: dict[str, Quantity | Count] = {
     "success_rate": PERCENTAGE,
@@ -59,6 +64,9 @@ METRICS: dict[str, Quantity | Count] = {
     "partition_local_share": PERCENTAGE,
     "forwards": PERCENTAGE,
     "leaks": Count(),
+    "questions": PERCENTAGE,
+    "unrouted": PERCENTAGE,
+    "routed_success_rate": PERCENTAGE,
     "request_rate": RATE,
     "errors": Count(),
 }

@@ -21,10 +21,13 @@ def warn_of_cells(model: ScenarioModel, scenario: Scenario, findings: Findings) 
         return
     (cell_map,) = scenario.cluster.of(PartitionMap)
     owners = set(cell_map.owners)
-    if cells.misdirected == "refuse" and cells.first_hit == "nearest" and len(owners) > 1:
+    if cells.entry == "directed" and model.spec.load.locustfile is not None:
+        message = "its users ask no router: they enter by the nearest gateway, which computes the owner"
+        findings.warn(("spec", "load", "locustfile"), message)
+    if cells.misdirected == "refuse" and cell_map.first_hit == "nearest" and len(owners) > 1:
         message = "refuses first hits, too: the nearest cell of a client without a cookie seldom owns its partition"
         findings.warn((*_CELLS, "misdirected"), f"{message}; with firstHit: owner the gateway finds it")
-    if cells.first_hit == "nearest" and len(owners) > 1:
+    if cell_map.first_hit == "nearest" and len(owners) > 1:
         _warn_of_far_first_hits(model, scenario, findings)
     _warn_of_groups(cells, findings)
     of_cities = [name for name, service in model.spec.services.items() if service.class_ == "perCity"]

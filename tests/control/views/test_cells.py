@@ -76,6 +76,7 @@ PODS = (
     pod("audit-1", "audit", "west-a", 17),
 )
 GATEWAY = pod("gateway-1", "gateway", "east-a", 21, *GATEWAY_LABELS, role="gateway")
+ROUTER = pod("router-1", "router", "east-b", 22, role="router")
 CLASSES: dict[str, Any] = {"web": "sharded", "catalog": "perCity", "audit": "global"}
 
 
@@ -83,7 +84,7 @@ def store_with(cell_map: PartitionMap) -> Store:
     store = Store()
     for node in NODES.values():
         store.put(node)
-    for each in (*PODS, GATEWAY):
+    for each in (*PODS, GATEWAY, ROUTER):
         store.put(each)
     for name, service_class in CLASSES.items():
         own = [each for each in PODS if each.template.service == name]
@@ -122,6 +123,23 @@ def test_a_pod_of_a_cell_calls_owners_and_forwards_what_it_does_not_own(golden: 
     golden("cells_sidecar.json", as_text(told(PODS[0])))
 
 
+DIRECTED = replace(MAP, entry="directed", answer_ttl_s=30, first_hit="owner")
+
+
+def test_a_router_answers_with_the_owner_as_a_cookie_that_expires(golden: Golden) -> None:
+    golden("cells_router.json", as_text(told(ROUTER, DIRECTED)))
+
+
+def test_of_a_map_for_gateways_first_the_router_is_among_them() -> None:
+    rolling = replace(DIRECTED, version=8, owners=NEW.owners, rollout=Rollout("gateways", DIRECTED))
+    assert told(ROUTER, rolling) == told(ROUTER, replace(rolling, rollout=None)) != told(ROUTER, DIRECTED)
+
+
+def test_nobody_but_the_router_tells_directed_clients_their_cell() -> None:
+    for proxy in (GATEWAY, *PODS):
+        assert "set-cookie" not in as_text(told(proxy, DIRECTED))
+
+
 @pytest.mark.parametrize(("layer", "gateway", "sidecar"), [("gateways", NEW, MAP), ("sidecars", MAP, NEW)])
 def test_of_a_map_that_is_for_one_layer_yet_the_other_one_is_told_the_previous_one(
     layer: Layer, gateway: PartitionMap, sidecar: PartitionMap
@@ -132,6 +150,7 @@ def test_of_a_map_that_is_for_one_layer_yet_the_other_one_is_told_the_previous_o
 
 
 OTHERWISE = {
+    "directed": DIRECTED,
     "owner-and-refuse": replace(MAP, first_hit="owner", misdirected="refuse", unkeyed="refuse"),
     "path-and-hash": replace(
         MAP, key=PartitionKey("path", "/u/([0-9]+)/.*"), rule=PartitionRule("hash"), unkeyed="rz02"

@@ -15,6 +15,7 @@ from testbed.control.cells.subsets import groups_of
 from testbed.control.views.envoy.access_log import (
     CELLS_METADATA,
     CROSS_CELL,
+    DIRECTED,
     FIRST_HIT,
     GLOBAL,
     MAP_VERSION,
@@ -42,6 +43,7 @@ Match = Mapping[str, Any]
 To = Callable[[str], dict[str, Any]]
 """The route action for a subset of the service, `` for all of it."""
 
+OK: Final = 200
 MISDIRECTED: Final = 421
 BAD_REQUEST: Final = 400
 
@@ -97,15 +99,31 @@ class CellRoutes:
             each["request_headers_to_add"].append(header(ENTRY_HEADER, each["name"]))
         return [*self._refused_unkeyed(match), *entries, *self._unkeyed(match, to)]
 
+    def asked(self) -> list[dict[str, Any]]:
+        """How a router answers: with the owner of the key as the cookie, to be kept for a while.
+
+        Who has no key and belongs to no cell in particular gets no cookie.
+        """
+        match: Match = {"prefix": "/"}
+        answers = [
+            self._answer(DIRECTED, _within(match, run.start, run.end), run.cell) for run in runs(self.cell_map.owners)
+        ]
+        fate = self.cell_map.unkeyed
+        if fate != REFUSE:
+            answers.append(self._answer(UNKEYED, match, None if fate == NEAREST else fate))
+        return [*self._refused_unkeyed(match), *answers]
+
     def received(self, local: Mapping[str, Any], to: To) -> list[dict[str, Any]]:
         """What a pod of a cell does with a call: `local` where it owns the partition, else by the map's word."""
         match = {"prefix": "/"}
+        # Directed clients go by the router's word, until they ask it anew.
+        told = self.cell_map.entry == "gateway"
         owned = [run for run in runs(self.cell_map.owners) if run.cell == self.cell]
         others = [run for run in runs(self.cell_map.owners) if run.cell != self.cell]
         found = self._refused_unkeyed(match)
         for run in owned:
             within = _within(match, run.start, run.end)
-            for entry in (FIRST_HIT, OWNER):
+            for entry in (FIRST_HIT, OWNER) if told else ():
                 by_entry = _where(within, _is(ENTRY_HEADER, entry))
                 found.append(self._route(OWN, by_entry, {"route": local}, self.cell, cookie=self.cell))
             found.append(self._route(OWN, within, {"route": local}, self.cell))
@@ -115,7 +133,7 @@ class CellRoutes:
             found.append(self._refusal(REFUSED, forwarded, run.cell))
             for came_by, reason in _STALE.items():
                 by_entry = within if came_by is None else _where(within, _is(ENTRY_HEADER, came_by))
-                cookie = None if came_by is None else run.cell
+                cookie = None if came_by is None or not told else run.cell
                 if self.cell_map.misdirected == "refuse":
                     found.append(self._refusal(REFUSED, by_entry, run.cell, cookie))
                 else:
@@ -176,6 +194,12 @@ class CellRoutes:
         answer = {"status": MISDIRECTED, "body_format": {"text_format_source": {"inline_string": text}}}
         return self._route(name, match, {"direct_response": answer}, owner, cookie=cookie)
 
+    def _answer(self, name: str, match: Match, cell: str | None) -> dict[str, Any]:
+        route = self._route(name, match, {"direct_response": {"status": OK}}, cell or "", cookie=cell)
+        del route["request_headers_to_add"]  # it goes nowhere
+        version = header(MAP_VERSION_HEADER, str(self.cell_map.version))
+        return {**route, "response_headers_to_add": [*route.get("response_headers_to_add", ()), version]}
+
     def _route(
         self, name: str, match: Match, does: Mapping[str, Any], owner: str = "", cookie: str | None = None
     ) -> dict[str, Any]:
@@ -194,7 +218,8 @@ class CellRoutes:
     def _set_cookie(self, cell: str | None) -> dict[str, Any]:
         if cell is None:
             return {}
-        value = f"{self.cell_map.cookie}={cell}; Path=/; HttpOnly"
+        kept = f"; Max-Age={self.cell_map.answer_ttl_s}" if self.cell_map.entry == "directed" else ""
+        value = f"{self.cell_map.cookie}={cell}; Path=/; HttpOnly{kept}"
         return {
             "response_headers_to_add": [
                 {"header": {"key": "set-cookie", "value": value}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}

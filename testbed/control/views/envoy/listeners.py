@@ -2,7 +2,7 @@
 
 A pod in the mesh has an inbound listener in front of its application and an outbound one that is an HTTP forward
 proxy (applications set HTTP_PROXY). They have the same addresses whether a sidecar serves them or the proxy of the
-node. A gateway has one listener for clients. Where calls go from there is `xds`'.
+node. A gateway has one listener for clients, and so has a router. Where calls go from there is `xds`'.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from testbed.control.views.envoy.partition_filter import partition_filters
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cells import PartitionMap
 from testbed.objects.core import Pod
+from testbed.objects.workloads import ROUTER
 
 READY_PATH: Final = "/testbed/ready"
-"""A gateway that has its configuration answers 200 here, itself; such calls are not logged."""
+"""A gateway or router that has its configuration answers 200 here, itself; such calls are not logged."""
 
 
 def named(what: str, proxy: Pod, pod: Pod) -> str:
@@ -76,6 +77,17 @@ def gateway_listener(gateway: Pod, cells: PartitionMap | None = None) -> Resourc
         "use_remote_address": True,
     }
     return _listener(GATEWAY, gateway, gateway, address_of(gateway).app, http, filters)
+
+
+def router_listener(router: Pod, cells: PartitionMap) -> Resource:
+    """It finds out the key as a gateway does, and answers by itself. To others its calls are calls to it."""
+    http = {
+        "rds": _rds(ROUTER),
+        "access_log": [call_log(INBOUND, router.name, unlogged_path=READY_PATH, cells=True)],
+        "use_remote_address": True,
+    }
+    filters = partition_filters(cells, GATEWAY, router.name)
+    return _listener(GATEWAY, router, router, address_of(router).app, http, filters)
 
 
 def address_of(pod: Pod) -> PodAddress:

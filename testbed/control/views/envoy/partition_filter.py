@@ -29,7 +29,7 @@ ENTRY_HEADER: Final = "x-cell-entry"
 FORWARDED_HEADER: Final = "x-cell-forwarded"
 """The cell that forwarded a request: the next one that does not own it refuses. Written by its routes."""
 MAP_VERSION_HEADER: Final = "x-cell-map"
-"""The version of the map by which the caller's proxy chose. Written by its routes."""
+"""The version of the map by which the caller's proxy chose, or by which a router answered. Written by its routes."""
 
 SUBSET_METADATA: Final = "envoy.lb"
 SUBSET_KEY: Final = "partition"

@@ -39,6 +39,7 @@ from testbed.control.views.envoy.listeners import (
     inbound_listener,
     named,
     outbound_listener,
+    router_listener,
 )
 from testbed.control.views.envoy.routes import domains, inbound_routes, outbound_routes, route_action
 from testbed.control.views.envoy.shards import DIVIDED, served_partitions
@@ -48,6 +49,7 @@ from testbed.objects.cells import CELL, Layer, PartitionMap
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import HttpRoute, OutlierDetection, Subset, TrafficPolicy
 from testbed.objects.metadata import selects
+from testbed.objects.workloads import ROUTER
 
 PUSH_ORDER: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 """Make before break: nothing is named before it exists. Source: Envoy, xds_protocol, eventual consistency."""
@@ -57,6 +59,8 @@ ENTRY_ZONE_HEADER: Final = "x-testbed-entry-zone"
 
 ENTRY_PARTITION_HEADER: Final = "x-testbed-partition"
 """Names there the partition that the gateway made of the request's key."""
+
+_READY: Final[Mapping[str, Any]] = {"match": {"path": READY_PATH}, "direct_response": {"status": 200}}
 
 ALL: Final = Subset("", ())
 """All endpoints of a service."""
@@ -113,6 +117,8 @@ class ConfigGenerator:
         """
         assert proxy.node is not None, f"pod {proxy.name} has a proxy but no node"
         node = nodes[proxy.node]
+        if proxy.template.role == "router":
+            return self._of_router(proxy, node)
         endpoints = tuple(self._load_assignment(each, subset, slices, node) for each, subset in self._called)
         if proxy.template.role == "gateway":
             cells = self._cells_of("gateways")
@@ -129,6 +135,16 @@ class ConfigGenerator:
             LISTENER_TYPE: tuple(each for pod in served for each in self._listeners(proxy, pod)),
             ROUTE_TYPE: tuple(each for pod in served for each in self._pod_routes(proxy, pod, node)),
         }
+
+    def _of_router(self, router: Pod, node: Node) -> dict[str, tuple[Resource, ...]]:
+        """It answers all by itself, and calls nobody: Envoy never asks for endpoints then, and would not acknowledge
+        any."""
+        cells = self._cell_routes(node, router)
+        if cells is None:
+            return {CLUSTER_TYPE: (), LISTENER_TYPE: (), ROUTE_TYPE: ()}
+        listener = router_listener(router, cells.cell_map)
+        routes = inbound_routes(ROUTER, [_READY, *cells.asked()])
+        return {CLUSTER_TYPE: (), LISTENER_TYPE: (listener,), ROUTE_TYPE: (routes,)}
 
     def _listeners(self, proxy: Pod, pod: Pod) -> Iterable[Resource]:
         cells = self._cells_of("sidecars")
@@ -158,7 +174,7 @@ class ConfigGenerator:
         return self._routes_made[key]
 
     def _cell_routes(self, node: Node, pod: Pod) -> CellRoutes | None:
-        cells = self._cells_of("gateways" if pod.template.role == "gateway" else "sidecars")
+        cells = self._cells_of("gateways" if pod.template.is_entered else "sidecars")
         if cells is None:
             return None
         return CellRoutes(cells, node.locality.zone, dict(pod.template.extra_labels).get(CELL, ""))
@@ -214,9 +230,7 @@ class ConfigGenerator:
     def _gateway_routes(
         self, routes: Iterable[tuple[tuple[str, ...], HttpRoute]], gateway: Pod, node: Node
     ) -> Resource:
-        by_hosts: dict[tuple[str, ...], list[Any]] = {
-            ("*",): [{"match": {"path": READY_PATH}, "direct_response": {"status": 200}}]
-        }
+        by_hosts: dict[tuple[str, ...], list[Any]] = {("*",): [dict(_READY)]}
         for hosts, route in routes:
             by_hosts.setdefault(hosts, []).extend(self._routes(route, self._cell_routes(node, gateway), entering=True))
         with_cells = self._traffic.cells is not None

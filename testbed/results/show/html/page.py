@@ -21,6 +21,7 @@ from testbed.results.show.html import map as maps
 from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
+from testbed.results.show.router_table import questions
 from testbed.results.show.summary import ChangeFigures, FaultFigures, RecoveryFigures, Summary
 from testbed.results.tables.columns import Requests
 from testbed.results.tables.run import Run
@@ -82,6 +83,7 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
             )
             if table is not None
         ],
+        questions=questions(summary),
         course=course,
         course_data=_course_data(course),
         lanes=plots.fault_lanes(faults, end_s),
