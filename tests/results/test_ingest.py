@@ -63,6 +63,10 @@ def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path
             "entry_zone": "east-a",
             "sent_bytes": 5,
             "received_bytes": 1000,
+            "cell": None,
+            "map_version": None,
+            "questions": None,
+            "router_ms": None,
         }
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from testbed.results.tables.facts import AppliedFault
 
@@ -28,13 +29,14 @@ class Asked:
 
     @classmethod
     def of(cls, table: pa.Table) -> Asked | None:
-        questions = floats(table["questions"])
-        if np.isnan(questions).all():
+        """None where nobody asks, or the columns about it were not read."""
+        if "questions" not in table.column_names or pc.all(pc.is_null(table["questions"])).as_py():
             return None
+        questions = floats(table["questions"])
         counted = np.nan_to_num(questions).astype(np.int64)
         return cls(counted, floats(table["router_ms"]), (counted > 0) & (codes(table["entry_zone"])[0] < 0))
 
-    def __getitem__(self, chosen: Mask) -> Asked:
+    def where(self, chosen: Mask | Codes) -> Asked:
         return Asked(self.questions[chosen], self.took_ms[chosen], self.unrouted[chosen])
 
 
@@ -78,8 +80,8 @@ class Requests:
 
     def where(self, chosen: Mask | Codes) -> Requests:
         """Those of them, by mask or by row."""
-        columns = (getattr(self, column.name) for column in fields(self))
-        return Requests(*(None if column is None else column[chosen] for column in columns))
+        columns = {each.name: getattr(self, each.name)[chosen] for each in fields(self) if each.name != "asked"}
+        return Requests(**columns, asked=None if self.asked is None else self.asked.where(chosen))
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
