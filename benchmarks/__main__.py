@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bring_up, cells, density, link_latency, push, report, throughput, wake_up
+from benchmarks import bring_up, cells, density, link_latency, live_page, push, report, throughput, wake_up
 from benchmarks.row import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "bring-up": bring_up.measure,
     "density": density.measure,
     "link-latency": link_latency.measure,
+    "live-page": live_page.measure,
     "wake-up": wake_up.measure,
     "push": push.measure,
     "report": report.measure,

@@ -32,7 +32,8 @@ _SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFram
 
 
 class Browser:
-    """One tab. `complaints` are errors and warnings of the console, exceptions, and whatever was asked of a network."""
+    """One tab. `complaints` are errors and warnings of the console, exceptions, and whatever was asked of a network but
+    of where the page itself came from."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
@@ -40,20 +41,22 @@ class Browser:
         self._number = 0
         self._session: str | None = None
         self._events: list[dict[str, Any]] = []
+        self._own = "file:"
         self.complaints: list[str] = []
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
 
-    def open(self, page: Path, width: int, height: int = 900, scheme: Literal["light", "dark"] = "light") -> None:
-        """Show a file in a window of this size, as soon as all of it is there."""
+    def open(self, page: Path | str, width: int, height: int = 900, scheme: Literal["light", "dark"] = "light") -> None:
+        """Show a file, or what is at a URL, in a window of this size, as soon as all of it is there."""
         self._events.clear()
+        self._own = page if isinstance(page, str) else "file:"
         self._ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self._ask("Page.navigate", url=page.resolve().as_uri())
+        self._ask("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         deadline_s = time.monotonic() + _PATIENCE_S
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._take(deadline_s)
@@ -62,6 +65,13 @@ class Browser:
     def settle(self) -> None:
         """Until what was done before is drawn."""
         self.evaluate(_SETTLED)
+
+    def wait_for(self, script: str) -> None:
+        """Until the expression is true in the page."""
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not self.evaluate(script):
+            assert time.monotonic() < deadline_s, f"never came true: {script}"
+            self.settle()
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page; of a promise, what it is fulfilled with."""
@@ -119,8 +129,10 @@ class Browser:
             self.complaints.append(str(what["exceptionDetails"]))
         elif method == "Log.entryAdded" and what["entry"]["level"] in ("error", "warning"):
             self.complaints.append(what["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not what["request"]["url"].startswith(("file:", "about:")):
-            self.complaints.append(f"asks for {what['request']['url']}")
+        elif method == "Network.requestWillBeSent":
+            url = what["request"]["url"]
+            if not url.startswith((self._own, "about:", "data:")):
+                self.complaints.append(f"asks for {url}")
 
 
 @contextmanager

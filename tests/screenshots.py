@@ -1,4 +1,5 @@
-"""Takes the pictures of a report that the docs show: `make screenshots RUN=runs/<run>`, with Debian's chromium."""
+"""Takes the pictures that the docs show, of a report and of the page of a run that goes on (that of made-up records):
+`make screenshots RUN=runs/<run>`, with Debian's chromium."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from testbed.results.show.live.run import policy
+from testbed.results.show.live.server import PageServer
 from testbed.results.show.summarize import summarize
 from tests.browser import Browser, chromium
+from tests.results.live.feed import Played
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WIDTH = 1280
@@ -37,10 +41,27 @@ def main() -> None:
             ("report-phone", "light", PHONE_WIDTH, "#course", "#recovery"),
         ):
             browser.open(run_dir / "report.html", width, scheme=scheme)  # type: ignore[arg-type]
-            picture = browser.screenshot(_from_to(browser, first, last, width))
-            file = IMAGES / f"{name}.png"
-            file.write_bytes(picture)
-            print(f"{file}: {len(picture) / 1e3:.0f} kB")
+            _keep(name, browser.screenshot(_from_to(browser, first, last, width)))
+        _keep("live", _live(browser))
+
+
+def _keep(name: str, picture: bytes) -> None:
+    file = IMAGES / f"{name}.png"
+    file.write_bytes(picture)
+    print(f"{file}: {len(picture) / 1e3:.0f} kB")
+
+
+def _live(browser: Browser) -> bytes:
+    """Soon after clients have found another gateway."""
+    with tempfile.TemporaryDirectory() as logs:
+        played = Played(Path(logs))
+        for second in range(16):
+            played.second(second)
+        with PageServer(played.live.page(), policy()) as server:
+            server.publish(played.live.pieces())
+            browser.open(server.url, WIDTH)
+            browser.wait_for("document.querySelector('#course svg') !== null")
+            return browser.screenshot(_from_to(browser, "header", "#recovery-so-far", WIDTH))
 
 
 if __name__ == "__main__":

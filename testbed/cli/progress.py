@@ -37,6 +37,7 @@ from testbed.emulation.driver.events import (
     MapChanged,
     MapDelivered,
     Ready,
+    RecordsCollected,
     SessionEvent,
     TimeBegins,
 )
@@ -139,7 +140,7 @@ class LiveProgress:
                 back = "given up, all back" if step.gives_up else "back"
                 which = back if step.reverts else f"step {step.number} of {step.of}"
                 self._tell_fault(at_s, step.operation, f"{which}: map version {version}")
-            case MapDelivered():
+            case MapDelivered() | RecordsCollected():
                 pass
             case MachinesLost(names):
                 self._stage(f"machine lost: {', '.join(names)}; keeping what was measured")

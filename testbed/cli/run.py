@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from testbed.cli.beginning import failures_told, new_run_dir, start_here
-from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, dry_run, load, warn
+from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, Watched, dry_run, load, warn
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.scenario import Scenario
@@ -40,6 +40,7 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the closing summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
+    watch: Watched = False,
 ) -> None:
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
     if machines > 1 and address is None:
@@ -52,7 +53,7 @@ def run(
         scenario = replace(scenario, expected=with_questions(expected, scenario))
         if not quiet:
             warn(scenario)
-        _run(scenario, out, address, machines, hosting, interrupts, quiet=quiet, as_json=as_json)
+        _run(scenario, out, address, machines, hosting, interrupts, quiet=quiet, as_json=as_json, watch=watch)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
 
@@ -67,10 +68,11 @@ def _run(
     *,
     quiet: bool,
     as_json: bool,
+    watch: bool,
 ) -> NoReturn:
     start_here(address)
     # Imported late: Ray costs a second that no other command needs.
-    from testbed.cli.progress import LiveProgress
+    from testbed.cli.showing import showing
     from testbed.emulation.driver.disk import RunDisk
     from testbed.emulation.driver.experiment import run as carry_out
     from testbed.results.judge.verdict import EXIT_CODES
@@ -81,12 +83,12 @@ def _run(
     shortage = RunDisk(run_dir, scenario).shortage()
     if shortage is not None and not quiet:
         print(shortage, file=sys.stderr)
-    with failures_told(run_dir, scenario, on_this_machine=address is None):
-        if quiet or as_json:
-            summary = carry_out(scenario, run_dir, lambda _: None, interrupts, address, machines, hosting)
-        else:
-            with LiveProgress(terminal) as progress:
-                summary = carry_out(scenario, run_dir, progress.hear, interrupts, address, machines, hosting)
+    with (
+        failures_told(run_dir, scenario, on_this_machine=address is None),
+        showing(scenario, run_dir, None if quiet or as_json else terminal, watch=watch) as shown,
+    ):
+        summary = carry_out(scenario, run_dir, shown.hear, interrupts, address, machines, hosting)
+        shown.ended(summary)
     if as_json:
         sys.stdout.buffer.write(summary.json())
     else:

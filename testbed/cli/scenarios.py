@@ -18,6 +18,9 @@ ScenarioFile = Annotated[Path, typer.Argument(metavar="FILE", help="A scenario f
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a key: spec.load.duration=20s. Repeatable.")
 ]
+Watched = Annotated[
+    bool, typer.Option("--watch", help="Serve a page that shows it as it happens, to who has the link, on loopback.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="In place of the scenario's own seed.")]
 
 

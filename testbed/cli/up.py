@@ -13,7 +13,7 @@ import typer
 
 from testbed.cli.beginning import failures_told, new_run_dir, start_here
 from testbed.cli.clusters import ClusterName, asked, meant
-from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, dry_run, load, warn
+from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, Watched, dry_run, load, warn
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 from testbed.emulation.driver import registry
 from testbed.emulation.driver.channel import Declined, Unreachable, ask
@@ -38,6 +38,7 @@ def up(
     hosting: Annotated[
         Literal["actor", "node"] | None, typer.Option("--hosting", help="As for run: where pods' supervisors live.")
     ] = None,
+    watch: Watched = False,
 ) -> None:
     """Bring the cluster up and keep it: break, heal and change it by hand, with load as you like, until `down`.
 
@@ -54,7 +55,7 @@ def up(
         if detach:
             _detached(name, sys.argv[1:])
         warn(scenario)
-        _up(scenario, name, out, hosting, interrupts, with_load=with_load)
+        _up(scenario, name, out, hosting, interrupts, with_load=with_load, watch=watch)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
 
@@ -67,13 +68,14 @@ def _up(
     interrupts: Interrupts,
     *,
     with_load: bool,
+    watch: bool,
 ) -> NoReturn:
     run_dir = new_run_dir(out, name)
     try:
         with registry.registered(name, run_dir, scenario.name):
             start_here(None)
             # Imported late, as for `run`.
-            from testbed.cli.progress import LiveProgress
+            from testbed.cli.showing import showing
             from testbed.emulation.driver.up import up as carry_out
             from testbed.results.judge.verdict import EXIT_CODES
             from testbed.results.show.report import show
@@ -81,9 +83,10 @@ def _up(
             terminal, socket = console(), registry.socket_of(name)
             with (
                 failures_told(run_dir, scenario, on_this_machine=True),
-                LiveProgress(terminal, by_hand=True) as progress,
+                showing(scenario, run_dir, terminal, watch=watch, by_hand=True) as shown,
             ):
-                summary = carry_out(scenario, run_dir, socket, progress.hear, interrupts, hosting, load=with_load)
+                summary = carry_out(scenario, run_dir, socket, shown.hear, interrupts, hosting, load=with_load)
+                shown.ended(summary)
             show(summary, run_dir, terminal)
     except NameTaken:
         run_dir.rmdir()

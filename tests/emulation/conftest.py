@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,12 @@ def whole_in_logs(run: FinishedRun, request: dict[str, Any]) -> bool:
     return bool(request["finished_s"] < applied_s - 1.0 or request["sent_s"] > run.last_kill_s())
 
 
-def start_run(scenario: str, out: Path, *overrides: str, hosting: Hosting = "node") -> subprocess.Popen[bytes]:
+def start_run(
+    scenario: str, out: Path, *overrides: str, hosting: Hosting = "node", options: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """The command, started and not waited for. Pods are hosted by their nodes: they are there sooner."""
     arguments = [*COMMAND, "run", str(SCENARIOS / scenario), "--json", "--out", str(out), "--hosting", hosting]
+    arguments += options
     for override in overrides:
         arguments += ["--set", override]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)

@@ -2,24 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import threading
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+import orjson
 import pytest
 
-from tests.emulation.conftest import FinishedRun, readme_cost_s, whole_in_logs
+from tests.emulation.conftest import (
+    DEADLINE_S,
+    RUN_TIMEOUT_S,
+    FinishedRun,
+    finish_run,
+    readme_cost_s,
+    start_run,
+    whole_in_logs,
+)
 
 DEAD = "east-a"
 ANYWHERE = "stock"
 """The service whose callers know no zones, so that there are calls into the dead one to time out."""
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A run, and everything that its page showed meanwhile."""
+
+    run: FinishedRun
+    shown: Sequence[dict[str, str]]
+
+
 @pytest.fixture(scope="module")
-def outage(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
-    run = testbed_run("outage.yaml", hosting="actor")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    out = tmp_path_factory.mktemp("runs")
+    process = start_run("outage.yaml", out, hosting="actor", options=["--watch"])
+    assert process.stderr is not None
+    shown: list[dict[str, str]] = []
+    for line in process.stderr:
+        if (link := re.search(rb"http://127\.0\.0\.1:\d+/\S+/", line)) is not None:
+            viewer = threading.Thread(target=_watch, args=(link[0].decode(), shown), daemon=True)
+            viewer.start()
+            break
+    run = finish_run(process, out)
     assert run.summary, run.stderr
-    return run
+    viewer.join(DEADLINE_S)
+    return Watched(run, shown)
+
+
+def _watch(url: str, shown: list[dict[str, str]]) -> None:
+    with urllib.request.urlopen(f"{url}events", timeout=RUN_TIMEOUT_S) as stream:
+        shown.extend(orjson.loads(line[5:]) for line in stream if line.startswith(b"data: {"))
+
+
+@pytest.fixture(scope="module")
+def outage(watched: Watched) -> FinishedRun:
+    return watched.run
+
+
+def test_its_page_showed_the_outage_as_it_happened_and_the_end(watched: Watched) -> None:
+    fault = watched.run.summary["faults"][0]
+    maps = [piece for shown in watched.shown if (piece := shown.get("map"))]
+    assert any(f"hit by the fault: {DEAD}-1" in piece for piece in maps)
+    assert any("calls to its pods" in piece and "flow e0" in piece for piece in maps)
+    assert fault["name"] in "".join(shown.get("course", "") for shown in watched.shown)
+    assert any("NodeNotReady" in shown.get("events", "") for shown in watched.shown)
+    held: dict[str, str] = {}
+    for shown in watched.shown:
+        held |= shown
+    assert watched.run.summary["verdict"] in held["state"]
+    assert held["doing"] == f"the run has ended; its report is {watched.run.run_dir}/report.html"
+    assert f"{fault['entry']['moves'][0]['origin']} left the gateway of {DEAD}" in held["recovery"]
+    requests = watched.run.summary["requests"]
+    counted = [int(figure.replace(",", "")) for figure in re.findall("<dd>([\\d,]+)</dd>", held["tiles"])]
+    assert counted == [requests["sent"], requests["failed"], requests["unknown"]]
 
 
 def test_rows_and_locusts_count_and_the_summary_agree(outage: FinishedRun) -> None:

@@ -22,7 +22,7 @@ def _entries(rows: list[dict[str, object]], answers: list[tuple[float, str]] = [
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["requests"])
     events = [{"t_s": t_s, "object": zone, "reason": "EntryChanged"} for t_s, zone in answers]
     events.append({"t_s": 5.1, "object": "a", "reason": "NodeNotReady"})
-    return Entries(table, Requests.of(table, [FAULT]), pa.Table.from_pylist(events, schema=SCHEMAS["events"]))
+    return Entries.of(table, Requests.of(table, [FAULT]), pa.Table.from_pylist(events, schema=SCHEMAS["events"]))
 
 
 def test_the_entry_lasts_from_the_first_request_lost_at_a_gateway_until_clients_go_to_another() -> None:

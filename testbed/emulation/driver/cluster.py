@@ -18,7 +18,7 @@ from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
-from testbed.emulation.driver.events import ComingUp
+from testbed.emulation.driver.events import ComingUp, RecordsCollected
 from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
@@ -242,14 +242,19 @@ class EmulatedCluster:
         within_s = self._scenario.load.timeout_s + 2 * DRAIN_MARGIN_S
         await ask_all("stop", self._load_generators.values(), within_s=within_s)
 
-    async def collect(self) -> None:
+    async def collect(self) -> RecordsCollected:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
-        for resident, events in await ask_all("records", self._residents):
-            self._events += [(resident.machine, event) for event in events]
+        new = [
+            (resident.machine, event)
+            for resident, events in await ask_all("records", self._residents)
+            for event in events
+        ]
+        self._events += new
         for host, links in await ask_all("link_samples", self._hosts):
             self._links += [(host.machine, sample) for sample in links]
         for _, pods in await ask_all("pods_ever", [self._master]):
             self._pods = pods
+        return RecordsCollected([_here(*each) for each in new], self._pods_here())
 
     async def records(self) -> ClusterRecords:
         """Everything so far, in the driver's time; without pushes if the master's machine is lost."""
@@ -259,16 +264,20 @@ class EmulatedCluster:
             push.sent_s = self._master.machine.clock.to_local(push.sent_s)
             if push.acked_s is not None:
                 push.acked_s = self._fleet.of(push.place).clock.to_local(push.acked_s)
-        events = [replace(event, t_s=machine.clock.to_local(event.t_s)) for machine, event in self._events]
+        events = [_here(*each) for each in self._events]
         return ClusterRecords(
             events=sorted(events, key=lambda event: event.t_s),
             pushes=pushes,
             links=[replace(sample, second=machine.clock.to_local(sample.second)) for machine, sample in self._links],
-            pods=tuple(
-                (pod, self._fleet.of(pod.node).clock.to_local(started_s))
-                for pod, started_s in self._pods
-                if pod.node is not None
-            ),
+            pods=self._pods_here(),
+        )
+
+    def _pods_here(self) -> tuple[tuple[PodObject, float], ...]:
+        """In the driver's time."""
+        return tuple(
+            (pod, self._fleet.of(pod.node).clock.to_local(started_s))
+            for pod, started_s in self._pods
+            if pod.node is not None
         )
 
     async def shut_down(self) -> None:
@@ -304,3 +313,8 @@ class EmulatedCluster:
             *grouped(last_lines),
         ]
         return "\n  ".join(lines)
+
+
+def _here(machine: Member, event: Recorded) -> Recorded:
+    """In the driver's time."""
+    return replace(event, t_s=machine.clock.to_local(event.t_s))

@@ -5,15 +5,16 @@ Times are the driver's monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.control.cells.operations import PlannedStep
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.locust_process import LoadProgress
-from testbed.emulation.actors.reports import Readiness
+from testbed.emulation.actors.reports import Readiness, Recorded
 from testbed.faults.impact import Impact
 from testbed.objects.cells import Layer
+from testbed.objects.core import Pod
 from testbed.results.tables.facts import LocustCount
 
 
@@ -113,6 +114,14 @@ class LoadReported:
 
     at_s: float
     zones: Mapping[str, LoadProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsCollected:
+    """What the cluster's actors have recorded since the last time, and every pod that ever ran, with its start."""
+
+    events: Sequence[Recorded]
+    pods: Sequence[tuple[Pod, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +225,7 @@ SessionEvent = (
     | ChangeSettled
     | LoadStarted
     | LoadReported
+    | RecordsCollected
     | LoadFailed
     | LoadStopping
     | LoadEnded

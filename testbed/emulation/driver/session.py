@@ -219,8 +219,9 @@ class Session:
         To be called once a second. Raises DiskFull.
         """
         progress = await self._cluster.load_progress()
-        await self._cluster.collect()
+        collected = await self._cluster.collect()
         self._disk.require_room()
+        self._tell(collected)
         self._tell(LoadReported(time.monotonic(), progress))
         self._load_over = all(each.done is not None for each in progress.values())
         errors = () if self._load_ended else tuple(each.error for each in progress.values() if each.error is not None)

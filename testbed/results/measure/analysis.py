@@ -50,7 +50,7 @@ def measure(run: Run, requests: Requests) -> Measured:
     before = stats.get("steady")
     steady = steady_of(requests, before, facts.recovery)
     divisions: PartsBy = {by: dict(_parts(by, run, requests, before)) for by in OF_RECOVERY} if facts.faults else {}
-    entries = Entries(run.requests, requests, run.events)
+    entries = Entries.of(run.requests, requests, run.events)
     found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries)
     return Measured(
         stats,

@@ -5,6 +5,7 @@ Owns the definition; it stands at `Entries.moves`. Health checks and the TTL are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from testbed.results.measure.outcomes import Errors
 from testbed.results.tables.columns import Codes, Floats, Mask, Requests, codes, floats
 
+Coded = tuple[Codes, Sequence[str]]
 _CHANGED = "EntryChanged"
 
 
@@ -43,19 +45,23 @@ class _Origin:
 class Entries:
     """Where all requests of a run entered."""
 
-    def __init__(self, table: pa.Table, requests: Requests, events: pa.Table) -> None:
-        origin, origins = codes(table["origin_zone"])
-        entry, self._zones = codes(table["entry_zone"])
+    def __init__(self, origin: Coded, entry: Coded, requests: Requests, events: pa.Table) -> None:
+        """Zones of the requests, as codes (-1 for null) into names."""
+        numbers, self._zones = entry
         changed = events.filter(pc.fill_null(pc.equal(events["reason"], _CHANGED), False))
         told, zones = codes(changed["object"])
         told_s = floats(changed["t_s"])
         self._origins: dict[str, _Origin] = {}
-        for number, zone in sorted(enumerate(origins), key=lambda item: item[1]):
-            own = np.flatnonzero((origin == number) & (entry >= 0))
+        for number, zone in sorted(enumerate(origin[1]), key=lambda item: item[1]):
+            own = np.flatnonzero((origin[0] == number) & (numbers >= 0))
             own = own[np.argsort(requests.sent_s[own], kind="stable")]
             if len(own):
                 answers_s = told_s[told == zones.index(zone)] if zone in zones else told_s[:0]
-                self._origins[zone] = _Origin(requests.where(own), entry[own], np.sort(answers_s))
+                self._origins[zone] = _Origin(requests.where(own), numbers[own], np.sort(answers_s))
+
+    @classmethod
+    def of(cls, table: pa.Table, requests: Requests, events: pa.Table) -> Entries:
+        return cls(codes(table["origin_zone"]), codes(table["entry_zone"]), requests, events)
 
     def moves(self, start_s: float, end_s: float) -> tuple[EntryMove, ...]:
         """The first move of the clients of every zone in an aftermath, that of a change at `start_s`.

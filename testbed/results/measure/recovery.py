@@ -6,7 +6,7 @@ Owns the definition of recovery; it stands at `recovery`, what a good window is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from testbed.results.measure.control_path import DETECTED_FAULT, DETECTED_HEAL, ControlPath, control_path
 from testbed.results.measure.entry import Entries, EntryMove
-from testbed.results.measure.moments import Change, moments
+from testbed.results.measure.moments import Change, Moment, moments
 from testbed.results.measure.outcomes import Errors
 from testbed.results.measure.parts import By
 from testbed.results.measure.steady import Steady
@@ -85,21 +85,38 @@ def impacts(
     applied: dict[str, Aftermath] = {}
     healed: dict[str, Aftermath] = {}
     for moment in moments(faults):
-        until_s = min(end_s, moment.end_s)
-        shared = recovery(requests, moment.start_s, until_s, steady)
-        shared_by = {by: recovery_of_parts(each, moment.start_s, until_s) for by, each in (parts or {}).items()}
-        moved = () if entries is None else entries.moves(moment.start_s, until_s)
-        for change in moment.changes:
-            signs = DETECTED_HEAL if change.heal else DETECTED_FAULT
-            (healed if change.heal else applied)[change.fault.name] = Aftermath(
+        for change, found in aftermaths(moment, end_s, requests, events, pushes, steady, parts or {}, entries):
+            (healed if change.heal else applied)[change.fault.name] = found
+    return tuple(FaultImpact(fault, applied[fault.name], healed.get(fault.name)) for fault in faults)
+
+
+def aftermaths(
+    moment: Moment,
+    end_s: float,
+    requests: Requests,
+    events: pa.Table,
+    pushes: pa.Table,
+    steady: Steady,
+    parts: PartsBy,
+    entries: Entries | None,
+) -> Iterator[tuple[Change, Aftermath]]:
+    """What followed each change of one moment, until the next one or `end_s`."""
+    until_s = min(end_s, moment.end_s)
+    shared = recovery(requests, moment.start_s, until_s, steady)
+    shared_by = {by: recovery_of_parts(each, moment.start_s, until_s) for by, each in parts.items()}
+    moved = () if entries is None else entries.moves(moment.start_s, until_s)
+    for change in moment.changes:
+        yield (
+            change,
+            Aftermath(
                 change.at_s,
                 since(change, shared),
-                control_path(events, pushes, change.at_s, until_s, signs),
+                control_path(events, pushes, change.at_s, until_s, DETECTED_HEAL if change.heal else DETECTED_FAULT),
                 moment.besides(change),
                 moved,
                 {by: {name: since(change, one) for name, one in each.items()} for by, each in shared_by.items()},
-            )
-    return tuple(FaultImpact(fault, applied[fault.name], healed.get(fault.name)) for fault in faults)
+            ),
+        )
 
 
 def recovery_of_parts(parts: Mapping[str, Part], start_s: float, end_s: float) -> dict[str, Recovery]:

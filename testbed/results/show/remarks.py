@@ -88,14 +88,14 @@ def fault_notes(summary: Summary, shown: int) -> list[str]:
     notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:shown] if fault.victims]
     # Changes that came together share their moves.
     first = {fault.entry: fault for fault in reversed(faults[:shown])}
-    notes += [line for fault in reversed(first.values()) for line in _moves(fault)]
+    notes += [line for fault in reversed(first.values()) for line in moves_in_words(fault)]
     if baseline.steady_not_ok_share and baseline.relative_to_steady and faults:
         level = f"{share(1 - baseline.steady_not_ok_share)} of the steady phase was ok"
         notes.append(f"{level}: recovered means no worse than that, beyond chance")
     return notes + _shared(faults)
 
 
-def _moves(fault: FaultFigures) -> list[str]:
+def moves_in_words(fault: FaultFigures) -> list[str]:
     """Clients that lost something at the gateway that they left."""
     moves = [] if fault.entry is None else [move for move in fault.entry.moves if move.errors.all]
     lines = [f"{fault.name}: {in_words(move, fault.applied_s)}" for move in moves[:_MOVES]]

@@ -11,7 +11,7 @@ The third step can be done again at any time from the folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,17 +26,13 @@ from testbed.results.judge.validity import invalid_reasons
 from testbed.results.judge.verdict import check, decide
 from testbed.results.measure.analysis import ALL, Measured, measure
 from testbed.results.measure.calls import completeness
-from testbed.results.measure.entry import EntryMove
 from testbed.results.measure.expected import compared
-from testbed.results.measure.outcomes import Errors
-from testbed.results.measure.recovery import Aftermath, FaultImpact, Recovery
-from testbed.results.measure.steady import Steady
+from testbed.results.measure.recovery import FaultImpact
 from testbed.results.measure.strangers import Strangers, without_strangers
+from testbed.results.show.changes import change_figures
 from testbed.results.show.html.page import page
 from testbed.results.show.junit import JUNIT_FILE, junit
 from testbed.results.show.summary import (
-    ChangeFigures,
-    EntryFigures,
     ErrorCount,
     FaultFigures,
     HopCounts,
@@ -46,7 +42,6 @@ from testbed.results.show.summary import (
     Nack,
     Nacks,
     RecoveryBaseline,
-    RecoveryFigures,
     RequestCounts,
     Summary,
     UnreadLogs,
@@ -158,7 +153,7 @@ def _baseline(measured: Measured) -> RecoveryBaseline:
 
 
 def _fault(impact: FaultImpact, measured: Measured) -> FaultFigures:
-    fault, after = impact.fault, _change(impact.applied, measured)
+    fault, after = impact.fault, change_figures(impact.applied, measured.steady, measured.steady_by)
     return FaultFigures(
         name=fault.name,
         declared_at_s=fault.declared_at_s,
@@ -168,44 +163,9 @@ def _fault(impact: FaultImpact, measured: Measured) -> FaultFigures:
         hit_nothing=fault.hit_nothing,
         steps=fault.steps,
         **vars(after),
-        heal=None if impact.healed is None else _change(impact.healed, measured),
+        heal=None if impact.healed is None else change_figures(impact.healed, measured.steady, measured.steady_by),
         handovers=tuple(measured.handovers.get(step.version) for step in fault.steps),
     )
-
-
-def _change(aftermath: Aftermath, measured: Measured) -> ChangeFigures:
-    return ChangeFigures(
-        **vars(_recovery(aftermath.recovery, measured.steady)),
-        entry=_entry(aftermath.entry),
-        control_path=aftermath.control,
-        by={
-            by: {name: _recovery(part, measured.steady_by[by][name]) for name, part in parts.items()}
-            for by, parts in aftermath.by.items()
-            if parts
-        },
-        shared_with=aftermath.shared_with,
-    )
-
-
-def _recovery(recovery: Recovery, steady: Steady) -> RecoveryFigures:
-    return RecoveryFigures(
-        first_error_s=recovery.first_error_s,
-        first_error_seen_s=recovery.first_error_seen_s,
-        last_error_s=recovery.last_error_s,
-        recovered_s=recovery.recovered_s,
-        time_to_recover_s=recovery.time_to_recover_s,
-        errors=recovery.errors,
-        errors_as_in_steady=recovery.sent * steady.not_ok_share,
-        sent=recovery.sent,
-    )
-
-
-def _entry(moves: Sequence[EntryMove]) -> EntryFigures | None:
-    if not moves:
-        return None
-    errors = Errors(sum(move.errors.failed for move in moves), sum(move.errors.unknown for move in moves))
-    began_s, moved_s = min(move.began_s for move in moves), max(move.moved_s for move in moves)
-    return EntryFigures(began_s, moved_s, errors, tuple(moves))
 
 
 def _machine(machine: MachineFacts) -> MachineFigures:

@@ -61,12 +61,9 @@ class Requests:
         finished_s = floats(table["finished_s"])
         finished_s = np.where(np.isnan(finished_s), np.inf, finished_s)
         intended_s = floats(table["intended_s"])
-        counted_s = intended_s.copy()
-        for fault in sorted(faults, key=lambda fault: -fault.applied_s):
-            counted_s[(intended_s < fault.applied_s) & (finished_s >= fault.applied_s)] = fault.applied_s
         return cls(
             intended_s,
-            counted_s,
+            counted_from(intended_s, finished_s, faults),
             floats(table["sent_s"]),
             finished_s,
             floats(table["latency_ms"]),
@@ -82,6 +79,14 @@ class Requests:
         """Those of them, by mask or by row."""
         columns = {each.name: getattr(self, each.name)[chosen] for each in fields(self) if each.name != "asked"}
         return Requests(**columns, asked=None if self.asked is None else self.asked.where(chosen))
+
+
+def counted_from(intended_s: Floats, finished_s: Floats, faults: Sequence[AppliedFault]) -> Floats:
+    """Where requests belong; see `Requests.counted_s`."""
+    counted_s = intended_s.copy()
+    for fault in sorted(faults, key=lambda fault: -fault.applied_s):
+        counted_s[(intended_s < fault.applied_s) & (finished_s >= fault.applied_s)] = fault.applied_s
+    return counted_s
 
 
 def floats(column: pa.ChunkedArray) -> Floats:

@@ -5,7 +5,7 @@ A line that cannot be read (a killed process leaves its last one torn) is counte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,20 @@ def blocks(path: Path) -> Iterator[tuple[list[Any], int]]:
     """Parsed lines of a file, some megabytes at a time, with the number of lines in the block that are no JSON."""
     with path.open("rb") as file:
         while lines := file.readlines(_BLOCK_BYTES):
-            try:
-                # One call for the whole block is several times faster than one a line.
-                values = orjson.loads(b"[" + b",".join(lines) + b"]")
-                readable = len(values) == len(lines)
-            except orjson.JSONDecodeError:
-                readable = False
-            if not readable:
-                values = [value for line in lines for value in _parsed(line)]
+            values = parsed(lines)
             yield values, len(lines) - len(values)
+
+
+def parsed(lines: Sequence[bytes]) -> list[Any]:
+    """Those that are JSON."""
+    try:
+        # One call for the whole block is several times faster than one a line.
+        values = orjson.loads(b"[" + b",".join(lines) + b"]")
+        if len(values) == len(lines):
+            return list(values)
+    except orjson.JSONDecodeError:
+        pass
+    return [value for line in lines for value in _parsed(line)]
 
 
 def line_count(path: Path) -> int:

@@ -45,9 +45,9 @@ def axis(scale: Scale, ticks: Sequence[tuple[float, str]]) -> Markup:
     return tag("svg", *labels, height=16, aria_hidden="true")
 
 
-def recovery(faults: Sequence[FaultFigures]) -> Markup:
+def recovery(faults: Sequence[FaultFigures], never: str = "never") -> Markup:
     """Lanes for each fault and each heal, on one scale: what clients saw, how they found another gateway, and what the
-    control plane did."""
+    control plane did. `never` is what to say of clients that have not recovered."""
     changes: list[tuple[str, float, ChangeFigures]] = []
     for fault in faults:
         changes.append((fault.name, fault.applied_s, fault))
@@ -56,7 +56,7 @@ def recovery(faults: Sequence[FaultFigures]) -> Markup:
     longest_s = max([0.1, *(max(_times(at_s, change)) for _, at_s, change in changes)])
     scale = Linear(0.0, longest_s * _ROOM)
     ticks = [(tick, "0" if tick == 0 else f"+{plain(round(tick, 6))} s") for tick in scale.ticks()]
-    lines = [(name, _when(at_s, change), _lanes(scale, at_s, change)) for name, at_s, change in changes]
+    lines = [(name, _when(at_s, change), _lanes(scale, at_s, change, never)) for name, at_s, change in changes]
     return rows(lines, axis(scale, ticks))
 
 
@@ -78,10 +78,10 @@ def _times(at_s: float, change: ChangeFigures) -> Iterator[float]:
             yield step_s
 
 
-def _lanes(scale: Linear, at_s: float, change: ChangeFigures) -> Markup:
+def _lanes(scale: Linear, at_s: float, change: ChangeFigures, never: str) -> Markup:
     height = (2 if change.entry is None else 3) * _LANE_PX + 6
     parts = [_grid(scale, height)]
-    parts += _suffered(scale, at_s, change)
+    parts += _suffered(scale, at_s, change, never)
     if change.entry is not None:
         parts += _entered(scale, at_s, change.entry)
     parts += _followed(scale, change, height - _LANE_PX - 1)
@@ -96,7 +96,7 @@ def _grid(scale: Scale, height: int) -> Markup:
     return Markup("").join(lines)
 
 
-def _suffered(scale: Linear, at_s: float, change: ChangeFigures) -> Iterator[Markup]:
+def _suffered(scale: Linear, at_s: float, change: ChangeFigures, never: str) -> Iterator[Markup]:
     first_s, last_s, errors = change.first_error_s, change.last_error_s, change.errors
     well_s = change.time_to_recover_s
     if first_s is not None and last_s is not None:
@@ -110,7 +110,7 @@ def _suffered(scale: Linear, at_s: float, change: ChangeFigures) -> Iterator[Mar
         yield _mark(scale, well_s, 1, "well", f"recovered {seconds(well_s)} after the change")
         yield _figure(scale, max(well_s, (last_s or at_s) - at_s), seconds(well_s), 13)
     if well_s is None:
-        yield _figure(scale, max(0.0, (last_s or at_s) - at_s), "never", 13, "bad")
+        yield _figure(scale, max(0.0, (last_s or at_s) - at_s), never, 13, "bad")
     elif first_s is None:
         yield tag("text", "no errors", class_="note", x=6, y=13)
 

@@ -18,8 +18,8 @@ from testbed.results.measure.phases import Phase
 from testbed.results.tables.columns import Codes, Floats, Mask, Requests, codes, floats
 from testbed.results.tables.run import Run
 
-_BINS = 240
-_BIN_WIDTHS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+BINS = 240
+BIN_WIDTHS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _QUANTILE_POINTS = 160
 _SERVED_BELOW = 500
 _ZONES = ("source_zone", "destination_zone")
@@ -147,7 +147,7 @@ class Happening:
 
 def course(requests: Requests, end_s: float) -> Course:
     last_s = max(end_s, float(requests.intended_s.max()) if len(requests) else 0.0)
-    width_s = next((width for width in _BIN_WIDTHS_S if last_s <= width * _BINS), last_s / _BINS)
+    width_s = next((width for width in BIN_WIDTHS_S if last_s <= width * BINS), last_s / BINS)
     number = int(last_s / width_s - 1e-9) + 1 if last_s > 0 else 0
     found = np.clip((requests.intended_s / width_s).astype(np.int64), 0, max(0, number - 1))
 
@@ -335,7 +335,7 @@ def machines(table: pa.Table, end_s: float) -> tuple[Machine, ...]:
     machine, names = codes(table["machine"])
     t_s, cpu, lateness_ms = floats(table["t_s"]), floats(table["cpu_percent"]), floats(table["lateness_ms"])
     loaded = (t_s >= 0) & (t_s <= end_s) & ~np.isnan(cpu)
-    width_s = max(end_s / _BINS, 0.5)
+    width_s = max(end_s / BINS, 0.5)
     found = []
     for code, name in sorted(enumerate(names), key=lambda item: item[1]):
         own = loaded & (machine == code)
@@ -371,11 +371,11 @@ def happenings(events: pa.Table, number: int) -> tuple[Happening, ...]:
 
 
 def moments_by_reason(events: pa.Table, number: int, end_s: float) -> dict[str, tuple[int, list[float]]]:
-    """Of the most frequent reasons since the load began: how often, and when, at most `_BINS` times each."""
+    """Of the most frequent reasons since the load began: how often, and when, at most `BINS` times each."""
     t_s, (reason, reasons) = floats(events["t_s"]), codes(events["reason"])
     loaded = (t_s >= 0) & (reason >= 0)
     often = np.bincount(reason[loaded], minlength=len(reasons))
-    width_s = max(end_s, 1e-3) / _BINS
+    width_s = max(end_s, 1e-3) / BINS
     found = {}
     for code in sorted(np.flatnonzero(often).tolist(), key=lambda code: (-often[code], reasons[code]))[:number]:
         own_s = t_s[loaded & (reason == code)]

@@ -26,6 +26,7 @@ from testbed.results.show.summary import ChangeFigures, FaultFigures, RecoveryFi
 from testbed.results.tables.columns import Requests
 from testbed.results.tables.run import Run
 
+_HERE = Path(__file__).parent
 _PHASES = 12
 _FAULTS = 24
 _PARTS = 300
@@ -49,6 +50,7 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
     faults = summary.faults[:_FAULTS]
     course = counted.course(requests, facts.end_s)
     end_s = max(facts.end_s, 1.0)
+    span = plots.Span(end_s)
     traffic = counted.traffic(run, requests, shown)
     percentiles = counted.percentiles(requests, shown)
     links = counted.links(run.links)
@@ -56,13 +58,13 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
     events = counted.happenings(run.events, _EVENTS)
     reasons = counted.moments_by_reason(run.events, _REASONS, end_s)
     late = counted.deliveries(run.pushes, _LATE)
-    template = _environment().get_template("report.html.jinja")
+    template = environment().get_template("report.html.jinja")
     return template.render(
         summary=summary,
         facts=facts,
-        style=Markup(_asset("style.css")),
-        script=Markup(_asset("script.js")),
-        script_hash=_hash(_asset("script.js")),
+        style=Markup(asset("style.css")),
+        script=Markup(asset("script.js")),
+        script_hash=_hash(asset("script.js")),
         warnings=warnings(summary),
         errors=summary.errors[:_ERRORS],
         more_errors=summary.errors[_ERRORS:],
@@ -85,11 +87,11 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
         ],
         questions=questions(summary),
         course=course,
-        course_data=_course_data(course),
-        lanes=plots.fault_lanes(faults, end_s),
-        success=plots.success(course, faults, end_s) if course.bins else None,
-        rate=plots.rate(course, faults, end_s) if course.bins else None,
-        latency=plots.latency(course, faults, end_s) if any(each.ok for each in course.bins) else None,
+        course_data=course_data(course),
+        lanes=plots.fault_lanes(faults, span),
+        success=plots.success(course, faults, span) if course.bins else None,
+        rate=plots.rate(course, faults, span) if course.bins else None,
+        latency=plots.latency(course, faults, span) if any(each.ok for each in course.bins) else None,
         faults=faults,
         changes=(changes := _changes(faults)),
         parts_of_changes=(of_changes := _parts(changes))[:_PARTS],
@@ -110,7 +112,7 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
         else None,
         link_bars_number=min(len(links), _LINK_BARS),
         machines=[(plots.style(number), each) for number, each in enumerate(machines[:_MACHINES])],
-        cpu=plots.cpu(machines[:_MACHINES], end_s) if machines else None,
+        cpu=plots.cpu(machines[:_MACHINES], span) if machines else None,
         send_lag_ms=counted.send_lag_ms(requests),
         events=events,
         events_in_all=len(run.events),
@@ -194,16 +196,16 @@ def _parts(changes: Sequence[tuple[str, float, ChangeFigures]]) -> list[tuple[st
     ]
 
 
-def _course_data(course: counted.Course) -> dict[str, Any]:
+def course_data(course: counted.Course) -> dict[str, Any]:
     """What the script shows under the pointer."""
     rounded = [[None if value is None else round(value, 2) for value in asdict(each).values()] for each in course.bins]
     return {"width_s": course.width_s, "bins": rounded}
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([_HERE, _HERE.parent / "live"]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -225,8 +227,8 @@ def _environment() -> jinja2.Environment:
 
 
 @cache
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / name).read_text()
+def asset(name: str) -> str:
+    return (_HERE / name).read_text()
 
 
 def _hash(text: str) -> str:

@@ -2,10 +2,6 @@
 // Figures under the pointer. Without this script, titles show them as any browser does.
 (() => {
   const tip = document.getElementById("tip");
-  for (const title of document.querySelectorAll("svg title")) {
-    title.parentNode.dataset.tip = title.textContent;
-    title.remove();
-  }
   const show = (text, x, y) => {
     tip.textContent = text;
     tip.hidden = false;
@@ -14,11 +10,16 @@
     tip.style.left = Math.max(6, right) + "px";
     tip.style.top = Math.max(6, below) + "px";
   };
-  const course = document.getElementById("course-plots");
-  const data = JSON.parse(document.getElementById("course-data").textContent);
-  const cursors = [];
-  if (course) {
-    for (const plot of course.querySelectorAll(".chart:not(.lanes) svg.plot")) {
+  let course, data, cursors;
+  const prepare = () => {
+    for (const title of document.querySelectorAll("svg title")) {
+      title.parentNode.dataset.tip = title.textContent;
+      title.remove();
+    }
+    course = document.getElementById("course-plots");
+    data = JSON.parse(document.getElementById("course-data").textContent);
+    cursors = [];
+    for (const plot of course ? course.querySelectorAll(".chart:not(.lanes) svg.plot") : []) {
       const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
       cursor.setAttribute("class", "cursor");
       cursor.setAttribute("y1", 8);
@@ -26,7 +27,10 @@
       plot.append(cursor);
       cursors.push(cursor);
     }
-  }
+  };
+  prepare();
+  // Of a page whose pictures are drawn again and again.
+  addEventListener("drawn", prepare);
   const latency = (ms) => (ms === null ? "-" : ms.toFixed(ms < 10 ? 2 : 1) + " ms");
   const at = (plot, x) => {
     const box = plot.getBoundingClientRect();
