@@ -3,7 +3,7 @@
     out  {"ready": true}                 everything is loaded
     out  {"failed": why}                 or it cannot be; then exit 1
     in   start <t0, monotonic seconds>   send from t0 on
-    out  {"stats": {...}}                every second from t0 on, see `_statistics`
+    out  {"stats": {...}}                every second from t0 on, see `statistics`
     in   stop                            send no more, wait for requests under way
     out  {"done": {"requests", "failures", "sent", "unfinished", "own_events", "own_failures"}}
                                          then exit 0, whatever failed; the first two are Locust's own counts of all
@@ -30,9 +30,9 @@ from locust.env import Environment
 
 from loadgen.recorder import Recorder
 from loadgen.settings import Settings
+from loadgen.statistics import EVERY_S, Statistics
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_STATISTICS_EVERY_S = 1.0
 _logger = logging.getLogger(__name__)
 
 
@@ -44,6 +44,7 @@ class Conductor:
         self.stopping = Event()
         self._settings = settings
         self._recorder = recorder
+        self._statistics = Statistics(recorder)
         self._has_answered = False
         self._start: AsyncResult[float | None] = AsyncResult()
         # Locustfiles print: what they print must not get between the lines meant for the supervisor.
@@ -112,49 +113,15 @@ class Conductor:
 
     def _report(self) -> None:
         due_s = self.t0_s
-        before: dict[str, int] = dict.fromkeys(("sent", "ok", "failed", "unknown"), 0)
         while True:
-            due_s += _STATISTICS_EVERY_S
+            due_s += EVERY_S
             gevent.sleep(max(0.0, due_s - time.monotonic()))
-            before = self._say_statistics(before)
-
-    def _say_statistics(self, before: dict[str, int]) -> dict[str, int]:
-        """Counts and percentiles since the last line, and the counts since t0 as `total`; null where nothing came."""
-        recorder = self._recorder
-        total = {"sent": recorder.sent} | {name: recorder.outcomes[name] for name in ("ok", "failed", "unknown")}
-        latencies_s, lags_s = recorder.take()
-        self._say(
-            {
-                "stats": {
-                    "t": time.monotonic() - self.t0_s,
-                    **{name: count - before[name] for name, count in total.items()},
-                    "p99_ms": _p99_ms(latencies_s),
-                    "lag_p99_ms": _p99_ms(lags_s),
-                    "total": total,
-                }
-            }
-        )
-        return total
+            self._say(self._statistics.line(time.monotonic() - self.t0_s))
 
     def _say_done(self, environment: Environment) -> None:
         locust = environment.stats.total
-        self._say(
-            {
-                "done": {
-                    "requests": locust.num_requests,
-                    "failures": locust.num_failures,
-                    "sent": self._recorder.sent,
-                    "unfinished": self._recorder.unfinished,
-                    "own_events": self._recorder.own_events,
-                    "own_failures": self._recorder.own_failures,
-                }
-            }
-        )
+        self._say(self._statistics.end(locust.num_requests, locust.num_failures))
 
     def _say(self, message: dict[str, Any]) -> None:
         with suppress(BrokenPipeError):  # the end of stdin says the same, and is acted upon
             os.write(self._out_fd, orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
-
-
-def _p99_ms(values_s: list[float]) -> float | None:
-    return sorted(values_s)[int(len(values_s) * 0.99)] * 1e3 if values_s else None

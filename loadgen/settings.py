@@ -91,6 +91,9 @@ class Settings:
     turn: int = 1
     directed: Directed | None = None
     """Needs ids: they are what a router is asked about. None: all enter by the nearest gateway."""
+    guests_socket: Path | None = None
+    """Where a Locust that somebody else starts joins the cluster (see `guest`): then nothing conducts it, it takes from
+    these settings where it sends to and where it records, and has as many users as its user wants."""
 
     @property
     def seed_text(self) -> str:
@@ -132,12 +135,15 @@ def load(path: Path) -> Settings:
                 "entry_file": Path(document["entry_file"]),
                 "records_file": Path(document["records_file"]),
                 "locustfile": Path(document["locustfile"]) if document["locustfile"] else None,
+                "guests_socket": Path(document["guests_socket"]) if document.get("guests_socket") else None,
                 "ids": _ids(document["ids"]) if document.get("ids") else None,
                 "directed": Directed(**document["directed"]) if document.get("directed") else None,
             }
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: a field is missing or too many: {error}") from None
+    if settings.guests_socket is not None:
+        return settings
     if settings.locustfile is not None and (settings.open_sources or not settings.closed_users):
         raise ValueError(f"{path}: a locustfile of one's own needs sources with users, its users decide the rate")
     if settings.locustfile is None and not settings.requests:

@@ -160,6 +160,26 @@ class ClosedUser(_BuiltInUser):
         self.send(request, self._due_s)
 
 
+class DeclaredUser(_BuiltInUser):
+    """One user of a Locust that somebody else drives: sends the declared requests, and thinks in between."""
+
+    abstract = True
+    think_time_s: ClassVar[float] = 1.0
+
+    def on_start(self) -> None:
+        self._random = Random()
+        self._weights = [request.weight for request in self.settings.requests]
+        self.carry_ids(self._random, at_once=1)
+
+    def wait_time(self) -> float:
+        return self.think_time_s
+
+    @task  # type: ignore[untyped-decorator]
+    def send_one(self) -> None:
+        (request,) = self._random.choices(self.settings.requests, self._weights)
+        self.send(request, time.monotonic())
+
+
 class _RecordedUser(User):  # type: ignore[misc]
     abstract = True
     recorder: ClassVar[Recorder]

@@ -26,6 +26,8 @@ from testbed.emulation.driver.events import (
     FaultApplied,
     FaultHealed,
     GoingDown,
+    GuestsLeft,
+    GuestsWelcome,
     Interrupted,
     LoadEnded,
     LoadFailed,
@@ -117,6 +119,14 @@ class LiveProgress:
                 self._load = event
                 self._t0_s = self._t0_s if self._by_hand else t0_s
                 self._stage("sending load" + ("" if self._by_hand else f" for {duration_s:g} s"))
+            case GuestsWelcome(lines, pages):
+                for zone, url in pages.items():
+                    self._stage(f"Locust's page for clients of {zone}: {url}")
+                for zone, line in list(lines.items())[:1]:
+                    others = " (other zones: testbed status)" if len(lines) > 1 else ""
+                    self._stage(f"a Locust of your own, clients of {zone}{others}: {line}")
+            case GuestsLeft():
+                pass
             case LoadReported():
                 self._show_load(event)
             case LoadFailed(errors):
@@ -188,7 +198,7 @@ class LiveProgress:
 
     def _print(self, line: Text) -> None:
         self._told_s = time.monotonic()
-        self._console.print(line)
+        self._console.print(line, soft_wrap=True)
 
 
 def _bringing_up(event: BringingUp) -> str:

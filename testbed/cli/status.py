@@ -9,8 +9,10 @@ import orjson
 import typer
 from rich.console import Console
 
-from testbed.cli.clusters import ClusterName, asked, clusters, meant
+from testbed.cli.clusters import ClusterName, clusters, meant
 from testbed.cli.terminal import console
+from testbed.emulation.driver import registry
+from testbed.emulation.driver.channel import Declined, Unreachable, ask
 from testbed.emulation.driver.registry import Registered
 from testbed.results.show.grid import Grid
 
@@ -21,7 +23,7 @@ def status(
 ) -> None:
     """Show nodes, pods, proxies, load and faults of the clusters that are up."""
     there = [meant(name)] if name is not None else clusters() or [meant(None)]
-    answers = [(cluster, asked(cluster, "status")) for cluster in there]
+    answers = [(cluster, _answer(cluster)) for cluster in there]
     if as_json:
         found = [
             {"name": each.name, "scenario": each.scenario, "pid": each.pid, "run_dir": each.run_dir, **answer}
@@ -34,9 +36,19 @@ def status(
         _show(cluster, answer, out)
 
 
+def _answer(cluster: Registered) -> dict[str, Any]:
+    """Nobody listens yet while Ray starts, or any more when all is kept."""
+    try:
+        return ask(registry.socket_of(cluster.name), "status")
+    except Unreachable:
+        return {"coming_up": "starting, or all but down"}
+    except Declined as declined:
+        return {"coming_up": str(declined)}
+
+
 def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
     if "coming_up" in answer:
-        out.print(f"{cluster.name} is coming up: {answer['coming_up']}", soft_wrap=True, markup=False)
+        out.print(f"{cluster.name}: {answer['coming_up']}", soft_wrap=True, markup=False)
         return
     lines = [f"{cluster.name} is up for {_duration(answer['up_s'])} (scenario {cluster.scenario}, {cluster.run_dir})"]
     nodes = [(node["name"], node["zone"], _ready(node["ready"]), str(node["pods"])) for node in answer["nodes"]]
@@ -57,6 +69,12 @@ def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
         *Grid(("pod", "node", "state", "restarts", "proxy"), pods).lines(out.width),
         f"proxies in sync: {proxies.count('in sync')} of {len(proxies)}",
         f"load: {_load(answer['load'])}",
+        *(
+            f"Locust's page for clients of {zone}: {locust['page']}"
+            for zone, locust in answer["locust"].items()
+            if locust["page"] is not None
+        ),
+        *(f"Locust of your own, clients of {zone}: {locust['line']}" for zone, locust in answer["locust"].items()),
         *(
             f"fault {fault['name']}: for {fault['for_s']:.1f} s by now, hit {', '.join(fault['victims']) or 'nothing'}"
             for fault in answer["faults"]

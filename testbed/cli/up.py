@@ -32,6 +32,9 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return when it is up; `testbed down` takes it down.")
     ] = False,
     with_load: Annotated[bool, typer.Option("--load", help="Send the declared load from the start.")] = False,
+    locust_ui: Annotated[
+        bool, typer.Option("--locust-ui", help="Open Locust's own web page on loopback for the clients of each zone.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
     seed: Seed = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
@@ -55,7 +58,7 @@ def up(
         if detach:
             _detached(name, sys.argv[1:])
         warn(scenario)
-        _up(scenario, name, out, hosting, interrupts, with_load=with_load, watch=watch)
+        _up(scenario, name, out, hosting, interrupts, with_load=with_load, pages=locust_ui, watch=watch)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
 
@@ -68,6 +71,7 @@ def _up(
     interrupts: Interrupts,
     *,
     with_load: bool,
+    pages: bool,
     watch: bool,
 ) -> NoReturn:
     run_dir = new_run_dir(out, name)
@@ -85,7 +89,9 @@ def _up(
                 failures_told(run_dir, scenario, on_this_machine=True),
                 showing(scenario, run_dir, terminal, watch=watch, by_hand=True) as shown,
             ):
-                summary = carry_out(scenario, run_dir, socket, shown.hear, interrupts, hosting, load=with_load)
+                summary = carry_out(
+                    scenario, run_dir, socket, shown.hear, interrupts, hosting, load=with_load, pages=pages
+                )
                 shown.ended(summary)
             show(summary, run_dir, terminal)
     except NameTaken:
@@ -136,6 +142,8 @@ def down(name: ClusterName = None) -> None:
     """Take a cluster down, and wait until what happened is written down."""
     cluster = meant(name)
     answer = asked(cluster, "down")
+    while (still := registry.found().get(cluster.name)) is not None and still[0].pid == cluster.pid:
+        time.sleep(POLL_S)
     if answer["run_dir"] is None:
         print(f"{cluster.name} is given up: it was not up yet")
         return

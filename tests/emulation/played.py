@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from loadgen.settings import Settings
 from testbed.control.overview import NodeStatus, Overview, PodStatus
 from testbed.control.placement import Machine
 from testbed.control.waiting import Waiting
@@ -52,6 +53,8 @@ class Stage:
     waiting_for: tuple[Waiting, ...] = ()
     progress: LoadProgress = field(default_factory=lambda: LoadProgress(t_s=1.0, sent_per_s=20.0))
     why_no_load: str | None = None
+    why_no_page: str | None = None
+    guests: tuple[LocustCount | None, int] = (None, 0)
     actors: dict[str, Played] = field(default_factory=dict)
 
     def surveyed(self, scenario: Scenario) -> Survey:
@@ -154,6 +157,20 @@ class PlayedLoadGenerator(Played):
 
     async def start(self, t0_s: float) -> None:
         await self.hear("start")
+
+    async def welcome_guests(self, ids_file: Path | None) -> str:
+        nowhere = Path("nowhere")
+        settings = Settings("east-a", 0, (), 1.0, (), 1.0, 1.0, nowhere, 1.0, nowhere, None, guests_socket=nowhere)
+        file = self.stage.folders.logs / "east-a.guests.json"
+        settings.save(file)
+        return str(file)
+
+    async def open_page(self, port: int, locustfile: Path | None) -> str | None:
+        await self.hear("open_page")
+        return self.stage.why_no_page
+
+    async def dismiss_guests(self) -> tuple[LocustCount | None, int]:
+        return self.stage.guests
 
     async def progress(self) -> LoadProgress:
         await self.hear("progress")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import orjson
 import pytest
@@ -26,6 +30,7 @@ class Terminal:
 
     folder: Path
     environment: dict[str, str]
+    guest: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -66,10 +71,13 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 @pytest.fixture(scope="module")
 def session(terminal: Terminal) -> Iterator[Path]:
     """The result folder of a session in which everything was done once."""
-    terminal.type("up", SMALL, "--detach", "--hosting", "node", "--name", "mine")
+    terminal.type("up", SMALL, "--detach", "--hosting", "node", "--name", "mine", "--locust-ui")
     try:
         yield _driven(terminal)
     finally:
+        if terminal.guest is not None:
+            terminal.guest.kill()
+            terminal.guest.wait()
         if b"no cluster" not in (down := terminal.start("down", "mine")).communicate()[0]:
             assert down.returncode == 0
 
@@ -91,13 +99,68 @@ def _driven(terminal: Terminal) -> Path:
     assert "all is as declared" in terminal.type("apply", two)
     assert "cannot change while" in terminal.type("apply", two, "--set", "spec.controlPlane.profile=kubernetes", code=2)
     assert "there is no pod 'web-9'; there are web-1" in terminal.type("logs", "web-9", code=2)
+    _swarm(there["locust"]["east-a"]["page"], terminal.status)
+    _guest(terminal, there["locust"]["east-a"]["line"])
     terminal.type("load", "stop")
     first = _sent(run_dir)
     terminal.type("load", "start")
     assert until(lambda: _sent(run_dir) > first + 5)
     assert str(run_dir) in terminal.type("down")
     assert "no cluster is up" in terminal.type("status", code=2)
+    assert terminal.guest is not None
+    terminal.guest.wait(RUN_TIMEOUT_S)
     return run_dir
+
+
+OWN = """
+from locust import HttpUser, constant, task
+
+class Mine(HttpUser):
+    wait_time = constant(0.1)
+
+    @task
+    def look(self):
+        self.client.get("/mine")
+"""
+
+
+def _swarm(page: str, status: Callable[[], dict[str, Any]]) -> None:
+    """Start and stop users by Locust's own page."""
+
+    def post(path: str, **form: object) -> dict[str, Any]:
+        with urlopen(f"{page}{path}", urlencode(form).encode() if form else None, timeout=RUN_TIMEOUT_S) as answer:
+            return dict(orjson.loads(answer.read()))
+
+    def requests() -> int:
+        return int(next(row for row in post("/stats/requests")["stats"] if row["name"] == "Aggregated")["num_requests"])
+
+    assert post("/swarm", user_count=5, spawn_rate=5, host="")["success"]
+    assert until(lambda: requests() >= 6)
+    assert status()["load"]["requests_per_s"].keys() == {"east-a"}
+    assert post("/stop", stop="yes")["success"]
+    assert until(lambda: post("/stats/requests")["state"] == "stopped")
+
+
+def _guest(terminal: Terminal, line: str) -> None:
+    """A Locust of the user's own, by the line that is printed; it is still there when the cluster goes down."""
+    (terminal.folder / "my.py").write_text(OWN)
+    port = _free_port()
+    with (terminal.folder / "guest.log").open("wb") as log:
+        command = f"exec env {line} --web-host 127.0.0.1 --web-port {port}"
+        terminal.guest = subprocess.Popen(command, shell=True, cwd=terminal.folder, stdout=log, stderr=log)
+    assert until(lambda: _listens(port)), (terminal.folder / "guest.log").read_text()
+    _swarm(f"http://127.0.0.1:{port}", terminal.status)
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _sent(run_dir: Path) -> int:
@@ -116,6 +179,15 @@ def test_what_was_done_by_hand_is_recorded_as_what_a_run_declares(session: Path)
     assert len(set(read_table(session, "requests", ["request_id"])["request_id"].to_pylist())) == _sent(session)
     assert {row["pod"] for row in read_table(session, "pods").to_pylist()} >= {"web-1", "web-2"}
     assert (session / "report.html").exists()
+
+
+def test_what_locusts_send_that_others_have_started_is_recorded_and_counted(session: Path) -> None:
+    paths = Counter(row["path"] for row in read_table(session, "requests", ["path"]).to_pylist())
+    assert paths["/mine"] >= 6
+    assert paths["/"] >= 6
+    summary = orjson.loads((session / "summary.json").read_bytes())
+    assert not [reason for reason in summary["invalid_reasons"] if reason.startswith("lost records")]
+    assert summary["hops"]["requests_of_strangers"] == 0
 
 
 def test_one_that_is_killed_leaves_nothing_and_is_seen_to_be_gone(session: Path, terminal: Terminal) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from testbed.control.waiting import Waiting
+from testbed.emulation.actors.load_generator import LoadGeneratorFailed
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.driver.channel import Declined, Unreachable, ask
 from testbed.emulation.driver.disk import RunDisk
@@ -37,7 +38,7 @@ CRASH = "{name: crash, crash: {node: east-a-1}}"
 class Standing:
     """A cluster that is up. It is interrupted as by Ctrl-C."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, *, pages: bool = False) -> None:
         self.stage = stage
         self.heard: list[SessionEvent] = []
         self.run_dir = stage.folders.logs.parent
@@ -46,7 +47,7 @@ class Standing:
         disk = RunDisk(self.run_dir, SCENARIO)
         ready = Prepared(stage.surveyed(SCENARIO), stage.folders, disk, time.monotonic())
         scenario = replace(SCENARIO, load=replace(SCENARIO.load, duration_s=float("inf")))
-        self.up = Up(scenario, self.run_dir, self.socket, self.heard.append, self.interrupts, load=False)
+        self.up = Up(scenario, self.run_dir, self.socket, self.heard.append, self.interrupts, load=False, pages=pages)
         self.task = asyncio.create_task(self.up.carry_out(ready))
 
     async def until(self, kind: type, times: int = 1) -> None:
@@ -205,7 +206,7 @@ async def test_while_it_comes_up_one_can_look_and_give_it_up_but_not_break_it(st
     cluster = Standing(stage)
     await cluster.until(ComingUp, 5)
     await eventually(lambda: isinstance(cluster.heard[-1], ComingUp) and cluster.heard[-1].readiness is not None)
-    assert await cluster.ask("status") == {"coming_up": "1 of 2 pods are ready"}
+    assert await cluster.ask("status") == {"coming_up": "coming up, 1 of 2 pods are ready"}
     assert await cluster.refusal("heal", fault="crash") == "the cluster is still coming up"
     assert await cluster.ask("down") == {"run_dir": None}
     with pytest.raises(RunInterrupted):
@@ -218,3 +219,36 @@ async def test_what_breaks_it_ends_it_and_what_was_measured_is_kept(stage: Stage
         summary = await cluster.ended()
     assert summary.verdict == "invalid"
     assert "KeyError: 'web-9'" in summary.invalid_reasons[0]
+
+
+@pytest.mark.parametrize(("vanished", "counts"), [(0, {"east-a": LocustCount(requests=12, failures=1)}), (1, {})])
+async def test_what_guests_have_counted_is_added_and_a_zone_of_which_one_has_not_has_no_count(
+    stage: Stage, vanished: int, counts: dict[str, LocustCount]
+) -> None:
+    async with standing(stage) as cluster:
+        stage.progress = LoadProgress(done=LocustCount(requests=5, failures=0))
+        await cluster.ask("load", do="start")
+        await cluster.until(LoadEnded)
+        stage.guests = (LocustCount(requests=7, failures=1), vanished)
+        await cluster.ask("down")
+        await cluster.ended()
+    assert cluster.facts().locust == counts
+
+
+async def test_a_page_that_cannot_be_opened_is_told_and_nothing_stays_up(stage: Stage) -> None:
+    stage.why_no_page = "Locust's page of east-a ended: my.py:1: no such module"
+    cluster = Standing(stage, pages=True)
+    with pytest.raises(LoadGeneratorFailed, match="no such module"):
+        await cluster.ended()
+    assert not any(isinstance(event, TimeBegins) for event in cluster.heard)
+
+
+async def test_how_one_sends_by_locust_itself_is_told_by_status(stage: Stage) -> None:
+    cluster = Standing(stage, pages=True)
+    await cluster.until(TimeBegins)
+    await eventually(lambda: cluster.up._commands is not None)
+    locust = (await cluster.ask("status"))["locust"]["east-a"]
+    assert locust["page"].startswith("http://127.0.0.1:")
+    assert locust["line"].startswith(f"TESTBED_LOAD={stage.folders.logs}/east-a.guests.json ")
+    await cluster.ask("down")
+    await cluster.ended()

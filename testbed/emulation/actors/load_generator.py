@@ -9,22 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from loadgen.settings import ClosedSource, Directed, Ids, OpenSource, RequestTemplate, Settings
+from loadgen.command import page_command
+from loadgen.settings import (
+    ENVIRONMENT_VARIABLE,
+    ClosedSource,
+    Directed,
+    Ids,
+    OpenSource,
+    RequestTemplate,
+    Settings,
+)
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.envoy.partition_filter import MAP_VERSION_HEADER
 from testbed.control.views.envoy.xds import ENTRY_PARTITION_HEADER
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.entry_points import EntryPoints
-from testbed.emulation.actors.locust_process import LoadProgress, LocustProcess
+from testbed.emulation.actors.guests import Guests
+from testbed.emulation.actors.locust_process import STARTUP_DEADLINE_S, LoadProgress, LocustProcess
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import EncodedPush, MachineFolders, NodeCommand, Recorded, Reported
 from testbed.emulation.actors.seam import Actor, tell
+from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.places import Topology, clients_of
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import GATEWAY, ROUTER
+from testbed.results.tables.facts import LocustCount
 from testbed.scenario import LoadSource, LoadSpec
 from testbed.scenario.values import IdSpec
 
@@ -70,6 +83,11 @@ class LoadGenerator(Placed):
         )
         self._locust: LocustProcess | None = None
         self._turn = 0
+        self._sockets = folders.sockets
+        self._guests: Guests | None = None
+        self._guests_settings_file = folders.logs / f"{zone}.guests.json"
+        self._page: ChildProcess | None = None
+        self._page_log = folders.logs / f"{zone}.locust-page.log"
         self._checks: asyncio.Task[None] | None = None
 
     def patience_s(self) -> float:
@@ -102,9 +120,7 @@ class LoadGenerator(Placed):
 
         `locustfile` is the user's, `ids_file` that of the ids, if any, on this machine.
         """
-        if self._checks is None:
-            self._entry.write()
-            self._checks = self.spawn(self._entry.check(self.spawn))
+        self._keep_entries()
         if self._locust is not None:
             await self._locust.end()
         self._turn += 1
@@ -118,8 +134,60 @@ class LoadGenerator(Placed):
         assert self._locust is not None, "prepare() comes first"
         self._locust.start(t0_s)
 
+    def _keep_entries(self) -> None:
+        if self._checks is None:
+            self._entry.write()
+            self._checks = self.spawn(self._entry.check(self.spawn))
+
     async def progress(self) -> LoadProgress:
-        return LoadProgress() if self._locust is None else self._locust.progress
+        """Of what is declared and of guests together; `done` and `error` are of what is declared."""
+        declared = LoadProgress() if self._locust is None else self._locust.progress
+        if self._guests is None:
+            return declared
+        return replace(
+            declared,
+            t_s=max(declared.t_s, float(self._guests.there)),
+            sent_per_s=declared.sent_per_s + self._guests.sent_per_s,
+            p99_ms=max(declared.p99_ms, self._guests.p99_ms),
+            failed=declared.failed + self._guests.failed,
+            unknown=declared.unknown + self._guests.unknown,
+        )
+
+    async def welcome_guests(self, ids_file: Path | None) -> str:
+        """From now on any Locust may join that loads the file of settings whose name is returned."""
+        self._keep_entries()
+        self._guests = Guests(self._sockets / f"{self._zone}.guests")
+        await self._guests.open()
+        settings = self._settings(None, ids_file)
+        replace(settings, guests_socket=self._guests.socket).save(self._guests_settings_file)
+        return str(self._guests_settings_file)
+
+    async def open_page(self, port: int, locustfile: Path | None) -> str | None:
+        """Start a Locust with its web page at that port, and wait until it has joined; returns why it has not, if so.
+
+        After `welcome_guests`.
+        """
+        assert self._guests is not None
+        ended = asyncio.Event()
+        self._page = ChildProcess(
+            page_command(self._guests_settings_file, port, locustfile),
+            env={**self._environment, ENVIRONMENT_VARIABLE: str(self._guests_settings_file)},
+            output=self._page_log,
+            on_exit=lambda _: ended.set(),
+            punctual=True,
+        )
+        waiting = [asyncio.create_task(self._guests.joined.wait()), asyncio.create_task(ended.wait())]
+        await asyncio.wait(waiting, timeout=STARTUP_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if self._guests.joined.is_set():
+            return None
+        how = "ended" if ended.is_set() else "did not start in time"
+        return f"Locust's page of {self._zone} {how}: {last_lines(self._page_log)} (log: {self._page_log})"
+
+    async def dismiss_guests(self) -> tuple[LocustCount | None, int]:
+        """No more guests; those that are there end. Returns what all have counted, and how many have not."""
+        return (None, 0) if self._guests is None else await self._guests.dismiss(self._load.timeout_s)
 
     async def stop(self) -> None:
         """Send no more, and return when all that was sent is answered or timed out."""
@@ -132,6 +200,8 @@ class LoadGenerator(Placed):
             self._checks.cancel()
         if self._locust is not None:
             await self._locust.end()
+        if self._page is not None:
+            await self._page.terminate(grace_s=1.0)
         await self.card.unplug()
 
     def _settings(self, locustfile: Path | None, ids_file: Path | None) -> Settings:

@@ -27,6 +27,7 @@ from testbed.objects.cells import Layer
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import clients_of
+from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
@@ -231,6 +232,30 @@ class EmulatedCluster:
                 for generator in self._load_generators.values()
             )
         )
+
+    async def welcome_guests(self) -> dict[str, str]:
+        """From now on Locusts that somebody else starts may be clients; by origin zone, the file of settings for them.
+
+        Raises MachineLost.
+        """
+        ids = self._scenario.load.ids
+        files = await ask_all("welcome_guests", self._load_generators.values(), None if ids is None else ids.file)
+        zones = {id(generator): zone for zone, generator in self._load_generators.items()}
+        return {zones[id(generator)]: file for generator, file in files}
+
+    async def open_page(self, zone: str, port: int) -> None:
+        """Locust's own page for the clients of a zone. Raises LoadGeneratorFailed."""
+        generator, locustfile = self._load_generators[zone], self._scenario.load.locustfile
+        why = await generator.ask("open_page", port, locustfile, within_s=STARTUP_DEADLINE_S + DRAIN_MARGIN_S)
+        if why is not None:
+            raise LoadGeneratorFailed(why)
+
+    async def dismiss_guests(self) -> dict[str, tuple[LocustCount | None, int]]:
+        """No more guests; by origin zone, what all have counted, and how many ended without their counts."""
+        within_s = self._scenario.load.timeout_s + 2 * DRAIN_MARGIN_S
+        counts = await ask_all("dismiss_guests", self._load_generators.values(), within_s=within_s)
+        zones = {id(generator): zone for zone, generator in self._load_generators.items()}
+        return {zones[id(generator)]: count for generator, count in counts}
 
     async def load_progress(self) -> dict[str, LoadProgress]:
         """The newest figures of every origin zone whose machine is there."""

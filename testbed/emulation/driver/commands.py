@@ -22,6 +22,7 @@ from testbed.emulation.driver.events import (
     ChangeBegun,
     FaultApplied,
     FaultHealed,
+    GuestsWelcome,
     LoadEnded,
     LoadReported,
     LoadStarted,
@@ -76,6 +77,7 @@ class Commands:
         self._healed: dict[str, FaultHealed] = {}
         self._load: LoadStarted | None = None
         self._reported: LoadReported | None = None
+        self._welcome: GuestsWelcome | None = None
         self._injections: dict[asyncio.Task[None], Injection] = {}
         self._one_load = asyncio.Lock()
         self._one_change = asyncio.Lock()
@@ -94,6 +96,8 @@ class Commands:
                 self._reported = event
             case LoadEnded():
                 self._load = None
+            case GuestsWelcome():
+                self._welcome = event
 
     @property
     def sends_load(self) -> bool:
@@ -113,12 +117,19 @@ class Commands:
             "nodes": [asdict(node) for node in overview.nodes],
             "pods": [asdict(pod) for pod in overview.pods],
             "load": self._load_status(now_s),
+            "locust": self._welcomed(),
             "faults": [
                 {"name": name, "for_s": now_s - self._applied[name].impact.at_s, "victims": self._victims(name)}
                 for name in self._session.in_force
                 if name in self._applied
             ],
         }
+
+    def _welcomed(self) -> dict[str, dict[str, str | None]]:
+        """By origin zone: how a Locust of the user's own is started, and where the page is of the one that is there."""
+        if (welcome := self._welcome) is None:
+            return {}
+        return {zone: {"line": line, "page": welcome.pages.get(zone)} for zone, line in welcome.lines.items()}
 
     def _load_status(self, now_s: float) -> dict[str, Any] | None:
         zones = {} if self._reported is None else self._reported.zones

@@ -7,7 +7,7 @@ person wants, with load now and then, and what is done in it is known by what wa
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from testbed.control.cells.ownership import written
 from testbed.emulation.driver.events import (
@@ -17,6 +17,7 @@ from testbed.emulation.driver.events import (
     FaultApplied,
     FaultHealed,
     GoingDown,
+    GuestsLeft,
     Interrupted,
     LoadEnded,
     LoadStarted,
@@ -47,6 +48,8 @@ class Course:
         """From when to when the load was sent that is declared."""
         self._changes: dict[str, ChangeBegun] = {}
         self._settled: dict[str, float] = {}
+        self._uncounted: set[str] = set()
+        """Zones of which some Locust has not said what it counted."""
         self._locust: dict[str, LocustCount] = {}
         self._applied: dict[str, FaultApplied] = {}
         self._healed: dict[str, FaultHealed] = {}
@@ -69,8 +72,10 @@ class Course:
                 if self._sending:
                     self._sending[-1] = (self._sending[-1][0], at_s)
             case LoadEnded(counts):
-                for zone, count in counts.items():
-                    self._locust[zone] = self._locust[zone].plus(count) if zone in self._locust else count
+                self._add(counts)
+            case GuestsLeft(counts, uncounted):
+                self._add(counts)
+                self._uncounted |= uncounted.keys()
             case ChangeBegun(change):
                 self._changes[change] = event
             case ChangeSettled(change, at_s):
@@ -89,6 +94,10 @@ class Course:
                 self._broken.append(why)
             case Interrupted() if self._end_s is None:
                 self._interrupted = True
+
+    def _add(self, counts: Mapping[str, LocustCount]) -> None:
+        for zone, count in counts.items():
+            self._locust[zone] = self._locust[zone].plus(count) if zone in self._locust else count
 
     def overdue(self, now_s: float) -> str | None:
         """Which fault or heal of the scenario was due for long (now is monotonic seconds), and has not come."""
@@ -129,7 +138,7 @@ class Course:
             expected=scenario.expected,
             recovery=scenario.recovery,
             routes=scenario.routes,
-            locust=self._locust,
+            locust={zone: count for zone, count in self._locust.items() if zone not in self._uncounted},
             killed_proxies=tuple(
                 (pod, at_s - self._t0_s)
                 for applied in self._applied.values()

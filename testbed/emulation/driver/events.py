@@ -146,6 +146,23 @@ class LoadEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestsWelcome:
+    """Any Locust may join, by origin zone: with the line to type, and the addresses of Locust's own pages."""
+
+    lines: Mapping[str, str]
+    pages: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestsLeft:
+    """By origin zone: what Locusts that somebody else started have counted themselves, and how many ended before they
+    could."""
+
+    counts: Mapping[str, LocustCount]
+    uncounted: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class FaultApplied:
     """`due_s` is when it should have come; it `lasts` if there is something to heal."""
 
@@ -229,6 +246,8 @@ SessionEvent = (
     | LoadFailed
     | LoadStopping
     | LoadEnded
+    | GuestsWelcome
+    | GuestsLeft
     | FaultApplied
     | FaultHealed
     | MapChanged

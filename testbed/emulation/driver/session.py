@@ -28,6 +28,7 @@ from testbed.emulation.driver.events import (
     Deleted,
     FaultApplied,
     FaultHealed,
+    GuestsLeft,
     LoadEnded,
     LoadFailed,
     LoadReported,
@@ -184,6 +185,21 @@ class Session:
             counts = {zone: each.done for zone, each in progress.items() if each.done is not None}
         self._load_ended = True
         self._tell(LoadEnded(counts))
+
+    async def welcome_guests(self) -> dict[str, str]:
+        """From now on Locusts that somebody else starts may be clients; by origin zone, the file of settings."""
+        return await self._cluster.welcome_guests()
+
+    async def open_page(self, zone: str, port: int) -> None:
+        """Locust's own page for the clients of a zone, after that. Raises LoadGeneratorFailed."""
+        await self._cluster.open_page(zone, port)
+
+    async def dismiss_guests(self) -> None:
+        """No more guests; those that are there end, and leave their counts."""
+        with self.surviving("ending guests"):
+            found = await self._cluster.dismiss_guests()
+            counts = {zone: count for zone, (count, _) in found.items() if count is not None}
+            self._tell(GuestsLeft(counts, {zone: missing for zone, (_, missing) in found.items() if missing}))
 
     @property
     def in_force(self) -> tuple[str, ...]:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
+import socket as sockets
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loadgen.command import guest_line
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.load_generator import LoadGeneratorFailed
 from testbed.emulation.actors.reports import Readiness
@@ -21,7 +25,15 @@ from testbed.emulation.driver import result_folder
 from testbed.emulation.driver.channel import Declined, listening
 from testbed.emulation.driver.commands import Commands
 from testbed.emulation.driver.course import Course
-from testbed.emulation.driver.events import Broken, ComingUp, GoingDown, SessionEvent, TimeBegins, Watcher
+from testbed.emulation.driver.events import (
+    Broken,
+    ComingUp,
+    GoingDown,
+    GuestsWelcome,
+    SessionEvent,
+    TimeBegins,
+    Watcher,
+)
 from testbed.emulation.driver.interrupts import Interrupts, unless
 from testbed.emulation.driver.member import MachineLost
 from testbed.emulation.driver.outset import Prepared, prepared
@@ -31,6 +43,8 @@ from testbed.results.show.summary import Summary
 from testbed.scenario import Scenario
 
 POLL_S = 1.0
+PAGE_PORT = 8089
+"""Of the first page: Locust's own."""
 
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "status": (),
@@ -51,15 +65,18 @@ def up(
     hosting: Hosting | None,
     *,
     load: bool,
+    pages: bool,
 ) -> Summary:
     """Bring the scenario's cluster up on this machine, keep it until a person ends it, and leave everything in
-    `run_dir`, which must exist. It is asked at `socket`; `load` sends what is declared from the start.
+    `run_dir`, which must exist. It is asked at `socket`; `load` sends what is declared from the start, `pages` opens
+    Locust's web page for the clients of each zone.
 
     Raises what `experiment.run` does.
     """
     scenario = replace(scenario, load=replace(scenario.load, duration_s=math.inf))
     with prepared(scenario, run_dir, watcher, interrupts, None, 1, hosting) as ready:
-        summary = asyncio.run(Up(scenario, run_dir, socket, watcher, interrupts, load=load).carry_out(ready))
+        session = Up(scenario, run_dir, socket, watcher, interrupts, load=load, pages=pages)
+        summary = asyncio.run(session.carry_out(ready))
         interrupts.nothing_left()
         return summary
 
@@ -68,7 +85,15 @@ class Up:
     """One session from its bring-up to its result folder."""
 
     def __init__(
-        self, scenario: Scenario, run_dir: Path, socket: Path, watcher: Watcher, interrupts: Interrupts, *, load: bool
+        self,
+        scenario: Scenario,
+        run_dir: Path,
+        socket: Path,
+        watcher: Watcher,
+        interrupts: Interrupts,
+        *,
+        load: bool,
+        pages: bool,
     ) -> None:
         self._scenario = scenario
         self._run_dir = run_dir
@@ -76,10 +101,11 @@ class Up:
         self._watcher = watcher
         self._interrupts = interrupts
         self._load = load
+        self._pages = pages
         self._course = Course(scenario)
         self._commands: Commands | None = None
         self._end = asyncio.Event()
-        self._coming_up = "starting"
+        self._coming_up = "coming up"
         self._kept: asyncio.Future[Summary] | None = None
 
     async def carry_out(self, ready: Prepared) -> Summary:
@@ -91,21 +117,33 @@ class Up:
             with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._end.set)):
                 await unless(self._end, session.up())
                 await unless(self._end, session.start_sampling())
+                welcome = await self._welcome(session)
                 t0_s, self._kept = time.monotonic(), kept
                 self._tell(TimeBegins(t0_s))
                 commands = Commands(session, self._scenario, ready.surveyed.machines, self._run_dir, t0_s)
                 self._commands = commands
+                self._tell(welcome)
                 with session.surviving("keeping the cluster up"):
                     await self._stay(session, commands)
                 self._tell(GoingDown(time.monotonic()))
                 with session.surviving("ending the load"):
-                    await commands.end()
+                    await asyncio.gather(commands.end(), session.dismiss_guests())
                 records = await session.down()
                 summary = result_folder.complete(
                     self._run_dir, ready.disk, session, self._course, self._scenario.topology, t0_s, records
                 )
                 kept.set_result(summary)
                 return summary
+
+    async def _welcome(self, session: Session) -> GuestsWelcome:
+        """Any Locust may send, too. Raises LoadGeneratorFailed."""
+        lines = {zone: guest_line(Path(file)) for zone, file in (await session.welcome_guests()).items()}
+        pages: dict[str, str] = {}
+        if self._pages:
+            ports = dict(zip(lines, _free_ports(), strict=False))
+            await asyncio.gather(*(session.open_page(zone, port) for zone, port in ports.items()))
+            pages = {zone: f"http://127.0.0.1:{port}" for zone, port in ports.items()}
+        return GuestsWelcome(lines, pages)
 
     async def _stay(self, session: Session, commands: Commands) -> None:
         """Returns when a person has ended it, or something has broken it."""
@@ -160,7 +198,16 @@ class Up:
             self._commands.hear(event)
         match event:
             case ComingUp(readiness=Readiness() as readiness):
-                self._coming_up = f"{readiness.ready} of {readiness.total} pods are ready"
+                self._coming_up = f"coming up, {readiness.ready} of {readiness.total} pods are ready"
             case Broken(defect=Exception() as defect):
                 result_folder.write_defect(self._run_dir, defect)
         self._watcher(event)
+
+
+def _free_ports() -> Iterator[int]:
+    """Of loopback, from PAGE_PORT on."""
+    for port in itertools.count(PAGE_PORT):
+        with contextlib.suppress(OSError), sockets.socket() as trial:
+            trial.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+            trial.bind(("127.0.0.1", port))
+            yield port
