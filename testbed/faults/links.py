@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.faults.effects import Effect, ImpairLinks, LinkEffect
-from testbed.objects.places import Topology
+from testbed.objects.places import CONTROL_PLANE, Topology
 
 EVERYTHING_ELSE = "*"
 
@@ -39,6 +39,12 @@ class LinkFault:
 
     def effects(self, topology: Topology) -> tuple[Effect, ...]:
         return (ImpairLinks(self.pairs(topology), self.effect),)
+
+
+def cut_off(links: ImpairLinks) -> tuple[str, ...]:
+    """The places that the control plane cannot reach any more, or that cannot reach it."""
+    pairs = [pair for pair in links.pairs if links.effect.cut and CONTROL_PLANE in pair]
+    return tuple(dict.fromkeys(place for pair in pairs for place in pair if place != CONTROL_PLANE))
 
 
 def directed_links(

@@ -221,7 +221,7 @@ def test_an_operation_becomes_a_change_with_its_steps_which_is_over_with_the_las
     assert (first.number, first.of, first.version, first.partitions) == (1, 3, 2, "62-63")
     assert first.delivered_s == {"sidecars": pytest.approx(8.3), "gateways": None}
     assert first.missing == ("gateway-east-a-1",)
-    assert [(move.partitions, move.source) for move in first.moves] == [((62, 63), "rz04")]
+    assert [(move.partitions, move.source) for move in first.moves] == [((62, 63), "rz03")]
     for version, step in enumerate(steps[1:], 3):
         course.hear(MapChanged(step, version, 100.0 + step.at_s))
     (over,) = course.facts((), ()).faults

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.faults.effects import CutPower, Effect, ImpairLinks, KillPods, LinkEffect, PowerOffMachine
-from testbed.faults.links import LinkFault
+from testbed.faults.links import LinkFault, cut_off
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
@@ -171,3 +171,19 @@ def test_who_asks_late_is_told_of_all_that_was_due() -> None:
     assert [step.do for step in timeline.due(5.0)] == ["apply", "revert"]
     assert timeline.due(6.0) == ()
     assert timeline.next_s() is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "places"),
+    [
+        (LinkFault(("a",), ("*",), CUT), ("a-1", "a-2")),
+        (LinkFault(("control-plane",), ("b",), CUT, both_ways=False), ("b-1",)),
+        (LinkFault(("b-1",), ("control-plane",), CUT, both_ways=False), ("b-1",)),
+        (LinkFault(("a",), ("b",), CUT), ()),
+        (LinkFault(("a",), ("*",), LinkEffect(added_delay_s=0.1)), ()),
+    ],
+)
+def test_who_is_cut_off_from_the_control_plane(fault: Fault, places: tuple[str, ...]) -> None:
+    (links,) = fault.effects(TOPOLOGY)
+    assert isinstance(links, ImpairLinks)
+    assert cut_off(links) == places

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.results.measure.control_path import ControlPath, control_path
+from testbed.results.measure.control_path import ControlPath, CutOffs, control_path
 from testbed.results.measure.recovery import Aftermath, impacts, recovery
 from testbed.results.measure.steady import Steady
 from testbed.results.tables.columns import Requests
@@ -313,6 +313,49 @@ def test_the_control_path_ends_with_the_last_ack_of_the_first_wave() -> None:
     want = ControlPath(0.4, 0.41, 0.5, 0.6, 1)
     for name in ("detected_s", "decided_s", "pushed_s", "propagated_s", "unacked"):
         assert math.isclose(getattr(got, name), getattr(want, name), rel_tol=1e-9)
+
+
+def test_the_last_ack_is_of_proxies_that_the_control_plane_could_reach() -> None:
+    pushes = [
+        ("web-1", 5.5, 5.52),
+        ("web-2", 5.5, 11.1),
+        ("kube-proxy/cut-1", 5.51, 11.2),
+        ("web-3", 5.52, 5.55),
+        ("web-4", 5.9, None),
+        ("web-5", 5.9, None),
+    ]
+    got = control_path(
+        pa.Table.from_pylist([{"t_s": 5.4, "reason": "EndpointsChanged"}], schema=SCHEMAS["events"]),
+        pa.Table.from_pylist(
+            [dict(zip(("proxy", "sent_s", "acked_s"), push, strict=True)) for push in pushes], schema=SCHEMAS["pushes"]
+        ),
+        5.0,
+        20.0,
+        cut_offs=CutOffs(
+            {"cut-1": [(5.2, 11.0)], "b-1": [(5.54, 9.0)], "a-1": [(2.0, 5.4), (20.0, 30.0)]},
+            {"web-1": "a-1", "web-2": "cut-1", "web-3": "b-1", "web-4": "cut-1", "web-5": "a-1"},
+        ),
+    )
+    # web-3 was cut off before its acknowledgement had arrived, a-1 was reached again before anything was sent.
+    assert (got.propagated_s, got.unacked) == (pytest.approx(0.52), 1)
+    assert got.cut_off == ("kube-proxy/cut-1", "web-2", "web-3", "web-4")
+    assert got.cut_off_acked_s == pytest.approx(6.2)
+
+
+def test_a_fault_names_whom_it_cuts_off_and_its_control_path_tells_them_apart() -> None:
+    faults = [AppliedFault("cut", 5.0, 5.0, 11.0, 11.0, cut_off=("cut-1",))]
+    tables = {
+        "events": pa.Table.from_pylist([{"t_s": 5.4, "reason": "EndpointsChanged"}], schema=SCHEMAS["events"]),
+        "pushes": pa.Table.from_pylist(
+            [{"proxy": pod, "sent_s": 5.5, "acked_s": at_s} for pod, at_s in (("web-1", 5.6), ("web-2", 11.1))],
+            schema=SCHEMAS["pushes"],
+        ),
+    }
+    requests = Requests.of(_table(_steady(0, 20)), faults)
+    cut_offs = CutOffs.of(faults, {"web-1": "a-1", "web-2": "cut-1"})
+    (impact,) = impacts(requests, **tables, faults=faults, end_s=20.0, cut_offs=cut_offs)
+    assert impact.applied.control.propagated_s == pytest.approx(0.6)
+    assert impact.applied.control.cut_off == ("web-2",)
 
 
 def test_a_control_plane_that_noticed_nothing_has_no_path() -> None:

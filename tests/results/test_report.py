@@ -108,6 +108,16 @@ def test_the_report_of_operations_step_by_step(tmp_path: Path, width: int, golde
     golden(f"report-operations-{width}.txt", printed(summarize(run_dir), width))
 
 
+def test_who_was_cut_off_is_named_beside_the_last_ack_of_all_others(tmp_path: Path) -> None:
+    cut = AppliedFault("cut", 6.0, 6.0, 14.5, 14.5, cut_off=("east-c-1",))
+    run_dir = write_run(tmp_path / "run", replace(FACTS, faults=(cut,)))
+    with TableWriter(run_dir, "pods", "more") as pods:
+        pods.append({"pod": "web-east-c", "service": "web", "node": "east-c-1", "zone": "east-c", "region": "east"})
+    text = printed(summarize(run_dir), 120)
+    assert "400 ms  410 ms  420 ms  422 ms" in text
+    assert "cut: ACKed is without 1 that were cut off and had it after 423 ms: web-east-c" in text
+
+
 def test_faults_and_operations_share_a_table(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", replace(FACTS, faults=(AppliedFault("cut", 4.0, 4.0, 5.0, 5.0), *OPERATIONS)))
     assert "Faults and operations (times after the change)" in printed(summarize(run_dir))

@@ -33,6 +33,11 @@ def kube_proxy_name(node: str) -> str:
     return _PREFIX + node
 
 
+def node_of_kube_proxy(name: str) -> str:
+    """Empty for any other name."""
+    return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else ""
+
+
 class KubeProxies:
     """The kube-proxies of all nodes. Of every service they are told one resource, also of one without endpoints."""
 

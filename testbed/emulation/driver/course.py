@@ -176,6 +176,7 @@ class Course:
                 by_command=impact.by_command,
                 victims=impact.victims,
                 hit_nothing=impact.hit_nothing,
+                cut_off=impact.cut_off,
             )
 
     def _applied_changes(self) -> Iterator[AppliedFault]:

@@ -13,6 +13,7 @@ from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import MachineLost, Resident, ask_all
 from testbed.faults.effects import CutPower, Effect, ImpairLinks, KillPods, PowerOffMachine
 from testbed.faults.impact import Impact
+from testbed.faults.links import cut_off
 from testbed.network.links import LinkTable
 from testbed.objects.core import Pod
 from testbed.objects.places import Topology
@@ -86,7 +87,7 @@ class EmulatedWorld:
         # It is felt from the first kind on, and means the victims of the last: processes die behind silenced links.
         felt_s, last = kinds[0].at_s, kinds[-1]
         kills = Impact.all(kinds).killed_proxies
-        return Impact(felt_s, kills, last.victims, last.hit_nothing, last.by_command)
+        return Impact(felt_s, kills, last.victims, last.hit_nothing, last.by_command, last.cut_off)
 
     async def revert(self, fault: str, effects: Sequence[Effect], due_s: float) -> float:
         """Take them back, in the same order; returns since when. Raises MachineLost or ActorLost."""
@@ -102,7 +103,7 @@ class EmulatedWorld:
             case ImpairLinks(pairs, what):
                 at_s = await self._everywhere("impose", due_s, fault, pairs, what)
                 why = "" if worse else "the links that it means were cut already, or no worse for it"
-                return Impact(at_s, victims=worse, hit_nothing=why)
+                return Impact(at_s, victims=worse, hit_nothing=why, cut_off=cut_off(effect))
             case CutPower(node) if self._is_off(node):
                 return Impact(due_s, hit_nothing=f"the machine of node {node} was off already")
             case CutPower(node):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from testbed.results.measure.calls import Calls, CallShares, calls_made
+from testbed.results.measure.control_path import CutOffs
 from testbed.results.measure.entry import Entries
 from testbed.results.measure.handover import Handover, handovers
 from testbed.results.measure.ledger import Ledger, PhaseLedger
@@ -51,7 +52,9 @@ def measure(run: Run, requests: Requests) -> Measured:
     steady = steady_of(requests, before, facts.recovery)
     divisions: PartsBy = {by: dict(_parts(by, run, requests, before)) for by in OF_RECOVERY} if facts.faults else {}
     entries = Entries.of(run.requests, requests, run.events)
-    found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries)
+    nodes = dict(zip(run.pods["pod"].to_pylist(), run.pods["node"].to_pylist(), strict=True))
+    cut_offs = CutOffs.of(facts.faults, nodes)
+    found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries, cut_offs)
     return Measured(
         stats,
         {phase.name: calls.within(phase) for phase in parts},

@@ -5,14 +5,16 @@ Owns the definition of these steps; it stands at `control_path`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
+from testbed.control.views.kube_proxy import node_of_kube_proxy
 from testbed.objects.places import CLIENTS
-from testbed.results.tables.columns import codes, floats
+from testbed.results.tables.columns import Floats, codes, floats
+from testbed.results.tables.facts import AppliedFault
 
 DETECTED_FAULT = frozenset({"NodeNotReady", "ContainersNotReady", "Unhealthy", "BackOff", "Ejected"})
 DETECTED_HEAL = frozenset({"NodeReady", "Started", "Unejected"})
@@ -30,10 +32,45 @@ class ControlPath:
     pushed_s: float | None = None
     propagated_s: float | None = None
     unacked: int = 0
+    cut_off: tuple[str, ...] = ()
+    """Proxies that were told and could not be reached."""
+    cut_off_acked_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CutOffs:
+    """Whom the control plane did not reach, or who did not reach it: `times` by place, each from and until when, in
+    seconds. `nodes` are those of pods."""
+
+    times: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, faults: Iterable[AppliedFault], nodes: Mapping[str, str]) -> CutOffs:
+        times: dict[str, list[tuple[float, float]]] = {}
+        for fault in faults:
+            for place in fault.cut_off:
+                times.setdefault(place, []).append(
+                    (fault.applied_s, np.inf if fault.healed_s is None else fault.healed_s)
+                )
+        return cls(times, nodes)
+
+    def concern(self, proxy: str, from_s: float, until_s: float) -> bool:
+        """Whether it was cut off at any time between."""
+        place = self.nodes.get(proxy) or node_of_kube_proxy(proxy)
+        return any(from_s < end_s and until_s > start_s for start_s, end_s in self.times.get(place, ()))
+
+
+NOBODY = CutOffs()
 
 
 def control_path(
-    events: pa.Table, pushes: pa.Table, start_s: float, end_s: float, signs: Iterable[str] = DETECTED_FAULT
+    events: pa.Table,
+    pushes: pa.Table,
+    start_s: float,
+    end_s: float,
+    signs: Iterable[str] = DETECTED_FAULT,
+    cut_offs: CutOffs = NOBODY,
 ) -> ControlPath:
     """How the control plane followed a change at `start_s`, all before `end_s`; times are seconds after `start_s`.
 
@@ -41,6 +78,10 @@ def control_path(
     push sent since; propagated: the last ACK of that wave, which goes on while pushes are less than 0.5 s apart. What
     clients are told of gateways is no answer to endpoints and is left out. `unacked` counts pushes of the wave that
     nobody acknowledged (dead or rejecting proxies).
+
+    A proxy that was cut off at any time between a push and its ACK has it when the cut is over, however fast the
+    control plane is: such pushes are in none of these, but their proxies are in `cut_off`, and `cut_off_acked_s` is the
+    last of their ACKs.
     """
     times_s = floats(events["t_s"])
     found, reasons = codes(events["reason"])
@@ -63,11 +104,20 @@ def control_path(
     pauses = np.flatnonzero(np.diff(sent_s[wave]) > WAVE_GAP_S)
     if len(pauses):
         wave = wave[: pauses[0] + 1]
-    acks_s = acked_s[wave][~np.isnan(acked_s[wave])]
+    until_s = np.where(np.isnan(acked_s), end_s, acked_s)
+    apart = np.array([cut_offs.concern(names[told[each]], sent_s[each], until_s[each]) for each in wave])
+    acks_s, late_s = (_acked(acked_s[part]) for part in (wave[~apart], wave[apart]))
     return ControlPath(
         detected_s,
         decided_s,
         float(sent_s[wave[0]]) - start_s,
         float(acks_s.max()) - start_s if len(acks_s) else None,
-        len(wave) - len(acks_s),
+        int((~apart).sum()) - len(acks_s),
+        tuple(sorted({names[code] for code in told[wave[apart]]})),
+        float(late_s.max()) - start_s if len(late_s) else None,
     )
+
+
+def _acked(acked_s: Floats) -> Floats:
+    acks_s: Floats = acked_s[~np.isnan(acked_s)]
+    return acks_s

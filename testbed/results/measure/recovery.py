@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from testbed.results.measure.control_path import DETECTED_FAULT, DETECTED_HEAL, ControlPath, control_path
+from testbed.results.measure.control_path import (
+    DETECTED_FAULT,
+    DETECTED_HEAL,
+    NOBODY,
+    ControlPath,
+    CutOffs,
+    control_path,
+)
 from testbed.results.measure.entry import Entries, EntryMove
 from testbed.results.measure.moments import Change, Moment, moments
 from testbed.results.measure.outcomes import Errors
@@ -80,12 +87,15 @@ def impacts(
     steady: Steady = NO_ERRORS,
     parts: PartsBy | None = None,
     entries: Entries | None = None,
+    cut_offs: CutOffs = NOBODY,
 ) -> tuple[FaultImpact, ...]:
     """For every fault what followed its application and its heal, each until the next moment or the end of the load."""
     applied: dict[str, Aftermath] = {}
     healed: dict[str, Aftermath] = {}
     for moment in moments(faults):
-        for change, found in aftermaths(moment, end_s, requests, events, pushes, steady, parts or {}, entries):
+        for change, found in aftermaths(
+            moment, end_s, requests, events, pushes, steady, parts or {}, entries, cut_offs
+        ):
             (healed if change.heal else applied)[change.fault.name] = found
     return tuple(FaultImpact(fault, applied[fault.name], healed.get(fault.name)) for fault in faults)
 
@@ -99,6 +109,7 @@ def aftermaths(
     steady: Steady,
     parts: PartsBy,
     entries: Entries | None,
+    cut_offs: CutOffs = NOBODY,
 ) -> Iterator[tuple[Change, Aftermath]]:
     """What followed each change of one moment, until the next one or `end_s`."""
     until_s = min(end_s, moment.end_s)
@@ -106,12 +117,13 @@ def aftermaths(
     shared_by = {by: recovery_of_parts(each, moment.start_s, until_s) for by, each in parts.items()}
     moved = () if entries is None else entries.moves(moment.start_s, until_s)
     for change in moment.changes:
+        signs = DETECTED_HEAL if change.heal else DETECTED_FAULT
         yield (
             change,
             Aftermath(
                 change.at_s,
                 since(change, shared),
-                control_path(events, pushes, change.at_s, until_s, DETECTED_HEAL if change.heal else DETECTED_FAULT),
+                control_path(events, pushes, change.at_s, until_s, signs, cut_offs),
                 moment.besides(change),
                 moved,
                 {by: {name: since(change, one) for name, one in each.items()} for by, each in shared_by.items()},

@@ -92,7 +92,20 @@ def fault_notes(summary: Summary, shown: int) -> list[str]:
     if baseline.steady_not_ok_share and baseline.relative_to_steady and faults:
         level = f"{share(1 - baseline.steady_not_ok_share)} of the steady phase was ok"
         notes.append(f"{level}: recovered means no worse than that, beyond chance")
-    return notes + _shared(faults)
+    return notes + _late(faults[:shown]) + _shared(faults)
+
+
+def _late(faults: Sequence[FaultFigures]) -> list[str]:
+    """Who could not be told in time: a line for all changes with the same."""
+    found: dict[str, list[str]] = {}
+    for fault in faults:
+        for name, change in ((fault.name, fault), (f"heal of {fault.name}", fault.heal)):
+            if change is not None and (proxies := change.control_path.cut_off):
+                acked_s = change.control_path.cut_off_acked_s
+                what = "did not have it meanwhile" if acked_s is None else f"had it after {seconds(acked_s)}"
+                told = f"ACKed is without {len(proxies)} that were cut off and {what}: {named(proxies)}"
+                found.setdefault(told, []).append(name)
+    return [f"{', '.join(names)}: {told}" for told, names in found.items()]
 
 
 def moves_in_words(fault: FaultFigures) -> list[str]:

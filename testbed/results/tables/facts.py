@@ -74,6 +74,8 @@ class AppliedFault:
     hit_nothing: str = ""
     """Why there are no victims."""
     steps: tuple[MapStep, ...] = ()
+    cut_off: tuple[str, ...] = ()
+    """Places that while it lasts do not reach the control plane, or are not reached by it, by a cut of links."""
 
     @property
     def is_operation(self) -> bool:
