@@ -27,7 +27,15 @@ from testbed.objects.mesh import (
     VirtualService,
 )
 from testbed.objects.metadata import Labels, host_of, selects
-from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Deployment, PodTemplate, Probe, WorkTime
+from testbed.objects.workloads import (
+    BuiltinWorkload,
+    CommandWorkload,
+    Deployment,
+    PodTemplate,
+    Probe,
+    StoreWorkload,
+    WorkTime,
+)
 
 Manifest = dict[str, Any]
 
@@ -221,6 +229,15 @@ def _template_annotations(template: PodTemplate) -> dict[str, str]:
             annotations["testbed/crash-on"] = workload.crash_path
         if workload.stages:
             annotations["testbed/calls"] = "; ".join(",".join(stage) for stage in workload.stages)
+    elif isinstance(workload, StoreWorkload):
+        annotations["testbed/store-replica"] = workload.replica
+        annotations["testbed/store-replicas"] = ",".join(each.name for each in workload.replicas)
+        annotations["testbed/store-acks"] = workload.acks
+        annotations["testbed/store-election-timeout"] = _seconds(workload.election_timeout_s)
+        annotations["testbed/store-heartbeat"] = _seconds(workload.heartbeat_s)
+        annotations["testbed/store-snapshot-entries"] = str(workload.snapshot_entries)
+        if workload.primaries:
+            annotations["testbed/store-primaries"] = ",".join(workload.primaries)
     return annotations
 
 

@@ -49,6 +49,37 @@ class CommandWorkload:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreReplica:
+    """One replica of a store, at home on a node, where its disk is. `number` is unique among all stores' replicas."""
+
+    name: str
+    node: str
+    number: int
+
+
+Acks = Literal["quorum", "leader"]
+"""When a write is acknowledged: once a majority has it on disk, or once the leader has (Kafka's acks=all and 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreWorkload:
+    """The replica called `replica` of a store: keys and values in a log that all `replicas` agree on."""
+
+    replica: str
+    replicas: tuple[StoreReplica, ...]
+    acks: Acks = "quorum"
+    election_timeout_s: float = 1.0
+    heartbeat_s: float = 0.1
+    snapshot_entries: int = 10_000
+    """After so many entries a snapshot takes the place of the log."""
+    primaries: tuple[str, ...] = ()
+    """The replicas that are to lead while they can; all of them if there are none."""
+
+
+Workload = BuiltinWorkload | CommandWorkload | StoreWorkload
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """A readiness or liveness probe with Kubernetes' fields and defaults."""
 
@@ -98,7 +129,7 @@ class PodTemplate:
 
     service: str
     """Its label `app`; in Istio's words, its canonical service."""
-    workload: BuiltinWorkload | CommandWorkload | None
+    workload: Workload | None
     port: int = 8080
     readiness: Probe | None = None
     liveness: Probe | None = None

@@ -23,6 +23,7 @@ from testbed.objects.metadata import Labels
 from testbed.scenario.models.cells import CellModel, CellsModel, KeyModel, PartitionRuleModel, RouterModel
 from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import SpecModel
+from testbed.scenario.stores import homes
 
 CELLS = "cells"
 """The name of the PartitionMap."""
@@ -30,18 +31,23 @@ CELLS = "cells"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One Deployment of a service: the zones that it is restricted to (none: all are free to it), and its labels."""
+    """One Deployment of a service: the zones that it is restricted to (none: all are free to it), its labels, and the
+    node that its pod does not leave, if there is one."""
 
     deployment: str
     zones: tuple[str, ...]
     replicas: int
     labels: Labels = ()
+    node: str | None = None
 
 
 def placements(name: str, service: ServiceModel, spec: SpecModel) -> Iterator[Placement]:
     """In the order of cells or cities. Also of cells that are wrong in something else."""
     cells = spec.cells
-    if cells is not None and service.class_ == "sharded":
+    if service.workload.store is not None:
+        for replica, zone in homes(name, service, spec):
+            yield Placement(replica.name, (zone,), 1, node=replica.node)
+    elif cells is not None and service.class_ == "sharded":
         for cell_name, cell in cells.cells.items():
             for subset, labels, _ in groups_of(_cell(cell_name, cell)):
                 whole = Placement(f"{name}-{subset}", tuple(cell.zones), service.replicas, labels)

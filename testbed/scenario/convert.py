@@ -51,6 +51,7 @@ from testbed.scenario.models.prices import PriceModel, PricesModel
 from testbed.scenario.models.traffic import GatewayModel, IdsModel, MeshModel
 from testbed.scenario.operations import scheduled_operations
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
+from testbed.scenario.stores import store_workload
 from testbed.scenario.values import (
     DirectedSpec,
     Expectation,
@@ -213,13 +214,17 @@ def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
 
 
 def _deployments(name: str, service: ServiceModel, spec: SpecModel) -> list[Deployment]:
-    """One, or one for each cell or city."""
+    """One, or one for each cell, city, or replica of a store."""
     passed_on = () if spec.cells is None else (key_of(spec.cells.key).header,)
     template = _template(name, service, spec.mesh.mode, passed_on)
-    return [
-        Deployment(each.deployment, each.replicas, replace(template, zones=each.zones, extra_labels=each.labels))
-        for each in placements(name, service, spec)
-    ]
+    deployments = []
+    for each in placements(name, service, spec):
+        placed = replace(template, zones=each.zones, extra_labels=each.labels, node=each.node)
+        if service.workload.store is not None:
+            workload = store_workload(each.deployment, name, service, spec, service.workload.store)
+            placed = replace(placed, workload=workload)
+        deployments.append(Deployment(each.deployment, each.replicas, placed))
+    return deployments
 
 
 def _template(name: str, service: ServiceModel, mesh_mode: MeshMode, passed_on: tuple[str, ...]) -> PodTemplate:
@@ -235,7 +240,10 @@ def _template(name: str, service: ServiceModel, mesh_mode: MeshMode, passed_on: 
     )
 
 
-def _workload(workload: WorkloadModel, passed_on: tuple[str, ...]) -> BuiltinWorkload | CommandWorkload:
+def _workload(workload: WorkloadModel, passed_on: tuple[str, ...]) -> BuiltinWorkload | CommandWorkload | None:
+    """None of a store, whose replicas differ."""
+    if workload.store is not None:
+        return None
     if workload.command is not None:
         return CommandWorkload(tuple(workload.command), tuple(workload.env.items()))
     work = _sure(workload.work)

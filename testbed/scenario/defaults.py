@@ -147,6 +147,8 @@ def _service(service: ServiceModel, fast: bool, spec: SpecModel) -> ServiceModel
 def _workload(workload: WorkloadModel, seed: int) -> WorkloadModel:
     if workload.command is not None:
         return workload
+    if (store := workload.store) is not None:
+        return _with(workload, store=_filled(store, heartbeat=round(store.election_timeout / 10, 9)))
     work = _filled(workload.work or WorkModel.model_validate({"mean": "0s"}), spread=0.0, seed=seed)
     return _with(_filled(workload, response_size=0.0, error_rate=0.0), work=work)
 

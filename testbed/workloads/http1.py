@@ -14,7 +14,19 @@ from typing import cast
 
 import httptools
 
-REASONS = {200: b"OK", 204: b"No Content", 304: b"Not Modified", 500: b"Internal Server Error", 504: b"Gateway Timeout"}
+REASONS = {
+    200: b"OK",
+    204: b"No Content",
+    304: b"Not Modified",
+    400: b"Bad Request",
+    405: b"Method Not Allowed",
+    413: b"Content Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+BODY_BYTES_MAX = 1 << 20
+"""Of a request; what is beyond it is read and not kept."""
 
 
 @dataclass(slots=True)
@@ -25,12 +37,14 @@ class Request:
     headers: dict[bytes, bytes] = field(default_factory=dict)
     keep_alive: bool = True
     method: bytes = b"GET"
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
     status: int
     body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def to(self, method: bytes) -> bytes:
         """The answer to a request of this method, as it is sent.
@@ -40,7 +54,8 @@ class Response:
         """
         length = b"" if self.status == 204 else b"content-length: %d\r\n" % len(self.body)
         body = b"" if method == b"HEAD" or self.status in (204, 304) else self.body
-        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, REASONS[self.status], length, body)
+        headers = b"".join(b"%b: %b\r\n" % header for header in self.headers) + length
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, REASONS[self.status], headers, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,10 @@ class ServerProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._request.headers[name.lower()] = value
+
+    def on_body(self, body: bytes) -> None:
+        if len(self._request.body) <= BODY_BYTES_MAX:
+            self._request.body += body
 
     def on_message_complete(self) -> None:
         self._request.method = self._parser.get_method()

@@ -151,6 +151,22 @@ def test_workloads_become_call_graph_nodes_or_commands(load: Any) -> None:
     assert prices.template.workload == BuiltinWorkload(work, response_bytes=2000, error_rate=0.01)
 
 
+def test_replicas_of_a_store_take_turns_over_the_zones_that_it_names_and_their_nodes(load: Any) -> None:
+    store = "spec.services.data={replicas: 5, zones: [east-b, east-a], workload: {store: {primaryZone: east-a}}}"
+    other = "spec.services.more={replicas: 2, workload: {store: {electionTimeout: 300ms}}}"
+    by_name = {each.name: each for each in load(store, other).cluster.deployments}
+    replicas = [by_name[f"data-r{number}"] for number in range(1, 6)]
+    assert [each.template.node for each in replicas] == ["big", "east-a-1", "east-b-2", "east-a-2", "big"]
+    workloads = [each.template.workload for each in replicas]
+    assert [each.replica for each in workloads] == ["data-r1", "data-r2", "data-r3", "data-r4", "data-r5"]
+    assert workloads[0].primaries == ("data-r2", "data-r4")
+    assert len({each.replicas for each in workloads}) == 1
+    more = by_name["more-r1"].template.workload
+    assert (more.election_timeout_s, more.heartbeat_s) == (0.3, 0.03)
+    numbers = [each.number for each in (*workloads[0].replicas, *more.replicas)]
+    assert len(set(numbers)) == len(numbers), "replicas of two stores on a node would listen at one address"
+
+
 def test_readiness_asks_the_built_in_workload_by_http_and_a_command_by_tcp(load: Any) -> None:
     web, _, stock, _ = load("spec.controlPlane.profile=kubernetes").cluster.deployments[:4]
     assert web.template.readiness == Probe("httpGet", "/healthz")

@@ -60,6 +60,25 @@ async def echo(request: Request) -> Response:
     return Response(200, request.path)
 
 
+def test_a_body_comes_in_whole_however_it_is_cut_and_headers_go_out() -> None:
+    async def handler(request: Request) -> Response:
+        return Response(200, request.method + b" " + request.body, ((b"x-owner", b"me"),))
+
+    async def test() -> None:
+        async with caller_of(handler) as (reader, writer):
+            for _ in range(2):
+                writer.write(b"PUT /k HTTP/1.1\r\ncontent-length: 7\r\n\r\nval")
+                await writer.drain()
+                await asyncio.sleep(0)
+                writer.write(b"ue 1")
+                assert await reader.readuntil(b"\r\n\r\n") == (
+                    b"HTTP/1.1 200 OK\r\nx-owner: me\r\ncontent-length: 11\r\n\r\n"
+                )
+                assert await reader.readexactly(11) == b"PUT value 1"
+
+    run(test())
+
+
 # --- server ------------------------------------------------------------------------------------------------------
 
 

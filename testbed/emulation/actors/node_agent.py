@@ -61,7 +61,7 @@ from testbed.emulation.actors.reports import (
 from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, tell, this_actor, until
 from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.actors.vigil import ActorLost, Watched
-from testbed.emulation.processes.container import command_line
+from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.probes import run_probe
@@ -286,7 +286,8 @@ class NodeAgent(Placed):
             assert probe is not None, f"there is no {asked.kind} probe"
             env: dict[str, str] = {}
             if probe.kind == "exec":
-                _, env = command_line(asked.pod, address, 0, self._kube_proxy.addresses, self._folders.logs)
+                home = StoreHome(self._network, self._folders.volumes)
+                _, env = command_line(asked.pod, address, 0, self._kube_proxy.addresses, self._folders.logs, home)
                 env = {**self._folders.container_environment(), **env}
             ok, message = await run_probe(probe, address.app, env, self._fork_server)
             self._take(OfPod(name, ProbeFinished(asked.kind, ok, message)))
@@ -324,7 +325,7 @@ class NodeAgent(Placed):
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
-        return self._supervisor(Pod, pod, address, seed, self._kube_proxy.addresses)
+        return self._supervisor(Pod, pod, address, seed, self._kube_proxy.addresses, self._network)
 
     def _supervisor(self, kind: type, *arguments: object) -> Actor:
         match self._hosting:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor
 from testbed.emulation.actors.vigil import Attended
-from testbed.emulation.processes.container import command_line
+from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
 from testbed.emulation.processes.process import EMULATED_NICENESS, last_lines
+from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod as PodObject
 
@@ -27,13 +28,16 @@ class Pod(Attended):
         address: PodAddress,
         seed: int,
         services: Mapping[str, SocketAddress],
+        network: NetworkBackend,
     ) -> None:
         super().__init__(f"the supervisor of pod {pod.name} (container)")
         self._name = pod.name
         self._agent = agent
         self._environment = folders.container_environment()
         self._log = folders.logs / f"{pod.name}.log"
-        self._arguments, self._env = command_line(pod, address, seed, services, folders.logs)
+        self._arguments, self._env = command_line(
+            pod, address, seed, services, folders.logs, StoreHome(network, folders.volumes)
+        )
         self._fork_server = fork_server_socket(folders.sockets)
         self._process: ForkedProcess | None = None
 

@@ -25,6 +25,11 @@ class MachineFolders:
     sockets: Path
     run_id: str
 
+    @property
+    def volumes(self) -> Path:
+        """Disks of pods, gone with the run."""
+        return self.sockets / "volumes"
+
     def environment(self) -> dict[str, str]:
         """Of the processes that are the testbed's own: with the mark by which the janitor finds them."""
         return {**os.environ, RUN_VARIABLE: self.run_id}

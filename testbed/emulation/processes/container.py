@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod
-from testbed.objects.workloads import BuiltinWorkload, CommandWorkload
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, StoreWorkload
 from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings, service_variables
+from testbed.workloads.store import settings as store
 
 ACCESS_SUFFIX = ".access.jsonl"
 """Of every file with lines about calls, whoever wrote them."""
 
 BUILTIN_COMMAND = (sys.executable, "-m", "testbed.workloads.builtin")
+STORE_COMMAND = (sys.executable, "-m", "testbed.workloads.store")
 
 INHERITED_VARIABLES = (
     "PATH",
@@ -49,12 +53,27 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class StoreHome:
+    """What a node has for replicas of stores: the way to others, and a folder for disks, which are there as long as the
+    run is."""
+
+    network: NetworkBackend
+    volumes: Path
+
+
 def command_line(
-    pod: Pod, address: PodAddress, seed: int, services: Mapping[str, SocketAddress], log_dir: Path
+    pod: Pod,
+    address: PodAddress,
+    seed: int,
+    services: Mapping[str, SocketAddress],
+    log_dir: Path,
+    home: StoreHome | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Arguments and environment of the pod's container: who and where it is, and how it calls others.
 
-    That is the mesh as HTTP proxy or, without a mesh, the virtual addresses of `services`.
+    That is the mesh as HTTP proxy or, without a mesh, the virtual addresses of `services`. `home` is what a replica of
+    a store needs besides.
     """
     env = {
         "POD_NAME": pod.name,
@@ -82,9 +101,30 @@ def command_line(
             )
             env[SETTINGS_VARIABLE] = settings.to_json()
             return list(BUILTIN_COMMAND), env
+        case StoreWorkload() as workload:
+            assert home is not None, f"{pod.name} is of a store, and there is no home for it"
+            env[store.SETTINGS_VARIABLE] = _store_settings(workload, address.app, seed, home).to_json()
+            return list(STORE_COMMAND), env
         case CommandWorkload(command=command, env=declared):
             for name, value in declared:
                 env[name] = expand(value, env)
             return [expand(word, env) for word in command], env
         case None:
             raise AssertionError(f"{pod.name} is a gateway: it has no container of its own")
+
+
+def _store_settings(workload: StoreWorkload, clients: SocketAddress, seed: int, home: StoreHome) -> store.StoreSettings:
+    """Its disk is the replica's, not the pod's: whichever pod takes its place finds it."""
+    network, replicas = home.network, {each.name: each for each in workload.replicas}
+    own = replicas.pop(workload.replica)
+    peers = [
+        store.Peer(
+            name=peer.name,
+            address=network.replica_address(peer.node, peer.number),
+            relay=None if peer.node == own.node else network.relay_listener(own.node, peer.node),
+        )
+        for peer in replicas.values()
+    ]
+    listen = network.replica_address(own.node, own.number)
+    volume = home.volumes / own.name
+    return store.StoreSettings(clients.ip, clients.port, listen, tuple(peers), volume, seed, workload)

@@ -35,6 +35,11 @@ class NetworkBackend(Protocol):
         """The virtual address of service number `service_index` (from 0) as the pods of a node see it."""
         ...
 
+    def replica_address(self, node: str, number: int) -> SocketAddress:
+        """Where replica number `number` (from 0) of all stores, at home on that node, listens for other replicas: at
+        the node's own address, as with a hostPort, so that it is known before anything runs."""
+        ...
+
     def client_entry(self, clients_place: str, gateway_index: int) -> SocketAddress:
         """Where the relay of a clients' place takes connections to gateway number `gateway_index` (from 0)."""
         ...

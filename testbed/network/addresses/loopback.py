@@ -23,10 +23,12 @@ OUTBOUND_PORT = 15001
 _RELAY_PORT = 20000
 _CLIENT_ENTRY_PORT = 22000
 _SERVICE_PORT = 24000
+_REPLICA_PORT = 26000
 _LOCK_PORT = 15999
 _PLACES_MAX = 250
 _GATEWAYS_MAX = 1000
 _SERVICES_MAX = 1000
+_REPLICAS_MAX = 1000
 _FIRST_POD, _LAST_POD = 2, 250
 
 
@@ -127,6 +129,11 @@ class LoopbackNetwork:
         if not 0 <= service_index < _SERVICES_MAX:
             raise AddressesExhausted(f"service number {service_index}: 0 to {_SERVICES_MAX - 1} have an address")
         return SocketAddress(self._address(node, 1), _SERVICE_PORT + service_index)
+
+    def replica_address(self, node: str, number: int) -> SocketAddress:
+        if not 0 <= number < _REPLICAS_MAX:
+            raise AddressesExhausted(f"replica number {number} of a store: 0 to {_REPLICAS_MAX - 1} have an address")
+        return SocketAddress(self._address(node, 1), _REPLICA_PORT + number)
 
     def client_entry(self, clients_place: str, gateway_index: int) -> SocketAddress:
         if not 0 <= gateway_index < _GATEWAYS_MAX:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, KeysView
 
 from testbed.documents.problems import Path
+from testbed.documents.quantities import DURATION
 from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER, gateway_of, router_of
 from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.findings import Findings
-from testbed.scenario.models.cluster import ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
+from testbed.scenario.models.cluster import ProbeModel, ServiceModel, StoreModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.wording import LISTED_MAX, listed
 
@@ -108,7 +109,12 @@ def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> No
     if workload.command is not None:
         for key in (key for key, written in builtin.items() if written):
             findings.report((*here, key), "belongs to the built-in workload; remove it or `command`", at_key=True)
-    elif workload.env and findings.is_whole(*here):
+    elif workload.store is not None:
+        for key in (key for key, written in builtin.items() if written):
+            findings.report((*here, key), "belongs to the built-in workload; remove it or `store`", at_key=True)
+    if workload.store is not None:
+        _check_store(here, service, workload.store, findings)
+    if workload.command is None and workload.env and findings.is_whole(*here):
         findings.report((*here, "env"), "is the environment of a `command`, and there is none", at_key=True)
     work = workload.work
     if work is None or not findings.is_whole(*here, "work"):
@@ -122,6 +128,28 @@ def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> No
         findings.report((*here, "work", "spread"), "must be at most the mean, or work times would be negative")
     elif work.distribution == "lognormal" and work.mean == 0:
         findings.report((*here, "work", "mean"), "must be more than 0s for a lognormal distribution")
+
+
+def _check_store(here: Path, service: ServiceModel, store: StoreModel, findings: Findings) -> None:
+    if service.workload.command is not None:
+        findings.report((*here, "store"), "is a program already; remove it or `command`", at_key=True)
+    if service.replicas == 0 and findings.is_whole(*here[:-1], "replicas"):
+        findings.report((*here[:-1], "replicas"), "a store has one replica at least")
+    if service.class_ in ("sharded", "perCity"):
+        message = f"a store is one for all: a {service.class_} service cannot be one yet; write `class: global`"
+        findings.report((*here[:-1], "class"), message, at_key=True)
+    if store.heartbeat is not None and store.heartbeat >= store.election_timeout:
+        message = f"must be well below electionTimeout, which is {DURATION.format(store.election_timeout)}"
+        findings.report((*here, "store", "heartbeat"), message)
+    if store.primary_zone is None:
+        return
+    known = zone_names(findings)
+    findings.reference((*here, "store", "primaryZone"), "zone", store.primary_zone, known)
+    whole = findings.is_whole(*here[:-1], "zones") and findings.is_whole(*here[:-1], "replicas")
+    homes = (service.zones or list(known))[: service.replicas]
+    if whole and store.primary_zone in known and store.primary_zone not in homes:
+        message = f"no replica is at home in {store.primary_zone}, only in {listed(homes)}"
+        findings.report((*here, "store", "primaryZone"), message)
 
 
 def _check_probe(here: Path, probe: ProbeModel, findings: Findings) -> None:

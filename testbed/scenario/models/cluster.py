@@ -197,12 +197,33 @@ Callee = Annotated[str, BeforeValidator(_callee, json_schema_input_type=str)]
 Stage = Annotated[list[Callee], BeforeValidator(_stage, json_schema_input_type=str | list[str]), Field(min_length=1)]
 
 
+class StoreModel(Model):
+    """A replicated store of keys and values: `PUT /KEY` writes the body, `GET /KEY` reads it."""
+
+    mode: Literal["quorum"] = "quorum"
+    """How replicas agree: `quorum` is Raft, with one log."""
+    acks: Literal["quorum", "leader"] = "quorum"
+    """When a write is acknowledged: when a majority has it on disk, or already when the leader has, which a new leader
+    need not know."""
+    election_timeout: PositiveDuration = 1.0
+    """How long followers wait for a leader that is silent, each once to twice as long, before they elect another."""
+    heartbeat: PositiveDuration | None = None
+    """How often the leader says that it is there. Default: a tenth of `electionTimeout`."""
+    snapshot_every: Annotated[int, Field(ge=10, le=1_000_000)] = 10_000
+    """After so many writes a snapshot takes the place of the log."""
+    primary_zone: str | None = None
+    """Zone whose replicas are to lead while they can. Default: any leads."""
+
+
 class WorkloadModel(Model):
-    """What the pods of a service run: the built-in call graph node, or a command of your own."""
+    """What the pods of a service run: the built-in call graph node, a store, or a command of your own."""
 
     model_config = ConfigDict(
         json_schema_extra=all_of(
             with_key("command", all_of(without("work", "responseSize", "errorRate", "crashOn"), empty("calls"))),
+            with_key(
+                "store", all_of(without("work", "responseSize", "errorRate", "crashOn", "command"), empty("calls"))
+            ),
             where("env", NOT_EMPTY, needs("command")),
         )
     )
@@ -219,6 +240,8 @@ class WorkloadModel(Model):
     """Share of requests answered with status 500. Default 0%."""
     crash_on: HttpPath | None = None
     """A request for this path ends the process at once, without an answer: a poison request. Default: none does."""
+    store: StoreModel | None = None
+    """A replicated store instead of the built-in workload. Each replica is at home on a node, with its disk."""
     command: Command | None = None
     """A real program instead of the built-in workload. `$(NAME)` stands for a variable of its environment."""
     env: dict[str, str] = Field(default_factory=dict)

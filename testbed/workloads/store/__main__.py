@@ -1,0 +1,85 @@
+"""The container of a store's replica: `PUT /KEY` and `GET /KEY`, answered by the leader, whichever replica is asked.
+
+Runs as `python -m testbed.workloads.store`, configured by `TESTBED_STORE`. A write is answered with 200 once it is
+committed, and names in `x-store-owner` who took it; a read with 200 and the value, or 204 where nothing was written
+yet. 503: not done. 504: nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import uvloop
+
+from testbed.consensus.membership import Membership
+from testbed.consensus.storage import Stored
+from testbed.workloads.http1 import BODY_BYTES_MAX, Request, Response, ServerProtocol
+from testbed.workloads.store.commands import Get, Put
+from testbed.workloads.store.driver import Driver
+from testbed.workloads.store.journal import Damaged, Journal
+from testbed.workloads.store.settings import SETTINGS_VARIABLE, StoreSettings
+
+REQUEST_ID = b"x-request-id"
+OWNER = b"x-store-owner"
+DAMAGED = 65
+"""The exit code of a replica that cannot trust its disk: sysexits.h, EX_DATAERR."""
+
+
+async def answer(driver: Driver, request: Request) -> Response:
+    path = request.path.partition(b"?")[0]
+    if path == b"/healthz":
+        return Response(200) if driver.ready else Response(503, b"no leader was known yet")
+    try:
+        key, value = path[1:].decode(), request.body.decode()
+    except UnicodeDecodeError:
+        return Response(400, b"keys and values are UTF-8")
+    if not key:
+        return Response(400, b"the path is the key: PUT /KEY or GET /KEY")
+    match request.method:
+        case b"GET" | b"HEAD":
+            found = await driver.do(Get(key))
+        case b"PUT" | b"POST" if len(value) > BODY_BYTES_MAX:
+            return Response(413, b"a value has 1 MiB at most")
+        case b"PUT" | b"POST":
+            # Without an id, a write that is repeated on its way is two.
+            write_id = request.headers.get(REQUEST_ID, b"").decode(errors="replace") or os.urandom(16).hex()
+            found = await driver.do(Put(write_id, key, value))
+        case _:
+            return Response(405, b"PUT and GET only")
+    headers = ((OWNER, found.owner.encode()),) if found.owner else ()
+    return Response(found.status, found.body.encode(), headers)
+
+
+async def serve(settings: StoreSettings, journal: Journal) -> None:
+    """Serve until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    driver = Driver(settings, journal)
+    running = loop.create_task(driver.run())
+    loop.add_signal_handler(signal.SIGTERM, running.cancel)
+    server = await loop.create_server(
+        lambda: ServerProtocol(lambda request: answer(driver, request)), settings.host, settings.port, backlog=1024
+    )
+    try:
+        await running
+    except asyncio.CancelledError:
+        server.close()
+
+
+def main() -> None:
+    settings = StoreSettings.from_json(os.environ[SETTINGS_VARIABLE])
+    names = tuple(sorted(each.name for each in settings.workload.replicas))
+    try:
+        journal = Journal(settings.volume, Stored.nothing(Membership(names)))
+    except Damaged as damage:
+        print(damage, flush=True)
+        sys.exit(DAMAGED)
+    if journal.cut_off_bytes:
+        print(f"{journal.path}: a crash had torn the last record; its {journal.cut_off_bytes} bytes are cut off")
+    uvloop.run(serve(settings, journal))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What replicas tell each other, and what they keep on disk, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from testbed.consensus.log import Entry, Snapshot
+from testbed.consensus.membership import Membership
+from testbed.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    InstallSnapshot,
+    Message,
+    RequestVote,
+    TimeoutNow,
+    VoteReply,
+)
+from testbed.workloads.store.commands import Answer, Ask, Get, Put, Told
+
+PeerMessage = Message | Ask | Told
+
+_KINDS: dict[str, type[PeerMessage]] = {
+    kind.__name__: kind
+    for kind in (RequestVote, VoteReply, AppendEntries, AppendReply, InstallSnapshot, TimeoutNow, Ask, Told)
+}
+
+
+def encode(message: PeerMessage) -> bytes:
+    return orjson.dumps((type(message).__name__, message))
+
+
+def decode(data: bytes) -> PeerMessage:
+    kind, fields = orjson.loads(data)
+    if kind == "AppendEntries":
+        fields["entries"] = tuple(map(entry, fields["entries"]))
+    elif kind == "InstallSnapshot":
+        fields["snapshot"] = snapshot(fields["snapshot"])
+    elif kind == "Ask":
+        fields["what"] = Put(**fields["what"]) if "id" in fields["what"] else Get(**fields["what"])
+    elif kind == "Told":
+        fields["answer"] = Answer(**fields["answer"])
+    return _KINDS[kind](**fields)
+
+
+def entry(data: Mapping[str, Any]) -> Entry:
+    command = data["command"]
+    if command is not None:
+        command = _membership(command) if "voters" in command else Put(**command)
+    return Entry(data["index"], data["term"], command)
+
+
+def snapshot(data: Mapping[str, Any]) -> Snapshot:
+    return Snapshot(data["index"], data["term"], _membership(data["membership"]), data["state"])
+
+
+def _membership(data: Mapping[str, Any]) -> Membership:
+    return Membership(tuple(data["voters"]), tuple(data["learners"]))

@@ -1,0 +1,64 @@
+"""What the process of a store's replica is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.workloads import StoreReplica, StoreWorkload
+
+SETTINGS_VARIABLE = "TESTBED_STORE"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where another replica listens, and the relay that leads to its node; None on the same node."""
+
+    name: str
+    address: SocketAddress
+    relay: SocketAddress | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """`host` and `port` are for clients, `listen` for peers. `volume` is the replica's folder: it outlives the
+    process."""
+
+    host: str
+    port: int
+    listen: SocketAddress
+    peers: tuple[Peer, ...]
+    volume: Path
+    seed: int
+    workload: StoreWorkload
+
+    def to_json(self) -> str:
+        return orjson.dumps(self, default=str).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> StoreSettings:
+        data = orjson.loads(text)
+        workload = data.pop("workload")
+        workload["replicas"] = tuple(StoreReplica(**each) for each in workload["replicas"])
+        workload["primaries"] = tuple(workload["primaries"])
+        return cls(
+            listen=SocketAddress(**data.pop("listen")),
+            peers=tuple(map(_peer, data.pop("peers"))),
+            volume=Path(data.pop("volume")),
+            workload=StoreWorkload(**workload),
+            **data,
+        )
+
+
+def _peer(data: dict[str, dict[str, str | int] | str]) -> Peer:
+    name, address, relay = data["name"], data["address"], data["relay"]
+    assert isinstance(name, str)
+    return Peer(name, _address(address), None if relay is None else _address(relay))
+
+
+def _address(data: object) -> SocketAddress:
+    assert isinstance(data, dict)
+    return SocketAddress(**data)

@@ -1,0 +1,268 @@
+"""Replicas of a store as processes: with disks, connections, crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.objects.addresses import SocketAddress
+from testbed.objects.workloads import StoreReplica, StoreWorkload
+from testbed.workloads.store.settings import SETTINGS_VARIABLE, Peer, StoreSettings
+
+LOOPBACK = "127.0.0.1"
+WITHIN_S = 60.0
+
+
+class Refused(Exception):
+    """An answer that is not a good one."""
+
+
+class Cluster:
+    """Its replicas find each other without a relay, as on one node."""
+
+    def __init__(self, folder: Path, workload: StoreWorkload) -> None:
+        self.folder = folder
+        self.names = [each.name for each in workload.replicas]
+        with contextlib.ExitStack() as held:
+            free = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(2 * len(self.names))]
+            ports = [each.getsockname()[1] for each in free]
+        self.clients = dict(zip(self.names, ports, strict=False))
+        listen = {
+            name: SocketAddress(LOOPBACK, port) for name, port in zip(self.names, ports[len(self.names) :], strict=True)
+        }
+        self.settings = {
+            name: StoreSettings(
+                LOOPBACK,
+                self.clients[name],
+                listen[name],
+                tuple(Peer(other, listen[other], None) for other in self.names if other != name),
+                folder / name,
+                1,
+                replace(workload, replica=name),
+            )
+            for name in self.names
+        }
+        self.processes: dict[str, asyncio.subprocess.Process] = {}
+
+    async def start(self, name: str, file_bytes_max: int | None = None) -> None:
+        def limit() -> None:
+            if file_bytes_max is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
+
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "testbed.workloads.store"),
+                env={**os.environ, SETTINGS_VARIABLE: self.settings[name].to_json()},
+                stdout=log,
+                stderr=log,
+                preexec_fn=limit,
+            )
+
+    async def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        await self.processes[name].wait()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    async def ask(self, name: str, method: str, key: str, value: str = "", write_id: str = "") -> tuple[str, str]:
+        """The value, and who took it. Raises Refused, and OSError where nobody answers."""
+        reader, writer = await asyncio.open_connection(LOOPBACK, self.clients[name])
+        with contextlib.closing(writer):
+            head = f"{method} /{key} HTTP/1.1\r\nhost: data\r\nconnection: close\r\ncontent-length: {len(value)}\r\n"
+            identity = f"x-request-id: {write_id}\r\n" if write_id else ""
+            writer.write(f"{head}{identity}\r\n{value}".encode())
+            answer = (await reader.read()).decode()
+        head, _, body = answer.partition("\r\n\r\n")
+        if not head.startswith(("HTTP/1.1 200", "HTTP/1.1 204")):
+            raise Refused(answer)
+        owner = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("x-store-owner")]
+        return body, owner[0] if owner else ""
+
+    async def leader(self, *others: str) -> str:
+        """Who takes a write, once somebody does; asked by one of `others`, or of all."""
+
+        async def found() -> str:
+            for name in others or self.names:
+                with contextlib.suppress(Refused, OSError):
+                    return (await self.ask(name, "PUT", "who-leads", "?"))[1].partition("@")[0]
+            return ""
+
+        return await until(found)
+
+
+async def until(check: Callable[[], Awaitable[str]]) -> str:
+    async with asyncio.timeout(WITHIN_S):
+        while not (found := await check()):
+            await asyncio.sleep(0.05)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def cluster(folder: Path, replicas: int = 3, **settings: Any) -> AsyncIterator[Cluster]:
+    """All are started, and their leader is elected."""
+    homes = tuple(StoreReplica(f"data-r{number + 1}", "n", number) for number in range(replicas))
+    # Alone, a replica waits for nobody whom a busy machine could hold up.
+    timeout_s = 0.5 if replicas > 1 else 0.1
+    workload = StoreWorkload("", homes, election_timeout_s=timeout_s, heartbeat_s=timeout_s / 10, **settings)
+    made = Cluster(folder, workload)
+    try:
+        for name in made.names:
+            await made.start(name)
+        await made.leader()
+        yield made
+    finally:
+        for process in made.processes.values():
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def test_every_replica_answers_and_a_crash_of_the_leader_loses_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as store:
+            assert await store.ask("data-r1", "GET", "k") == ("", "")
+            for number, name in enumerate(store.names):
+                await store.ask(name, "PUT", f"k{number}", f"value {number}")
+            for name in store.names:
+                assert [(await store.ask(name, "GET", f"k{number}"))[0] for number in range(3)] == [
+                    "value 0",
+                    "value 1",
+                    "value 2",
+                ]
+            first = await store.leader()
+            await store.kill(first)
+            rest = [name for name in store.names if name != first]
+            second = await store.leader(*rest)
+            assert second in rest
+            await store.ask(rest[0], "PUT", "k0", "newer")
+            await store.start(first)
+            await store.kill(rest[0])
+            # Without it nothing is decided, so it has what it missed.
+            await store.leader(first, rest[1])
+            assert (await store.ask(first, "GET", "k0"))[0] == "newer"
+            assert (await store.ask(first, "GET", "k2"))[0] == "value 2"
+
+    asyncio.run(scenario())
+
+
+def test_all_of_it_is_there_after_all_have_crashed_also_behind_snapshots(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, snapshot_entries=20) as store:
+            leader = await store.leader()
+            behind = next(name for name in store.names if name != leader)
+            await store.kill(behind)
+            for number in range(90):
+                await store.ask(leader, "PUT", f"k{number % 7}", f"value {number}")
+            # It needs a snapshot: the entries that it lacks are nowhere any more.
+            await store.start(behind)
+            await store.leader(behind)
+            for name in store.names:
+                await store.kill(name)
+            for name in store.names:
+                assert (tmp_path / name / "journal").stat().st_size < 20_000
+                await store.start(name)
+            await store.leader()
+            assert [(await store.ask(behind, "GET", f"k{key}"))[0] for key in range(7)] == [
+                f"value {number}" for number in (84, 85, 86, 87, 88, 89, 83)
+            ]
+
+    asyncio.run(scenario())
+
+
+def test_without_a_majority_nothing_is_acknowledged_or_read(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as store:
+            leader = await store.leader()
+            for name in store.names:
+                if name != leader:
+                    await store.kill(name)
+            for method in ("PUT", "GET"):
+                with pytest.raises(Refused, match=r"HTTP/1.1 50[34]"):
+                    await store.ask(leader, method, "k", "v")
+
+    asyncio.run(scenario())
+
+
+def test_a_write_that_comes_again_under_its_id_is_not_done_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, replicas=1) as store:
+            await store.ask("data-r1", "PUT", "k", "older", write_id="w1")
+            await store.ask("data-r1", "PUT", "k", "newer", write_id="w2")
+            await store.ask("data-r1", "PUT", "k", "older", write_id="w1")
+            await store.kill("data-r1")
+            await store.start("data-r1")
+            await store.leader()
+            assert (await store.ask("data-r1", "GET", "k"))[0] == "newer"
+            store.processes["data-r1"].send_signal(signal.SIGTERM)
+            assert await store.processes["data-r1"].wait() == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_primaries_lead_while_they_can(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, primaries=("data-r2",)) as store:
+
+            async def leads() -> str:
+                return "yes" if await store.leader() == "data-r2" else ""
+
+            await until(leads)
+            await store.kill("data-r2")
+            assert await store.leader("data-r1") != "data-r2"
+            await store.start("data-r2")
+            await until(leads)
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_whose_disk_is_full_ends_and_comes_back_with_all_that_it_acknowledged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, replicas=1) as store:
+            await store.kill("data-r1")
+            await store.start("data-r1", file_bytes_max=20_000)
+            await store.leader()
+            acknowledged: list[str] = []
+            with contextlib.suppress(Refused, OSError):
+                while True:
+                    value = f"{len(acknowledged)} {'x' * 500}"
+                    await store.ask("data-r1", "PUT", f"k{len(acknowledged)}", value)
+                    acknowledged.append(value)
+            assert await store.processes["data-r1"].wait() == 74
+            assert "cannot write to" in store.log("data-r1")
+            assert len(acknowledged) > 10
+            await store.start("data-r1")
+            await store.leader()
+            assert "had torn the last record" in store.log("data-r1")
+            for number, value in enumerate(acknowledged):
+                assert (await store.ask("data-r1", "GET", f"k{number}"))[0] == value
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_on_a_damaged_disk_says_so_and_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, replicas=1) as store:
+            for number in range(3):
+                await store.ask("data-r1", "PUT", "k", f"{number}")
+            await store.kill("data-r1")
+            journal = tmp_path / "data-r1" / "journal"
+            journal.write_bytes(journal.read_bytes().replace(b'"value":"1"', b'"value":"7"'))
+            await store.start("data-r1")
+            assert await store.processes["data-r1"].wait() == 65
+            last = store.log("data-r1").splitlines()[-1]
+            assert "the record at byte" in last
+            assert "must not start" in last
+
+    asyncio.run(scenario())
