@@ -14,12 +14,14 @@ from typing import Annotated
 import typer
 
 from testbed.cli.change import apply, heal, inject, load
+from testbed.cli.compare import compare
 from testbed.cli.inspect import check, render, schema
 from testbed.cli.logs import logs
 from testbed.cli.machines import preflight
-from testbed.cli.results import compare, report
+from testbed.cli.report import report
 from testbed.cli.run import run
 from testbed.cli.status import status
+from testbed.cli.sweep import sweep
 from testbed.cli.terminal import EXIT_INVALID
 from testbed.cli.up import down, up
 from testbed.machines.lab.cli import lab
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 for command in (
     run,
+    sweep,
     up,
     status,
     inject,

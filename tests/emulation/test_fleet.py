@@ -15,7 +15,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from testbed.control.placement import Machine as MachineDescription
-from testbed.emulation.actors.machine import PIECE_BYTES_MAX, Machine, Versions
+from testbed.emulation.actors.machine import PIECE_BYTES_MAX, Introduction, Machine, Versions
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import in_process
 from testbed.emulation.actors.vigil import ActorLost, Attended
@@ -106,8 +106,8 @@ class Remote(Machine):
         self._streams = True
         self.versions = Versions.here()
 
-    async def introduce(self) -> tuple[Versions, MachineFolders]:
-        return self.versions, (await super().introduce())[1]
+    async def introduce(self) -> Introduction:
+        return replace(await super().introduce(), versions=self.versions)
 
     async def open_ingress(self, ip: str, token: str, networks: list[IPv4Network]) -> SocketAddress:
         return await super().open_ingress(ip, token, networks)

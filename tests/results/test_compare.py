@@ -21,9 +21,8 @@ from testbed.results.compare.comparison import compare
 from testbed.results.compare.rank_test import LEVEL, fewest_runs, holm, p_value, runs_to_tell
 from testbed.results.compare.runs import read_run
 from testbed.results.show.summarize import summarize
+from tests.results.compared import SPEC, made
 from tests.results.conftest import write_run
-
-SPEC = {"seed": 0, "mesh": {"retries": 1}, "faults": [{"name": "lose", "at": "12s"}], "expect": []}
 
 
 def test_no_five_pairs_would_do_but_five_against_five_reach_2_in_252() -> None:
@@ -81,28 +80,6 @@ def test_holm_multiplies_the_smallest_by_all_and_never_changes_the_order() -> No
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
-def made(folder: Path, seed: int, recover_s: float | None, retries: int | None = 1, verdict: str = "passed") -> Path:
-    folder.mkdir(parents=True)
-    mesh = {} if retries is None else {"retries": retries}
-    spec = {**SPEC, "seed": seed, "mesh": mesh, "expect": [{"seed": seed}]}
-    (folder / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "x"}, "spec": spec}))
-    latency_ms = {"p50": 6.0, "p99": 20.0}
-    phase = {"name": "all", "sent": 100, "unknown": seed, "success_rate": 0.97, "latency_ms": latency_ms}
-    shown = "never recovered" if recover_s is None else str(recover_s)
-    expectation = {"metric": "time_to_recover", "measured": recover_s, "shown": shown}
-    summary: dict[str, Any] = {
-        "seed": seed,
-        "verdict": verdict,
-        "invalid_reasons": ["load generator lag: too much"] if verdict == "invalid" else [],
-        "expectations": [{**expectation, "bound": "at most 6s", "text": "time_to_recover lose at most 6s"}],
-        "faults": [{"name": "lose", "time_to_recover_s": recover_s, "heal": None}],
-        "phases": [phase],
-        "same_zone_share_by_phase": {"all": 0.75},
-    }
-    (folder / "summary.json").write_bytes(orjson.dumps(summary))
-    return folder
-
-
 def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["compare", *map(str, arguments)], env={"COLUMNS": "80"})
 
@@ -127,9 +104,18 @@ def test_the_table_ranks_variants_and_says_what_is_real(folders: list[Path], tmp
     ]
     at = lines.index("time to recover, lose (lower is better)")
     assert [" ".join(line.split()) for line in lines[at + 1 : at + 4]] == [
-        "runs median least most against the best",
-        "A 5 2.26 s 2.22 s 2.30 s",
-        "B 5 3.14 s 3.10 s 3.18 s worse (p 0.0079)",
+        "runs median least most at most 6s against the best",
+        "A 5 2.26 s 2.22 s 2.30 s 5 of 5",
+        "B 5 3.14 s 3.10 s 3.18 s 5 of 5 worse (p 0.0079)",
+    ]
+    assert [line for line in lines if "is better" in line] == [
+        "time to recover, lose (lower is better)",
+        "success rate (higher is better)",
+        "unanswered requests (lower is better)",
+        "latency p50 of ok requests (lower is better)",
+        "latency p99 of ok requests (lower is better)",
+        "cross-zone share of calls (lower is better)",
+        "success_rate steady (higher is better)",
     ]
     at = lines.index("latency p99 of ok requests (lower is better)")
     assert [" ".join(line.split()) for line in lines[at + 1 : at + 4]] == [
@@ -145,7 +131,7 @@ def test_the_table_ranks_variants_and_says_what_is_real(folders: list[Path], tmp
     assert {(row["variant"], row["seed"]) for row in figures} == {(name, seed) for name in "AB" for seed in range(1, 6)}
     differences = pq.read_table(tmp_path / "out" / "differences.parquet").to_pylist()
     told = {row["metric"] for row in differences if row["distinguishable"]}
-    assert told == {"time to recover, lose", "time_to_recover lose at most 6s"}
+    assert told == {"time to recover, lose"}
 
 
 def test_runs_that_never_recovered_are_worse_than_any_that_did(tmp_path: Path) -> None:
@@ -160,7 +146,18 @@ def test_runs_that_never_recovered_are_worse_than_any_that_did(tmp_path: Path) -
 def test_few_runs_tell_nothing_and_say_how_many_would(tmp_path: Path) -> None:
     runs = [made(tmp_path / f"{name}{seed}", seed, at_s + seed / 10, retries=int(at_s)) for name, at_s in
             (("a", 2.0), ("b", 3.0)) for seed in range(2)]  # fmt: skip
-    assert "not distinguishable; try 4 runs" in " ".join(invoke(*runs).stdout.split())
+    assert "not distinguishable; 2 more runs of each would tell" in " ".join(invoke(*runs).stdout.split())
+
+
+def test_runs_that_were_not_made_alike_are_not_put_together_silently(tmp_path: Path) -> None:
+    alike = [made(tmp_path / f"a{seed}", seed, 2.0) for seed in range(2)]
+    assert "not alike" not in invoke(*alike).stdout
+    other = made(tmp_path / "b", 1, 2.0, retries=2, hosting="actor")
+    facts = orjson.loads((other / "facts.json").read_bytes())
+    (other / "facts.json").write_bytes(orjson.dumps({**facts, "machines": [{"hardware": "64 x that"}] * 2}))
+    told = " ".join(invoke(*alike, other).stdout.split())
+    assert "perhaps what makes the difference: machines: 2 x this (2 of A); 2 of 64 x that (1 of B)" in told
+    assert "perhaps what makes the difference: pods hosted by: node (2 of A); actor (1 of B)" in told
 
 
 def test_runs_as_they_are_written_can_be_compared(tmp_path: Path) -> None:
@@ -178,6 +175,6 @@ def test_folders_that_cannot_be_compared_are_all_named(tmp_path: Path) -> None:
     (made(tmp_path / "other", 1, 2.0) / "summary.json").write_text("{}")
     result = invoke(good, tmp_path / "none", tmp_path / "torn", tmp_path / "other")
     assert result.exit_code == 2
-    wrong = ("scenario.yaml: No such file", "torn/summary.json: cannot be read", "other: summary or scenario is of")
+    wrong = ("scenario.yaml: No such file", "torn/summary.json: cannot be read", "other: summary, facts or scenario")
     assert [what for what in wrong if what not in result.stderr] == []
     assert "nothing to compare" in invoke(good, good).stderr

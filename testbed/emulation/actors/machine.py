@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
+import psutil
+
 import loadgen
 import testbed
 from testbed.emulation.actors.reports import MachineFolders
@@ -66,6 +68,26 @@ class Versions:
         return f"Python {self.python}, testbed {self.testbed} (sources {self.sources})"
 
 
+def hardware() -> str:
+    """Of this machine, for people, as far as it makes one run slower than another."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        memory_gib = psutil.virtual_memory().total / 2**30
+        cores = len(os.sched_getaffinity(0))
+        return f"{cores} cores of {model}, {memory_gib:.0f} GiB, {platform.system()} {platform.release()}"
+    return platform.platform()
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What whoever drives the run has to know of a machine."""
+
+    versions: Versions
+    folders: MachineFolders
+    hardware: str
+
+
 @dataclass(frozen=True, slots=True)
 class LogPiece:
     """Bytes of a log file. A file that was replaced has another inode, and begins again at offset 0."""
@@ -106,8 +128,8 @@ class Machine(Attended):
         self._block: LoopbackBlock | None = None
         self._ingress: Ingress | None = None
 
-    async def introduce(self) -> tuple[Versions, MachineFolders]:
-        return Versions.here(), self._folders
+    async def introduce(self) -> Introduction:
+        return Introduction(Versions.here(), self._folders, hardware())
 
     async def reserve(self, second_octet: int) -> bool:
         """Take the block 127.X.0.0/16 for this run; False when another run on this machine has it."""

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from testbed.control.cells.ownership import written
 from testbed.emulation.driver.events import (
+    BringingUp,
     Broken,
     ChangeBegun,
     ChangeSettled,
@@ -40,6 +41,7 @@ class Course:
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
+        self._hosting = ""
         self._ready_s = 0.0
         self._t0_s = 0.0
         self._end_s: float | None = None
@@ -60,6 +62,8 @@ class Course:
 
     def hear(self, event: SessionEvent) -> None:
         match event:
+            case BringingUp():
+                self._hosting = event.hosting
             case Ready(after_s):
                 self._ready_s = after_s
             case TimeBegins(t0_s):
@@ -145,6 +149,7 @@ class Course:
                 for pod, at_s in applied.impact.killed_proxies
             ),
             machines=machines,
+            hosting=self._hosting,
             unread=unread,
             interrupted=self._interrupted,
             broken="; ".join(self._broken) or None,

@@ -193,6 +193,8 @@ class Fleet:
         return tuple(
             MachineFacts(
                 name=member.name,
+                hardware=member.introduction.hardware,
+                software=str(member.introduction.versions),
                 places=tuple(places[member.name]),
                 epoch_step_s=self._epoch_offset_s(member) - member.first_epoch_offset_s,
                 clock_offset_s=member.clock.offset_s,
@@ -323,13 +325,13 @@ async def _introduced(machines: Sequence[RayMachine], folders: MachineFolders) -
             problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {reason}")
         elif isinstance(answer, BaseException):
             problems.append(f"machine {machine.name} ({machine.address}) cannot take part: {_reason(answer)}")
-        elif answer[0] != ours:
+        elif answer.versions != ours:
             problems.append(
-                f"machine {machine.name} ({machine.address}) has {answer[0]}, but this command has {ours}: "
+                f"machine {machine.name} ({machine.address}) has {answer.versions}, but this command has {ours}: "
                 "install the same on every machine"
             )
         else:
-            members.append(Member(machine, actor, answer[1], here=machine.is_driver))
+            members.append(Member(machine, actor, answer, here=machine.is_driver))
     if problems:
         raise FleetUnfit("\n".join(problems))
     return members

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from testbed.emulation.actors.machine import Introduction
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor
 from testbed.emulation.actors.vigil import ActorLost, Watched
@@ -33,13 +34,13 @@ def epoch_offset_s() -> float:
 class Member:
     """One machine of the fleet. Times are the driver's monotonic seconds, but for what `clock` says of its own."""
 
-    def __init__(self, machine: RayMachine, actor: Actor, folders: MachineFolders, *, here: bool) -> None:
-        """`actor` is its Machine."""
+    def __init__(self, machine: RayMachine, actor: Actor, introduction: Introduction, *, here: bool) -> None:
+        """`actor` is its Machine, which has introduced itself."""
         self.ray_machine = machine
         self.name = machine.name
         self.address = machine.address
         self.node_id = machine.node_id
-        self.folders = folders
+        self.introduction = introduction
         self.here = here
         self.clock = ClockEstimate(0.0, 0.0, 0.0, 0.0, epoch_offset_s())
         self.first_epoch_offset_s = self.clock.epoch_minus_monotonic_s
@@ -56,6 +57,10 @@ class Member:
         self.lost = asyncio.Event()
         self._residents: list[Resident] = []
         self.host = self.resident(actor, "the process of the testbed", self._fail)
+
+    @property
+    def folders(self) -> MachineFolders:
+        return self.introduction.folders
 
     def resident(self, actor: Actor, title: str, broken: Callable[[str], None]) -> Resident:
         """An actor that lives here; `broken` is told what goes wrong with it while this machine lives."""

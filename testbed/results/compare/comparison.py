@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 from typing import Any
 
-from testbed.results.compare.rank_test import LEVEL, fewest_runs, holm, p_value, runs_to_tell
+from testbed.results.compare.rank_test import LEVEL, holm, p_value, runs_to_tell
 from testbed.results.compare.runs import UNANSWERED, ComparedRun, Metric
 
 _ABSENT = object()
@@ -27,16 +27,14 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Between two variants, by one metric. `p` is corrected for all differences in the metric's table.
-
-    `runs` is how many of each would tell a difference like this, `fewest` with how few none could ever be told.
-    """
+    """Between two variants, by one metric. `p` is corrected for all differences in the metric's table. `more_runs` of
+    each would tell a difference like the one seen, by `rank_test.runs_to_tell`; None where that cannot be said, or is
+    told already."""
 
     better: str
     worse: str
     p: float
-    runs: int | None
-    fewest: int
+    more_runs: int | None
 
     @property
     def distinguishable(self) -> bool:
@@ -45,39 +43,54 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`unanswered` is the median of requests that are in no latency; None where the metric is no latency."""
+    """`unanswered` is the median of requests that are in no latency; None where the metric is no latency. `held` says
+    for each bound of the ranking in how many of how many runs it held."""
 
     variant: str
     values: tuple[float, ...]
     median: float
     unanswered: float | None
+    held: tuple[tuple[int, int], ...]
     to_best: Difference | None
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The best median first. Where medians are equal, by name."""
+    """The best median first. Where medians are equal, by name. `bounds` are what was expected of the metric."""
 
     metric: Metric
+    bounds: tuple[str, ...]
     places: tuple[Place, ...]
     differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Unlike:
+    """Something that is not the same for all runs, though no scenario says so: by its value, how many runs of which
+    variant."""
+
+    what: str
+    runs: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """`left_out` are runs that were invalid or interrupted: in no figure."""
+    """`left_out` are runs that were invalid or interrupted, or have no result: in no figure."""
 
     variants: tuple[Variant, ...]
     rankings: tuple[Ranking, ...]
     left_out: tuple[ComparedRun, ...]
+    unlike: tuple[Unlike, ...]
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
-    """Variants are named A, B, ... in the order in which their first run comes."""
+    """Variants have the names that their sweep gave them, or else A, B, ... in the order in which their first run
+    comes."""
     variants = _variants(runs)
     metrics = dict.fromkeys(metric for run in runs if run.counts for metric in run.figures)
     rankings = tuple(_ranking(metric, variants) for metric in metrics)
-    return Comparison(variants, rankings, tuple(run for run in runs if not run.counts))
+    left_out = tuple(run for run in runs if not run.counts)
+    return Comparison(variants, rankings, left_out, tuple(_unlike(variants)))
 
 
 def _variants(runs: Sequence[ComparedRun]) -> tuple[Variant, ...]:
@@ -86,9 +99,14 @@ def _variants(runs: Sequence[ComparedRun]) -> tuple[Variant, ...]:
     groups: dict[tuple[str, ...], list[ComparedRun]] = defaultdict(list)
     for run in runs:
         groups[tuple(_text(run.settings.get(path, _ABSENT)) for path in differing)].append(run)
+    given = [{run.variant for run in group} for group in groups.values()]
+    known = [names.pop() if len(names) == 1 else "" for names in given]
+    names = (
+        known if all(known) and len(set(known)) == len(known) else [name_of(number) for number in range(len(groups))]
+    )
     return tuple(
-        Variant(_name(number), dict(zip(differing, values, strict=True)), tuple(run for run in group if run.counts))
-        for number, (values, group) in enumerate(groups.items())
+        Variant(name, dict(zip(differing, values, strict=True)), tuple(run for run in group if run.counts))
+        for name, (values, group) in zip(names, groups.items(), strict=True)
     )
 
 
@@ -96,8 +114,21 @@ def _text(value: Any) -> str:
     return "" if value is _ABSENT else str(value)
 
 
-def _name(number: int) -> str:
-    return ("" if number < 26 else _name(number // 26 - 1)) + chr(ord("A") + number % 26)
+def name_of(number: int) -> str:
+    """A, B, ..., Z, AA, ..."""
+    return ("" if number < 26 else name_of(number // 26 - 1)) + chr(ord("A") + number % 26)
+
+
+def _unlike(variants: Sequence[Variant]) -> Iterator[Unlike]:
+    """Of all runs that count."""
+    for what in dict.fromkeys(what for variant in variants for run in variant.runs for what in run.conditions):
+        found: dict[str, dict[str, int]] = {}
+        for variant in variants:
+            for run in variant.runs:
+                by_variant = found.setdefault(run.conditions.get(what, "not recorded"), {})
+                by_variant[variant.name] = by_variant.get(variant.name, 0) + 1
+        if len(found) > 1:
+            yield Unlike(what, found)
 
 
 def _ranking(metric: Metric, variants: Sequence[Variant]) -> Ranking:
@@ -110,26 +141,41 @@ def _ranking(metric: Metric, variants: Sequence[Variant]) -> Ranking:
     order = sorted(values, key=lambda name: (sign * median(values[name]), name))
     differences = _differences(order, values)
     to_best = {difference.worse: difference for difference in differences if difference.better == order[0]}
-    unanswered = {variant.name: [run.figures[UNANSWERED] for run in variant.runs] for variant in variants}
+    runs = {variant.name: variant.runs for variant in variants}
+    bounds = tuple(
+        dict.fromkeys(
+            bound.text for variant in variants for run in variant.runs for bound in run.bounds.get(metric, ())
+        )
+    )
     places = tuple(
         Place(
             name,
             values[name],
             median(values[name]),
-            median(unanswered[name]) if metric.of_answered else None,
+            median(run.figures[UNANSWERED] for run in runs[name]) if metric.of_answered else None,
+            tuple(_held(runs[name], metric, bound) for bound in bounds),
             to_best.get(name),
         )
         for name in order
     )
-    return Ranking(metric, places, differences)
+    return Ranking(metric, bounds, places, differences)
+
+
+def _held(runs: Sequence[ComparedRun], metric: Metric, text: str) -> tuple[int, int]:
+    judged = [bound.held for run in runs for bound in run.bounds.get(metric, ()) if bound.text == text]
+    return sum(held is True for held in judged), len(judged)
 
 
 def _differences(order: Sequence[str], values: Mapping[str, Sequence[float]]) -> tuple[Difference, ...]:
     """All pairs count for the correction, as which variant is the best is taken from the same figures."""
     pairs = list(combinations(order, 2))
     adjusted = holm([p_value(values[better], values[worse]) for better, worse in pairs])
-    fewest = fewest_runs(len(pairs)) if pairs else 0
     return tuple(
-        Difference(better, worse, p, runs_to_tell(values[better], values[worse], len(pairs)), fewest)
+        Difference(better, worse, p, None if p <= LEVEL else _more_runs(values[better], values[worse], len(pairs)))
         for (better, worse), p in zip(pairs, adjusted, strict=True)
     )
+
+
+def _more_runs(first: Sequence[float], second: Sequence[float], comparisons: int) -> int | None:
+    in_all = runs_to_tell(first, second, comparisons)
+    return None if in_all is None else max(1, in_all - min(len(first), len(second)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 import yaml
 
+from testbed.documents.overrides import names_of
 from testbed.results.tables.damage import BadRunFolder
 
 Better = Literal["lower", "higher"]
@@ -27,43 +28,78 @@ class Metric:
 
 
 UNANSWERED = Metric("unanswered requests", "count", "lower")
+SUCCESS = Metric("success rate", "share", "higher")
+LATENCIES = {
+    quantile: Metric(f"latency {quantile} of ok requests", "ms", "lower", of_answered=True)
+    for quantile in ("p50", "p99")
+}
+CROSS_ZONE = Metric("cross-zone share of calls", "share", "lower")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What was expected of a metric, for people, and whether it held; None where it was not judged."""
+
+    text: str
+    held: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
     """`settings` is the resolved scenario, a value for each path, without its seed and what is expected of it.
 
-    Times of a run that never recovered are infinite; figures that it does not have are left out.
+    Times of a run that never recovered are infinite; figures that it does not have are left out. `why` says why it is
+    invalid, or has no result: then the `verdict` is `none`. `conditions` is where and by what it was run, which no
+    scenario says, as far as the folder tells. `variant` is what the sweep calls it, if any.
     """
 
     run_dir: Path
     seed: int
     verdict: str
-    why_invalid: tuple[str, ...]
+    why: tuple[str, ...]
     settings: Mapping[str, Any]
     figures: Mapping[Metric, float]
+    bounds: Mapping[Metric, tuple[Bound, ...]] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def counts(self) -> bool:
         return self.verdict in ("passed", "failed")
 
 
-def read_run(run_dir: Path) -> ComparedRun:
-    """Raises BadRunFolder if its `summary.json` or `scenario.yaml` is missing or cannot be read."""
+def read_run(run_dir: Path, variant: str = "") -> ComparedRun:
+    """Raises BadRunFolder if its `summary.json`, `facts.json` or `scenario.yaml` is missing or cannot be read."""
     scenario = _read(run_dir / "scenario.yaml", yaml.safe_load)
     summary = _read(run_dir / "summary.json", orjson.loads)
+    facts = _read(run_dir / "facts.json", orjson.loads)
     try:
-        spec = {key: value for key, value in scenario["spec"].items() if key not in ("seed", "expect")}
+        figures = dict(_figures(summary))
+        bounds: dict[Metric, tuple[Bound, ...]] = {}
+        for expectation, result in zip(facts["expectations"], summary["expectations"], strict=True):
+            metric = _expected(expectation, result)
+            if (value := _measured(result)) is not None:
+                figures.setdefault(metric, value)
+            bounds[metric] = (*bounds.get(metric, ()), Bound(result["bound"], result["held"]))
         return ComparedRun(
             run_dir,
             summary["seed"],
             summary["verdict"],
             tuple(summary["invalid_reasons"]),
-            dict(_flat("metadata.name", scenario["metadata"]["name"])) | dict(_flat("spec", spec)),
-            dict(_figures(summary)),
+            settings_of(scenario),
+            figures,
+            bounds,
+            _conditions(facts),
+            variant,
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadRunFolder(f"{run_dir}: summary or scenario is of another format: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BadRunFolder(f"{run_dir}: summary, facts or scenario are of another format: {error!r}") from error
+
+
+def settings_of(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a resolved scenario: a value for each path, without its seed and what is expected of it."""
+    spec = {key: value for key, value in scenario["spec"].items() if key not in ("seed", "expect")}
+    return dict(_flat("metadata.name", scenario["metadata"]["name"])) | dict(_flat("spec", spec))
 
 
 def _read(path: Path, parse: Any) -> Any:
@@ -76,40 +112,53 @@ def _read(path: Path, parse: Any) -> Any:
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Things in lists go by their names, if they have them, so that one more does not make all others differ."""
+    """Things in lists go by what `--set` calls them, so that one more does not make all others differ."""
     if isinstance(value, dict) and value:
         for key, each in value.items():
             yield from _flat(f"{path}.{key}", each)
     elif isinstance(value, list) and value:
-        for number, each in enumerate(value):
-            name = each.get("name", number) if isinstance(each, dict) else number
-            yield from _flat(f"{path}[{name}]", each)
+        for number, (name, each) in enumerate(zip(names_of(value), value, strict=True)):
+            yield from _flat(f"{path}[{number if name is None else name}]", each)
     else:
         yield path, value
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[Metric, float]]:
-    for result in summary["expectations"]:
-        if (value := _expected(result)) is not None:
-            better: Better = "lower" if result["bound"].startswith("at most") else "higher"
-            yield Metric(result["text"], _unit(result["metric"]), better, "latency" in result["metric"]), value
     for fault in summary["faults"]:
-        for change, name in ((fault, fault["name"]), (fault["heal"], f"heal of {fault['name']}")):
+        for change, healed in ((fault, False), (fault["heal"], True)):
             if change is not None:
                 time_s = change["time_to_recover_s"]
-                yield Metric(f"time to recover, {name}", "s", "lower"), inf if time_s is None else time_s
+                yield _recovery(fault["name"], healed=healed), inf if time_s is None else time_s
     for phase in summary["phases"]:
         if phase["name"] == "all" and phase["sent"]:
-            yield Metric("success rate", "share", "higher"), phase["success_rate"]
+            yield SUCCESS, phase["success_rate"]
             yield UNANSWERED, phase["unknown"]
-            for quantile in ("p50", "p99"):
+            for quantile, metric in LATENCIES.items():
                 if (latency_ms := phase["latency_ms"][quantile]) is not None:
-                    yield Metric(f"latency {quantile} of ok requests", "ms", "lower", of_answered=True), latency_ms
+                    yield metric, latency_ms
     if (same_zone := summary["same_zone_share_by_phase"].get("all")) is not None:
-        yield Metric("cross-zone share of calls", "share", "lower"), 1 - same_zone
+        yield CROSS_ZONE, 1 - same_zone
 
 
-def _expected(result: Mapping[str, Any]) -> float | None:
+def _recovery(fault: str, *, healed: bool) -> Metric:
+    return Metric(f"time to recover, {'heal of ' if healed else ''}{fault}", "s", "lower")
+
+
+def _expected(expectation: Mapping[str, Any], result: Mapping[str, Any]) -> Metric:
+    """The headline metric that an expectation is about, or else one of its own."""
+    name, when = expectation["metric"], expectation["when"]
+    if name == "time_to_recover":
+        return _recovery(expectation["fault"], healed=when == "after")
+    if when == "all" and name == "success_rate":
+        return SUCCESS
+    if when == "all" and (latency := LATENCIES.get(name.removeprefix("latency_"))):
+        return latency
+    better: Better = "lower" if result["bound"].startswith("at most") else "higher"
+    text = result["text"].removesuffix(result["bound"]).strip()
+    return Metric(text, _unit(name), better, "latency" in name)
+
+
+def _measured(result: Mapping[str, Any]) -> float | None:
     if result["measured"] is None and result["shown"] == "never recovered":
         return inf
     value: float | None = result["measured"]
@@ -117,6 +166,19 @@ def _expected(result: Mapping[str, Any]) -> float | None:
 
 
 def _unit(metric: str) -> Unit:
-    if metric == "time_to_recover" or metric.startswith("latency"):
+    if metric.startswith("latency"):
         return "s"
     return "share" if metric.endswith(("share", "success_rate")) else "number"
+
+
+def _conditions(facts: Mapping[str, Any]) -> dict[str, str]:
+    machines = facts.get("machines", [])
+    hardware = sorted(machine.get("hardware", "") for machine in machines)
+    software = {machine.get("software", "") for machine in machines}
+    found = {
+        "machines": " + ".join(f"{hardware.count(each)} of {each}" if hardware.count(each) > 1 else each
+                               for each in dict.fromkeys(hardware)),
+        "versions": " and ".join(sorted(software)),
+        "pods hosted by": facts.get("hosting", ""),
+    }  # fmt: skip
+    return {what: value for what, value in found.items() if value}

@@ -101,6 +101,10 @@ class MachineFacts:
     """Up to when its records were brought home before that."""
     powered_off: bool = False
     """Whether a fault of the scenario made it so."""
+    hardware: str = ""
+    """For people."""
+    software: str = ""
+    """Versions of Python and testbed, with a digest of its sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,8 @@ class RunFacts:
     killed_proxies: tuple[tuple[str, float], ...] = ()
     """Pod and time of every proxy that was killed, by a fault or by its node's crash."""
     machines: tuple[MachineFacts, ...] = ()
+    hosting: str = ""
+    """Where pods' supervisors lived: `actor` or `node`."""
     unread: tuple[UnreadLines, ...] = ()
     """Of every log that was not read whole."""
     logs_hops: bool = True

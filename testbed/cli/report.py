@@ -1,4 +1,4 @@
-"""`testbed report` and `compare`: what result folders say, each by itself and beside each other."""
+"""`testbed report`: what a result folder says."""
 
 from __future__ import annotations
 
@@ -83,39 +83,3 @@ def _show_by(run_dir: Path, keys: list[By], out: Console) -> None:
 
     for line in render(break_down(run_dir, keys, _PARTS_MAX), out.width):
         out.print(line, soft_wrap=True)
-
-
-def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders, two at least.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="Write all figures and differences there, as Parquet."),
-    ] = None,
-) -> None:
-    """Rank variants of a scenario by what their runs measured, and tell which differences are more than chance."""
-    from testbed.results.compare.comparison import compare as compared
-    from testbed.results.compare.runs import read_run
-    from testbed.results.compare.shown import render
-    from testbed.results.compare.tables import write
-    from testbed.results.tables.damage import BadRunFolder
-
-    runs = []
-    problems: list[str] = []
-    for run_dir in dict.fromkeys(each.resolve() for each in run_dirs):
-        try:
-            runs.append(read_run(run_dir))
-        except BadRunFolder as error:
-            problems += error.problems
-    if problems:
-        fail("\n".join(problems), EXIT_BAD_INPUT)
-    if len(runs) < 2:
-        fail("there is nothing to compare: two different result folders at least", EXIT_BAD_INPUT)
-    comparison = compared(runs)
-    out = console()
-    for line in render(comparison, out.width):
-        out.print(line, soft_wrap=True)
-    if output is not None:
-        try:
-            write(comparison, output)
-        except OSError as error:
-            fail(f"{output}: cannot be written: {error.strerror}", EXIT_BAD_INPUT)
