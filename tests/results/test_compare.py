@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import combinations
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson

@@ -147,12 +147,13 @@ def _recovery(fault: str, *, healed: bool) -> Metric:
 def _expected(expectation: Mapping[str, Any], result: Mapping[str, Any]) -> Metric:
     """The headline metric that an expectation is about, or else one of its own."""
     name, when = expectation["metric"], expectation["when"]
-    if name == "time_to_recover":
-        return _recovery(expectation["fault"], healed=when == "after")
-    if when == "all" and name == "success_rate":
-        return SUCCESS
-    if when == "all" and (latency := LATENCIES.get(name.removeprefix("latency_"))):
-        return latency
+    if all(expectation.get(part) is None for part in ("origin", "cell", "service")):
+        if name == "time_to_recover":
+            return _recovery(expectation["fault"], healed=when == "after")
+        if when == "all" and name == "success_rate":
+            return SUCCESS
+        if when == "all" and (latency := LATENCIES.get(name.removeprefix("latency_"))):
+            return latency
     better: Better = "lower" if result["bound"].startswith("at most") else "higher"
     text = result["text"].removesuffix(result["bound"]).strip()
     return Metric(text, _unit(name), better, "latency" in name)
@@ -166,7 +167,7 @@ def _measured(result: Mapping[str, Any]) -> float | None:
 
 
 def _unit(metric: str) -> Unit:
-    if metric.startswith("latency"):
+    if metric == "time_to_recover" or metric.startswith("latency"):
         return "s"
     return "share" if metric.endswith(("share", "success_rate")) else "number"
 
