@@ -51,3 +51,12 @@ def test_clients_that_stay_or_send_nothing_or_leave_the_cluster_do_not_move() ->
     rows = [_row("a", 4.0, "a"), _row("a", 6.0, "a", "failed"), _row("b", 4.0, "b"), _row("b", 6.0, None)]
     assert _entries([*rows, _row("c", 6.0, "b")], [(6.4, "a")]).moves(5.0, 10.0) == ()
     assert _entries([]).moves(5.0, 10.0) == ()
+
+
+def test_clients_that_are_directed_move_only_within_their_cell() -> None:
+    def row(sent_s: float, cell: str, entry: str, outcome: str = "ok") -> dict[str, object]:
+        return {**_row("a", sent_s, entry, outcome), "cell": cell}
+
+    rows = [row(4.0, "rz01", "a"), row(4.5, "rz02", "c"), row(5.2, "rz02", "c"), row(5.3, "rz01", "a", "unknown")]
+    entries = _entries([*rows, row(6.0, "rz02", "c"), row(6.5, "rz01", "b")], [(6.4, "a")])
+    assert entries.moves(5.0, 10.0) == (EntryMove("a", "a", "b", 5.3 - 0.001, 6.4, 6.5, Errors(unknown=1), "rz01"),)

@@ -118,7 +118,8 @@ def moves_in_words(fault: FaultFigures) -> list[str]:
 def in_words(move: EntryMove, change_s: float) -> str:
     told = "" if move.answered_s is None else f" (told after {since(move.answered_s, change_s)})"
     errors = f"{move.errors.all} errors" if move.errors.all != 1 else "1 error"
-    who = f"clients of {move.origin} left the gateway of {move.left} for that of {move.to}"
+    of_cell = "" if move.cell is None else f" in {move.cell}"
+    who = f"clients of {move.origin}{of_cell} left the gateway of {move.left} for that of {move.to}"
     return f"{who} after {since(move.moved_s, change_s)}{told}; {errors} until then"
 
 

@@ -22,6 +22,7 @@ _REQUESTS = (
     "outcome",
     "error",
     "entry_zone",
+    "cell",
     "questions",
     "router_ms",
 )

@@ -60,9 +60,9 @@ class ChangesSoFar:
     def _judge(
         self, live: Sequence[Moment], so_far: RequestsSoFar, faults: Sequence[AppliedFault], now_s: float
     ) -> None:
-        requests, origin, entry = so_far.kept(faults)
+        requests, origin, entry, cell = so_far.kept(faults)
         events = pa.Table.from_pylist(list(map(asdict, self._signs)), schema=SCHEMAS["events"])
-        entries = Entries(origin, entry, requests, events)
+        entries = Entries(origin, entry, cell, requests, events)
         steady = Steady(so_far.steady_sent, so_far.steady_not_ok, self._rule)
         # What has no outcome yet can still turn out to be an error.
         known_s = min(now_s, so_far.oldest_under_way_s)

@@ -41,8 +41,9 @@ class RequestsSoFar:
         self._t0_s, self._warmup_s = t0_s, np.inf
         self._first_change_s = np.inf
         self._under_way: dict[str, tuple[float, float, int, int]] = {}
-        self._rows = np.zeros((6, 0))
-        """intended_s, sent_s, finished_s, outcome, origin and entry of those that have finished."""
+        self._cells: list[str] = []
+        self._rows = np.zeros((7, 0))
+        """intended_s, sent_s, finished_s, outcome, origin, entry and cell of those that have finished."""
         self._entries: deque[tuple[float, Counter[tuple[int, int, bool]]]] = deque()
 
     def take(self, now_s: float) -> None:
@@ -85,13 +86,14 @@ class RequestsSoFar:
         """When the oldest request without an outcome was to be sent; infinite where there is none."""
         return min((intended_s for intended_s, *_ in self._under_way.values()), default=np.inf) - self._t0_s
 
-    def kept(self, faults: Sequence[AppliedFault]) -> tuple[Requests, Coded, Coded]:
-        """The single requests, with their zones of origin and of entry."""
-        intended_s, sent_s, finished_s, outcome, origin, entry = self._rows
+    def kept(self, faults: Sequence[AppliedFault]) -> tuple[Requests, Coded, Coded, Coded]:
+        """The single requests, with their zones of origin and of entry, and the cells that clients were directed to."""
+        intended_s, sent_s, finished_s, outcome, *places = self._rows
         latency_ms = (finished_s - intended_s) * 1e3
         counted_s = counted_from(intended_s, finished_s, faults)
         requests = Requests(intended_s, counted_s, sent_s, finished_s, latency_ms, outcome == 0, outcome == 1)
-        return requests, (origin.astype(np.int64), self._zones), (entry.astype(np.int64), self._zones)
+        origin, entry, cell = (place.astype(np.int64) for place in places)
+        return requests, (origin, self._zones), (entry, self._zones), (cell, self._cells)
 
     def recent_entries(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Requests that finished in the last seconds by origin and entry, and how many of them were not ok."""
@@ -116,7 +118,11 @@ class RequestsSoFar:
                 known = error in self.errors or len(self.errors) < _ERRORS
                 self.errors[error if known else (error[0], "other errors")] += 1
             intended_s, sent_s, origin, entry = self._under_way.pop(line[records.ID])
-            rows.append((intended_s, sent_s, line[records.FINISHED_S], outcome, origin, entry))
+            if records.ENTRY_ZONE in line:
+                # It was directed: where it entered was known on the way only.
+                entry = self._zone(line[records.ENTRY_ZONE])
+            cell = self._cell(line.get(records.CELL))
+            rows.append((intended_s, sent_s, line[records.FINISHED_S], outcome, origin, entry, cell))
 
     def _zone(self, name: str | None) -> int:
         """-1 for none. A gateway can be in a zone without clients."""
@@ -126,6 +132,14 @@ class RequestsSoFar:
             self._number[name] = len(self._zones)
             self._zones.append(name)
         return self._number[name]
+
+    def _cell(self, name: str | None) -> int:
+        """-1 for none."""
+        if name is None:
+            return -1
+        if name not in self._cells:
+            self._cells.append(name)
+        return self._cells.index(name)
 
     def _add(self, new: Floats) -> None:
         new[:3] -= self._t0_s
