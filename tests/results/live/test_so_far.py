@@ -12,6 +12,7 @@ import pytest
 from testbed.results.show.html import counted
 from testbed.results.show.live.calls import CallsSoFar
 from testbed.results.show.live.course import CourseSoFar
+from testbed.results.show.live.requests import RequestsSoFar
 from testbed.results.show.live.tail import Tail
 from testbed.results.tables.columns import Requests
 from tests.results.live.feed import HEALED_S, LOST_S, PODS, Played
@@ -150,3 +151,18 @@ def test_names_and_errors_with_markup_are_shown_and_not_run(tmp_path: Path) -> N
     assert all("<script" not in piece and "<img" not in piece for piece in pieces.values())
     # This one is put in as text.
     assert pieces["doing"] == "<b>x</b>"
+
+
+def test_where_directed_clients_entered_is_known_once_they_have_their_answer(tmp_path: Path) -> None:
+    requests = RequestsSoFar(tmp_path, ["a", "b"], t0_s=100.0, expected_s=10.0)
+    sent = {"e": "s", "id": "1", "t": "GET", "u": "/", "n": "/", "i": 101.0, "s": 101.0, "z": None}
+    finished = {"e": "f", "id": "1", "f": 101.5, "c": 200, "o": "ok", "m": None, "z": "b", "k": "rz02", "v": 1, "q": 1}
+    lost = {"e": "f", "id": "2", "f": 102.0, "c": None, "o": "unknown", "m": "router: timed out", "z": None, "k": None}
+    lines = (sent, {**sent, "id": "2"}, {**finished, "r": 3.0}, lost)
+    (tmp_path / "a.requests.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    requests.take(2.5)
+    _, origin, entry, cell = requests.kept([])
+    assert [numbers.tolist() for numbers, _ in (origin, entry, cell)] == [[0, 0], [1, -1], [0, -1]]
+    assert cell[1] == ["rz02"]
+    assert requests.recent_entries() == {("a", "b"): (1, 0)}
+    assert requests.errors == {("unknown", "router: timed out"): 1}
