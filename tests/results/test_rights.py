@@ -153,6 +153,25 @@ def _with_cells(run_dir: Path, **changes: Any) -> None:
     replace(RunFacts.load(run_dir), backups=BACKUPS, **changes).save(run_dir)
 
 
+def test_calls_for_another_key_are_said_to_be_no_leaks_where_there_are_no_rules(run_dir: Path) -> None:
+    rows = [{**_hop("rz01", "rz03", "cross-cell", "rz03"), "request_id": f"east-b-{n}"} for n in range(150, 157)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["hops"]), run_dir / "hops" / "cells.parquet")
+    facts = RunFacts.load(run_dir)
+    expectations = (Expectation("leaks", "all", None, None, None, 0.0, "x"),)
+
+    def shown(rules: dict[str, tuple[str, str]] | None) -> tuple[str, bool | None]:
+        replace(facts, cross_cell=rules, expectations=expectations).save(run_dir)
+        summary = summarize(run_dir)
+        return "\n".join(map(str, render(summary, run_dir, 200))), summary.expectations[0].held
+
+    text, held = shown(None)
+    assert "7 calls for another key are no leaks, as cells.crossCell has no rules; with `crossCell: {}` all are" in text
+    assert held
+    text, held = shown({})
+    assert "are no leaks" not in text
+    assert held is False
+
+
 def test_expectations_of_cells_are_judged_by_phase(run_dir: Path) -> None:
     def bound(metric: str, when: Any, low: float | None, high: float | None, service: str | None = None) -> Expectation:
         return Expectation(metric, when, "lose-east-a" if when == "during" else None, service, low, high, "x")

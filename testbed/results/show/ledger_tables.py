@@ -74,6 +74,7 @@ def by_right(summary: Summary) -> NotedGrid | None:
     notes = (
         *_more(len(ledgers[0][1].by_cell), "cells"),
         *_by_rule(ledgers[-1][1]),
+        *_other_keys(summary, ledgers[-1][1]),
         *map(_beside, summary.ledger.as_expected),
     )
     return NotedGrid(Grid(headers, rows, (2, len(seen))), notes)
@@ -82,6 +83,18 @@ def by_right(summary: Summary) -> NotedGrid | None:
 def _by_rule(ledger: PhaseLedger) -> tuple[Text, ...]:
     rules = ", ".join(f"{name} {account.all.calls}" for name, account in ledger.by_rule.items())
     return (Text(f"declared calls from cell to cell, by rule: {rules}"),) if rules else ()
+
+
+def _other_keys(summary: Summary, ledger: PhaseLedger) -> tuple[Text, ...]:
+    """Without rules there are none that these calls break: who expects no leaks has to know."""
+    calls = ledger.by_right.get("cross_cell", Traffic()).calls
+    if not calls:
+        return ()
+    wanted = any(each.metric == "leaks" for each in summary.expectations)
+    text = (
+        f"{calls} calls for another key are no leaks, as cells.crossCell has no rules; with `crossCell: {{}}` all are"
+    )
+    return (Text(text, "yellow" if wanted else ""),)
 
 
 def _beside(each: Compared) -> Text:
