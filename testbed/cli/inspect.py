@@ -70,10 +70,12 @@ def render(
 
 
 def _show_map(file: Path, scenario: Scenario, cluster: DryRun) -> None:
+    from testbed.scenario.call_plan import call_lines
     from testbed.scenario.cell_plan import cell_plan, lines_of
     from testbed.scenario.question_plan import question_lines
 
     plan = cell_plan(cluster.store, scenario.load)
     if plan is None:
         fail(f"{file}: has no cells", EXIT_BAD_INPUT)
-    print("\n".join([*lines_of(plan, scenario.load), *question_lines(scenario)]))
+    more = (*question_lines(scenario), *call_lines(cluster.store, scenario))
+    print("\n".join([*lines_of(plan, scenario.load), *more]))

@@ -14,6 +14,7 @@ from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, Watched, dry_ru
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.scenario import Scenario
+from testbed.scenario.call_plan import with_calls
 from testbed.scenario.cell_plan import expected_shares
 from testbed.scenario.question_plan import with_questions
 
@@ -49,7 +50,8 @@ def run(
     interrupts.install()
     try:
         scenario = load(file, overrides, seed, programs_here=address is None)
-        expected = expected_shares(dry_run(file, scenario).store, scenario.load)
+        store = dry_run(file, scenario).store
+        expected = with_calls(expected_shares(store, scenario.load), store, scenario)
         scenario = replace(scenario, expected=with_questions(expected, scenario))
         if not quiet:
             warn(scenario)

@@ -143,16 +143,20 @@ def _drawn(ids: IdSpec) -> Iterator[tuple[str, float]]:
         yield from ((str(number), 1.0) for number in range(0, ids.count, step))
 
 
+def entered_by(traffic: Traffic, path: str) -> str | None:
+    """The service that gateways send requests for a path to; None where no route is for it."""
+    routes = (route for gateway in traffic.gateways for _, route in gateway.routes)
+    return next((route.destination for route in routes if path.startswith(route.prefix)), None)
+
+
 def _entered(traffic: Traffic, load: LoadSpec) -> dict[str, float]:
     """The share of requests by the service that gateways send them to."""
-    routes = [route for gateway in traffic.gateways for _, route in gateway.routes]
     shares: dict[str, float] = {}
     weights = {request.path: request.weight for request in load.requests} or {"/": 1}
     for path, weight in weights.items():
-        route = next((route for route in routes if path.startswith(route.prefix)), None)
-        if route is not None:
-            share = weight / sum(weights.values())
-            shares[route.destination] = shares.get(route.destination, 0.0) + share
+        service = entered_by(traffic, path)
+        if service is not None:
+            shares[service] = shares.get(service, 0.0) + weight / sum(weights.values())
     return shares
 
 

@@ -153,6 +153,12 @@ class ExpectedShares:
     forwards: float
     questions: float | None = None
     """Of requests, in the steady phase: those that ask a router. None without one, or where nobody can tell."""
+    out_of_zone: float | None = None
+    """Of all calls, gateways' too: those that leave their zone. None where nobody can tell."""
+    bodies_cost_per_request: float | None = None
+    """In the currency of the prices: of the bodies of a request's calls and their answers."""
+    session: int = 1
+    """So many requests carry one key, and go the same way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from testbed.results.measure.calls import calls_made
+from testbed.results.measure.expected import Compared
 from testbed.results.measure.ledger import Ledger, PhaseLedger
 from testbed.results.measure.phases import Phase
 from testbed.results.measure.rights import RIGHTS, rights
@@ -32,7 +33,7 @@ def _hop(here: str, there: str, route: str | None, owner: str | None = None, **f
     places = {f"{end}_node": f"{ZONES[cell]}-1" for end, cell in (("source", here), ("destination", there))}
     places |= {"source_region": "east", "destination_region": "east"}
     cells = {"source_cell": here, "destination_cell": there, "owner_cell": owner}
-    carried = {"start_s": 3.0, "request_bytes": 10, "response_bytes": 90}
+    carried = {"start_s": 3.0, "bytes": 40, "request_bytes": 10, "response_bytes": 90}
     return {"direction": "outbound", "route": route, **services, **zones, **places, **cells, **carried, **fields}
 
 
@@ -215,6 +216,30 @@ def test_what_was_measured_stands_beside_what_was_to_be_expected_and_chance_is_t
     assert [(each.tolerance, each.by_chance) for each in summarize(run_dir).ledger.as_expected] == [(0.0, False)] * 2
     _with_cells(run_dir, expected=None)
     assert summarize(run_dir).ledger.as_expected == ()
+
+
+def test_calls_out_of_their_zone_and_what_bodies_cost_are_compared_as_well(run_dir: Path) -> None:
+    def beside(out_of_zone: float, cost_per_request: float) -> tuple[Compared, Compared]:
+        expected = ExpectedShares(0.8, 0.04, None, out_of_zone, cost_per_request, session=10)
+        _with_cells(run_dir, expected=expected)
+        _, _, crossing, cost = summarize(run_dir).ledger.as_expected
+        return crossing, cost
+
+    # Of 840 calls in 4 s, 24 are forwarded and 16 go to the city of another zone, for 600 requests in 60 sessions.
+    per_request = 40 / 600 * 40 * 0.02e-9
+    crossing, cost = beside(0.05, per_request)
+    assert (crossing.what, crossing.measured, crossing.by_chance) == ("out_of_zone", pytest.approx(40 / 840), True)
+    assert crossing.tolerance == pytest.approx(3 * (0.05 * 0.95 / 60) ** 0.5)
+    a_month = per_request * 150 * 30 * 86400
+    assert (cost.what, cost.measured, cost.expected) == (
+        "bodies_cost_per_month",
+        *[pytest.approx(a_month, rel=1e-3)] * 2,
+    )
+    assert cost.by_chance
+    assert [each.by_chance for each in beside(0.5, 20 * per_request)] == [False, False]
+    text = "\n".join(line.plain for line in render(summarize(run_dir), run_dir, 200))
+    assert "calls out of their zone in the steady phase: 4.76 %, expected 50.00 %: chance explains 19.36 % only" in text
+    assert "money for bodies, a month, in the steady phase: 0.02 USD, expected 0.41 USD" in text
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -13,13 +13,17 @@ from testbed.scenario import ExpectedShares
 
 SIGMAS = 3.0
 
-What = Literal["partition_local_share", "forwards", "questions"]
+What = Literal["partition_local_share", "forwards", "questions", "out_of_zone", "bodies_cost_per_month"]
+MONTH_S = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Shares of 1. `by_chance`: `measured` is off by no more than `tolerance`, which is what n independent choices are
-    within at 3 standard errors."""
+    """Shares of 1, but for `bodies_cost_per_month`: in the currency of the prices, at the rate that was sent.
+
+    `by_chance`: `measured` is off by no more than `tolerance`, which is what n independent choices are within at 3
+    standard errors.
+    """
 
     what: What
     expected: float
@@ -46,6 +50,24 @@ def _compared(expected: ExpectedShares, ledger: PhaseLedger, stats: PhaseStats) 
         yield _share("forwards", expected.forwards, forwards / sent, sent)
     if expected.questions is not None and stats.router is not None and sent:
         yield _share("questions", expected.questions, stats.router.asked / sent, sent)
+    if expected.out_of_zone and ledger.all.calls and sent:
+        yield from _carried(expected, expected.out_of_zone, ledger, stats)
+
+
+def _carried(
+    expected: ExpectedShares, out_of_zone: float, ledger: PhaseLedger, stats: PhaseStats
+) -> Iterator[Compared]:
+    """All calls of a session go much the same way, so that it is one choice of chance and no more. What costs goes out
+    of the zone: its tolerance is in proportion."""
+    choices = max(1, stats.sent // expected.session)
+    crossing = _share("out_of_zone", out_of_zone, ledger.cross_zone.calls / ledger.all.calls, choices)
+    yield crossing
+    if expected.bodies_cost_per_request and ledger.bodies_cost is not None:
+        rate_per_s = stats.sent / (stats.end_s - stats.start_s)
+        cost = expected.bodies_cost_per_request * rate_per_s * MONTH_S
+        measured = ledger.bodies_cost / (stats.end_s - stats.start_s) * MONTH_S
+        tolerance = cost * crossing.tolerance / out_of_zone
+        yield Compared("bodies_cost_per_month", cost, measured, tolerance, abs(measured - cost) <= tolerance)
 
 
 def _share(what: What, expected: float, measured: float, n: int) -> Compared:

@@ -81,6 +81,8 @@ class PhaseLedger(Account):
     """By the service that was called."""
     by_rule: dict[str, Account] = field(default_factory=dict)
     """Declared calls from cell to cell, by the name of the rule."""
+    bodies_cost: float | None = 0.0
+    """What of the cost is for bodies, without headers."""
 
 
 def distances(calls: pa.Table, cities: Mapping[str, str]) -> Codes:
@@ -118,6 +120,7 @@ class Ledger:
         request_bytes, response_bytes = floats(calls["request_bytes"]), floats(calls["response_bytes"])
         per_byte = np.array([prices.at(distance).per_byte for distance in DISTANCES])
         cost = (request_bytes + response_bytes) * per_byte[self._distance]
+        self._bodies_cost = floats(calls["bytes"]) * per_byte[self._distance]
         self._figures = (np.ones(len(calls)), request_bytes, response_bytes, cost)
 
     def within(self, phase: Phase) -> PhaseLedger:
@@ -125,7 +128,7 @@ class Ledger:
         by_service, by_cell, by_called, by_rule = (
             self._sums(each, inside) for each in (self._service, self._cell, self._called, self._rule)
         )
-        whole = _account(by_service.sum(axis=0))
+        whole, bodies_cost = _account(by_service.sum(axis=0)), float(self._bodies_cost[inside].sum())
         to_service = _accounts(self._called[1], by_called)
         shares = {name: share for name, account in to_service.items() if (share := account.own_share) is not None}
         return PhaseLedger(
@@ -138,6 +141,7 @@ class Ledger:
             whole.own_share,
             shares,
             _accounts(self._rule[1], by_rule),
+            None if np.isnan(bodies_cost) else bodies_cost,
         )
 
     def _sums(self, group: tuple[Codes, list[str]], inside: Mask) -> Floats:

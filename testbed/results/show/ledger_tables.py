@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.text import Text
 
 from testbed.objects.places import DISTANCES, Distance
-from testbed.results.measure.expected import Compared
+from testbed.results.measure.expected import MONTH_S, Compared, What
 from testbed.results.measure.ledger import Account, PhaseLedger, Traffic
 from testbed.results.measure.phases import PhaseStats
 from testbed.results.measure.rights import Right
@@ -16,7 +16,6 @@ from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
 
 _CALLERS = 6
-_MONTH_S = 30 * 86400
 _BORDERS: dict[Distance, str] = {
     "same_node": "in node",
     "same_zone": "to node",
@@ -49,7 +48,7 @@ def by_distance(summary: Summary) -> NotedGrid | None:
         for name, account in _with_callers(phase.name, ledger, {} if rows else ledger.by_service):
             whole, crossing = account.all, account.cross_zone.bytes
             shares = (share(account.by_distance.get(each, Traffic()).calls / whole.calls, 1) for each in seen)
-            cost = NONE if whole.cost is None else f"{whole.cost / (phase.end_s - phase.start_s) * _MONTH_S:,.2f}"
+            cost = NONE if whole.cost is None else f"{whole.cost / (phase.end_s - phase.start_s) * MONTH_S:,.2f}"
             rows.append([name, str(whole.calls), *shares, volume(crossing), cost])
     borders = _BORDERS if summary.ledger.cities else {**_BORDERS, "same_region": "to zone"}
     carried = ("out of zone", f"{summary.ledger.prices.currency}/month")
@@ -75,7 +74,7 @@ def by_right(summary: Summary) -> NotedGrid | None:
         *_more(len(ledgers[0][1].by_cell), "cells"),
         *_by_rule(ledgers[-1][1]),
         *_other_keys(summary, ledgers[-1][1]),
-        *map(_beside, summary.ledger.as_expected),
+        *(_beside(each, summary.ledger.prices.currency) for each in summary.ledger.as_expected),
     )
     return NotedGrid(Grid(headers, rows, (2, len(seen))), notes)
 
@@ -97,12 +96,21 @@ def _other_keys(summary: Summary, ledger: PhaseLedger) -> tuple[Text, ...]:
     return (Text(text, "yellow" if wanted else ""),)
 
 
-def _beside(each: Compared) -> Text:
-    what = {"partition_local_share": "in cell", "forwards": "forwards a request", "questions": "asked a router"}[
-        each.what
-    ]
-    text = f"{what} in the steady phase: {share(each.measured)}, expected {share(each.expected)}"
-    return Text(text) if each.by_chance else Text(f"{text}: chance explains {share(each.tolerance)} only", "yellow")
+_EXPECTED: dict[What, str] = {
+    "partition_local_share": "in cell",
+    "forwards": "forwards a request",
+    "questions": "asked a router",
+    "out_of_zone": "calls out of their zone",
+    "bodies_cost_per_month": "money for bodies, a month,",
+}
+
+
+def _beside(each: Compared, currency: str) -> Text:
+    def figure(value: float) -> str:
+        return f"{value:,.2f} {currency}" if each.what == "bodies_cost_per_month" else share(value)
+
+    text = f"{_EXPECTED[each.what]} in the steady phase: {figure(each.measured)}, expected {figure(each.expected)}"
+    return Text(text) if each.by_chance else Text(f"{text}: chance explains {figure(each.tolerance)} only", "yellow")
 
 
 def _measured(summary: Summary) -> Iterator[tuple[PhaseStats, PhaseLedger]]:

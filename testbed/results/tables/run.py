@@ -33,6 +33,7 @@ _HOPS = (
         "start_s",
         "duration_ms",
         "status",
+        "bytes",
         "request_bytes",
         "response_bytes",
         "partition",
