@@ -256,6 +256,20 @@ async def test_sixteen_hung_pods_of_a_node_do_not_disturb_the_probes_of_another(
         assert (ready[-1], ready.count(True)) == (True, 1)
 
 
+async def test_a_probe_whose_time_ran_out_while_the_agent_was_held_up_does_not_count_against_the_pod(
+    tmp_path: Path,
+) -> None:
+    begun = tmp_path / "begun"
+    command = ("/bin/sh", "-c", f"echo >> {begun}; sleep 0.3")
+    probe = Probe("exec", period_s=0.1, timeout_s=2.0, failure_threshold=1, command=command)
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1", PodTemplate("web", SLEEP, mesh_mode="none", readiness=probe)))
+        await eventually(begun.exists)
+        time.sleep(2.2)
+        await eventually(lambda: len(begun.read_text()) >= 3)
+        assert not [change for change in master.of(PodReadinessChanged, "web-1") if "Unhealthy" in change.reason]
+
+
 async def test_a_container_and_its_probes_get_a_chosen_part_of_the_callers_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,9 @@ def test_redirects_that_lead_nowhere_fail_an_http_probe(locations: list[str], wo
 
 def test_a_tcp_probe_succeeds_where_a_connection_opens() -> None:
     probe = replace(PATIENT, kind="tcpSocket")
-    assert probe_server(probe, replying(b"")) == (True, "connected")
+    with socket.create_server((LOOPBACK, 0)) as server:
+        address = SocketAddress(*server.getsockname())
+        assert asyncio.run(run_probe(probe, address, {}, NO_FORK_SERVER)) == (True, "connected")
     ok, message = probe_nobody(probe)
     assert not ok
     assert "tcpSocket 127.0.0.1:" in message

@@ -95,7 +95,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Answered by ProbeFinished, at the latest when the probe's time-out ends."""
+    """Answered by ProbeFinished, at the latest when the probe's time-out ends, unless who carries it out was late."""
 
     pod: Pod
     kind: ProbeKind

@@ -14,6 +14,8 @@ PERIOD_S = 1.0
 """Not more often: dozens of processes would wake up for nothing."""
 NOTED_S = 0.1
 """What is less can change nothing that is emulated, and is the daily bread of a machine with few cores."""
+HELD_UP_S = 0.02
+"""From this on, what a process saw meanwhile may be its own doing."""
 
 
 class LoopWatch:
@@ -27,6 +29,7 @@ class LoopWatch:
         self._note = note
         self._due_s = 0.0
         self._noted_until_s = 0.0
+        self._held_up_until_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -41,10 +44,16 @@ class LoopWatch:
     def woke(self, due_s: float) -> None:
         """A timer that was due then has come only now."""
         now_s = time.monotonic()
+        if now_s - due_s >= HELD_UP_S:
+            self._held_up_until_s = now_s
         # Of several timers that were held up together, the first tells all.
         if now_s - due_s >= NOTED_S and due_s > self._noted_until_s:
             self._noted_until_s = now_s
             self._note(due_s, now_s - due_s)
+
+    def held_up_since(self, since_s: float) -> bool:
+        """Whether a timer has come late (by HELD_UP_S) after that monotonic second."""
+        return self._held_up_until_s > since_s
 
     def _set(self) -> None:
         self._due_s = time.monotonic() + PERIOD_S

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import httptools
@@ -37,16 +38,12 @@ async def get(
 
     Has no time-out of its own. Raises OSError when the connection fails, breaks, or answers no HTTP.
     """
-    host = "localhost" if isinstance(server, Path) else str(server)
-    request = (
-        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {user_agent}\r\naccept: */*\r\n"
-        "connection: close\r\n\r\n".encode()
-    )
     loop, answer = asyncio.get_running_loop(), _Answer()
     with await connection(server) as connected:
-        await loop.sock_sendall(connected, request)
+        await _send(loop, connected, _request(server, path, user_agent))
         while not (answer.complete or len(answer.reply.body) >= body_bytes_max):
-            answer.take(await loop.sock_recv(connected, _READ_BYTES))
+            await _readable(loop, connected)
+            answer.take(connected.recv(_READ_BYTES))
     return answer.reply
 
 
@@ -58,14 +55,56 @@ async def connection(server: SocketAddress | Path) -> socket.socket:
     family, address = (
         (socket.AF_UNIX, str(server)) if isinstance(server, Path) else (socket.AF_INET, (server.ip, server.port))
     )
-    connecting = socket.socket(family, socket.SOCK_STREAM)
-    connecting.setblocking(False)
+    connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(connecting, address)
+        if connecting.connect_ex(address) and not _is_connected(connecting):
+            await asyncio.get_running_loop().sock_connect(connecting, address)
     except BaseException:
         connecting.close()
         raise
     return connecting
+
+
+def _is_connected(connecting: socket.socket) -> bool:
+    """On the same machine the answer is there as soon as it is asked for, without a round of the event loop."""
+    try:
+        connecting.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _request(server: SocketAddress | Path, path: str, user_agent: str) -> bytes:
+    host = "localhost" if isinstance(server, Path) else str(server)
+    return (
+        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {user_agent}\r\naccept: */*\r\n"
+        "connection: close\r\n\r\n".encode()
+    )
+
+
+async def _send(loop: asyncio.AbstractEventLoop, connected: socket.socket, data: bytes) -> None:
+    try:
+        sent = connected.send(data)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        await loop.sock_sendall(connected, data[sent:])
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, connected: socket.socket) -> None:
+    """Without a first try to read, as `sock_recv` has it: nobody answers at once."""
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connected, _answered, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connected)
+
+
+def _answered(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
 
 
 class _Answer:

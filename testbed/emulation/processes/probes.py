@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from testbed.emulation.processes.forked_process import ForkedProcess
-from testbed.emulation.processes.http_get import BrokenAnswer, Reply, connection, get
+from testbed.emulation.processes.http_get import BrokenAnswer, connection, get
 from testbed.emulation.processes.process import EMULATED_NICENESS
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import Probe
@@ -59,28 +59,21 @@ async def _follow(address: SocketAddress, path: str) -> int:
 
     Source: kubernetes pkg/probe/http, RedirectChecker and DoHTTPProbe (which reads 10 kB of the body).
     """
-    url = f"http://{address}{path}"
+    url, server, target = f"http://{address}{path}", address, path
     for _ in range(_REDIRECTS_MAX):
-        reply = await _get(url)
+        reply = await get(server, target, user_agent="kube-probe", body_bytes_max=_BODY_BYTES_MAX)
         if reply.status not in _REDIRECTS or not reply.headers.get("location"):
             return reply.status
         try:
             url = urljoin(url, reply.headers["location"])
-            elsewhere = urlsplit(url).hostname != address.ip or urlsplit(url).scheme != "http"
-            _ = urlsplit(url).port
+            parts = urlsplit(url)
+            server = SocketAddress(address.ip, parts.port or 80)
         except ValueError as error:
             raise BrokenAnswer(f"redirected to {reply.headers['location']!r}: {error}") from None
-        if elsewhere:
+        if parts.hostname != address.ip or parts.scheme != "http":
             return reply.status
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     raise OSError(f"stopped after {_REDIRECTS_MAX} redirects")
-
-
-async def _get(url: str) -> Reply:
-    parts = urlsplit(url)
-    assert parts.hostname is not None, f"{url} has no host"
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    server = SocketAddress(parts.hostname, parts.port or 80)
-    return await get(server, target, user_agent="kube-probe", body_bytes_max=_BODY_BYTES_MAX)
 
 
 async def _run_command(command: Sequence[str], env: Mapping[str, str], fork_server: Path) -> int:
