@@ -1,5 +1,5 @@
-"""Takes the pictures that the docs show, of a report and of the page of a run that goes on (that of made-up records):
-`make screenshots RUN=runs/<run>`, with Debian's chromium."""
+"""Takes the pictures that the docs show, of a report, of the page of a run that goes on and of a comparison (both of
+made-up records): `make screenshots RUN=runs/<run>`, with Debian's chromium."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from testbed.results.show.live.run import policy
 from testbed.results.show.live.server import PageServer
 from testbed.results.show.summarize import summarize
 from tests.browser import Browser, chromium
+from tests.results.compared import compared
 from tests.results.live.feed import Played
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -43,6 +44,13 @@ def main() -> None:
             browser.open(run_dir / "report.html", width, scheme=scheme)  # type: ignore[arg-type]
             _keep(name, browser.screenshot(_from_to(browser, first, last, width)))
         _keep("live", _live(browser))
+        _keep("comparison", _comparison(browser))
+
+
+def _comparison(browser: Browser) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        browser.open(compared(Path(folder)), WIDTH)
+        return browser.screenshot(_from_to(browser, "#overview", "#m0 ~ .bars", WIDTH))
 
 
 def _keep(name: str, picture: bytes) -> None:

@@ -45,8 +45,8 @@ def compare(
 def show_comparison(runs: Sequence[ComparedRun], output: Path | None) -> None:
     """Print it, and write it to a folder if there is one; ends where there is nothing to compare."""
     from testbed.results.compare.comparison import compare as compared
+    from testbed.results.compare.files import write
     from testbed.results.compare.shown import render
-    from testbed.results.compare.tables import write
 
     if len(runs) < 2:
         fail("there is nothing to compare: two different result folders at least", EXIT_BAD_INPUT)

@@ -87,7 +87,8 @@ class Sweeping:
         number = len(plan.variants) * plan.repeat
         there = sum(each.is_complete for each in ended)
         self._say(
-            f"▸ {plan.name}: {len(plan.variants)} variants with {plan.repeat} seeds each, {number} runs"
+            f"▸ {plan.name}: {_counted(len(plan.variants), 'variant')} with {_counted(plan.repeat, 'seed')} each, "
+            f"{_counted(number, 'run')}"
             + (f", of which {there} are there" if there else "")
             + (f"; about {_duration(left_s(len(left), ended, self._guess_s))}" if left else "")
         )
@@ -108,6 +109,10 @@ class Sweeping:
 
     def _say(self, line: str) -> None:
         self._terminal.print(Text(line), soft_wrap=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _duration(value_s: float) -> str:

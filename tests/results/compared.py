@@ -1,50 +1,28 @@
-"""Result folders with as much in them as a comparison reads."""
+"""The page of a comparison of made-up runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import orjson
-import yaml
 
-SPEC = {"seed": 0, "mesh": {"retries": 1}, "faults": [{"name": "lose", "at": "12s"}], "expect": []}
+from testbed.results.compare.comparison import compare
+from testbed.results.compare.files import write
+from testbed.results.compare.runs import read_run
+from tests.results.made_runs import made
 
 
-def made(
-    folder: Path,
-    seed: int,
-    recover_s: float | None,
-    retries: int | None = 1,
-    verdict: str = "passed",
-    hosting: str = "node",
-) -> Path:
-    folder.mkdir(parents=True)
-    mesh = {} if retries is None else {"retries": retries}
-    spec = {**SPEC, "seed": seed, "mesh": mesh, "expect": [{"seed": seed}]}
-    (folder / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "x"}, "spec": spec}))
-    latency_ms = {"p50": 6.0, "p99": 20.0}
-    phase = {"name": "all", "sent": 100, "unknown": seed, "success_rate": 0.97, "latency_ms": latency_ms}
-    shown = "never recovered" if recover_s is None else str(recover_s)
-    recovery = {"metric": "time_to_recover", "measured": recover_s, "shown": shown, "held": recover_s is not None}
-    steady = {"metric": "success_rate", "measured": 1.0, "shown": "100%", "held": True}
-    summary: dict[str, Any] = {
-        "seed": seed,
-        "verdict": verdict,
-        "invalid_reasons": ["load generator lag: too much"] if verdict == "invalid" else [],
-        "expectations": [
-            {**recovery, "bound": "at most 6s", "text": "time_to_recover lose at most 6s"},
-            {**steady, "bound": "at least 99%", "text": "success_rate steady at least 99%"},
-        ],
-        "faults": [{"name": "lose", "time_to_recover_s": recover_s, "heal": None}],
-        "phases": [phase],
-        "same_zone_share_by_phase": {"all": 0.75},
-    }
-    (folder / "summary.json").write_bytes(orjson.dumps(summary))
-    expectations = [
-        {"metric": "time_to_recover", "when": "all", "fault": "lose", "service": None},
-        {"metric": "success_rate", "when": "steady", "fault": None, "service": None},
-    ]
-    facts = {"expectations": expectations, "hosting": hosting, "machines": [{"hardware": "2 x this"}]}
-    (folder / "facts.json").write_bytes(orjson.dumps(facts))
-    return folder
+def compared(folder: Path) -> Path:
+    """The page of three variants with five seeds each: A is best by a second, B needs more runs to tell from C, which
+    once never recovers, and one run is invalid with markup in its reason."""
+    runs = []
+    for seed in range(1, 6):
+        runs.append(made(folder / f"a{seed}", seed, 2.2 + seed / 50))
+        runs.append(made(folder / f"b{seed}", seed, 3.2 - seed / 10, retries=2))
+        runs.append(made(folder / f"c{seed}", seed, None if seed == 5 else 2.9 + seed / 10, retries=3))
+    bad = made(folder / "bad", 6, 99.0, verdict="invalid")
+    summary = orjson.loads((bad / "summary.json").read_bytes())
+    evil = "<img src=x onerror=alert(1)><b class=evil>"
+    (bad / "summary.json").write_bytes(orjson.dumps({**summary, "invalid_reasons": [evil]}))
+    write(compare([read_run(run) for run in (*runs, bad)]), folder / "out")
+    return folder / "out" / "comparison.html"

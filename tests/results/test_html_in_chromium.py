@@ -9,6 +9,7 @@ import pytest
 
 from testbed.results.show.summarize import summarize
 from tests.browser import CHROMIUM, Browser, chromium
+from tests.results.compared import compared
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -54,4 +55,24 @@ def test_pointing_at_a_plot_shows_its_figures_and_a_search_finds_events(run_dir:
     assert shown.splitlines()[1:3] == ["150.0 requests/s, 66.67 % ok", "13 failed, 12 unknown"]
     browser.evaluate("filter.value = 'notready'; filter.dispatchEvent(new Event('input'))")
     assert browser.evaluate("filtered.textContent") == "1 of 6"
+    assert browser.complaints == []
+
+
+def test_a_comparison_renders_without_complaint_and_fits_every_width(tmp_path: Path, browser: Browser) -> None:
+    page = compared(tmp_path)
+    for width in (1280, 390):
+        for scheme in ("light", "dark"):
+            browser.open(page, width, scheme=scheme)  # type: ignore[arg-type]
+            for unfold in ("0", OPEN_ALL):
+                browser.evaluate(unfold)
+                assert browser.evaluate("document.documentElement.scrollWidth") == width
+                assert browser.evaluate(TOO_WIDE) == []
+    browser.open(page, 1280)
+    browser.evaluate("document.querySelector('circle.run').scrollIntoView({block: 'center'})")
+    browser.settle()
+    where = "document.querySelector('circle.run').getBoundingClientRect()"
+    browser.point_at(*browser.evaluate(f"(box => [box.left + box.width / 2, box.top + box.height / 2])({where})"))
+    assert browser.evaluate("tip.textContent") in ("A: 2.22 s", "median of A: 2.26 s")
+    assert browser.evaluate("document.querySelectorAll('img, b.evil').length") == 0
+    assert "<img src=x" in browser.evaluate("document.querySelector('#left-out').textContent")
     assert browser.complaints == []

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 import yaml
 
-from tests.results.compared import made
+from tests.results.made_runs import made
 
 
 def main() -> None:

@@ -76,6 +76,7 @@ def test_every_variant_is_run_with_every_seed_and_then_they_are_compared(play: P
     assert "▸ run 5 of 8: A, seed 9" in result.stdout
     assert "A  spec.load.sources[east-a].rate=10/s (4 runs, seeds 7, 8, 9, 10)" in lines
     assert "worse (p 0.029)" in result.stdout
+    assert "spec.load.sources[east-a].rate=20/s" in (play.out / "comparison.html").read_text()
     figures = pq.read_table(play.out / "figures.parquet").to_pylist()
     assert {(row["variant"], row["seed"]) for row in figures} == {
         (name, seed) for name in "AB" for seed in range(7, 11)

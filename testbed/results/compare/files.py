@@ -1,4 +1,4 @@
-"""A comparison as Parquet: `figures.parquet` and `differences.parquet`."""
+"""A comparison as files: `figures.parquet`, `differences.parquet` and `comparison.html`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from testbed.results.compare.comparison import Comparison
+from testbed.results.compare.html.page import page
 
 _FIGURES = pa.schema(
     {"variant": pa.string(), "run_dir": pa.string(), "seed": pa.int64(), "metric": pa.string(), "unit": pa.string()}
@@ -21,7 +22,7 @@ _DIFFERENCES = pa.schema(
 
 def write(comparison: Comparison, folder: Path) -> None:
     """A row for each figure of each run that counts (infinite: never recovered), and one for each pair of variants by
-    each metric. Raises OSError if they cannot be written."""
+    each metric, and the page. Raises OSError if they cannot be written."""
     figures = [
         {"variant": variant.name, "run_dir": str(run.run_dir), "seed": run.seed}
         | {"metric": metric.name, "unit": metric.unit, "value": value}
@@ -38,3 +39,4 @@ def write(comparison: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(figures, _FIGURES), folder / "figures.parquet")
     pq.write_table(pa.Table.from_pylist(differences, _DIFFERENCES), folder / "differences.parquet")
+    (folder / "comparison.html").write_text(page(comparison))
