@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,32 +43,43 @@ class Measured:
 def measure(run: Run, requests: Requests) -> Measured:
     """`requests` are those of the run, whose hops are without those of strangers."""
     facts = run.facts
+    parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
+    stats = {phase.name: phase_stats(requests, phase) for phase in parts}
+    # First what copies requests, then what copies calls: together they would not fit.
+    found, steady, steady_by = _lived_through(run, requests, stats.get("steady"))
     made = calls_made(run.hops)
     calls = Calls(made)
     ledger = Ledger(made, facts.prices, facts.cities, facts.backups, facts.cross_cell, facts.lent)
-    parts = (*phases(facts.warmup_s, facts.end_s, facts.faults), Phase(ALL, facts.warmup_s, facts.end_s))
-    stats = {phase.name: phase_stats(requests, phase) for phase in parts}
-    before = stats.get("steady")
-    steady = steady_of(requests, before, facts.recovery)
-    divisions: PartsBy = {by: dict(_parts(by, run, requests, before)) for by in OF_RECOVERY} if facts.faults else {}
-    entries = Entries.of(run.requests, requests, run.events)
-    nodes = dict(zip(run.pods["pod"].to_pylist(), run.pods["node"].to_pylist(), strict=True))
-    cut_offs = CutOffs.of(facts.faults, nodes)
-    found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries, cut_offs)
     return Measured(
         stats,
         {phase.name: calls.within(phase) for phase in parts},
         {phase.name: ledger.within(phase) for phase in parts},
         {impact.fault.name: impact for impact in found},
         steady,
-        {by: {name: part.steady for name, part in each.items()} for by, each in divisions.items()},
+        steady_by,
         handovers(run.hops, [step for fault in facts.faults for step in fault.steps]),
     )
 
 
+def _lived_through(
+    run: Run, requests: Requests, before: Phase | None
+) -> tuple[Sequence[FaultImpact], Steady, Mapping[By, Mapping[str, Steady]]]:
+    """The impact of every fault, and the steady phases that they are judged by: of all, and of each part."""
+    facts = run.facts
+    steady = steady_of(requests, before, facts.recovery)
+    if not facts.faults:
+        return (), steady, {}
+    divisions: PartsBy = {by: dict(_parts(by, run, requests, before)) for by in OF_RECOVERY}
+    entries = Entries.of(run.requests, requests, run.events)
+    nodes = dict(zip(run.pods["pod"].to_pylist(), run.pods["node"].to_pylist(), strict=True))
+    cut_offs = CutOffs.of(facts.faults, nodes)
+    found = impacts(requests, run.events, run.pushes, facts.faults, facts.end_s, steady, divisions, entries, cut_offs)
+    return found, steady, {by: {name: part.steady for name, part in each.items()} for by, each in divisions.items()}
+
+
 def _parts(by: By, run: Run, requests: Requests, before: Phase | None) -> Iterator[tuple[str, Part]]:
     for name, chosen in divided(by, run.requests, run.hops, run.facts).masks():
-        own = requests.where(chosen)
+        own = requests if chosen.all() else requests.where(chosen)
         yield name, Part(own, steady_of(own, before, run.facts.recovery))
 
 
