@@ -20,7 +20,7 @@ from testbed.control.kubelet.pod_lifecycle import KubeletCommand, PodLifecycle
 from testbed.control.messages import Event, PodReadinessChanged, PodStarted, PodStopped, StartPod, StopPod
 from testbed.emulation.actors import node_agent
 from testbed.emulation.actors.node_agent import NodeAgent
-from testbed.emulation.actors.reports import MachineFolders, Reported
+from testbed.emulation.actors.reports import Letter, MachineFolders
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.janitor import RUN_VARIABLE
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
@@ -52,8 +52,8 @@ class Master:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    async def report(self, node: str, delivered_s: float, reports: list[Reported]) -> None:
-        self.events += [report.event for report in reports]
+    async def report_all(self, letters: list[Letter]) -> None:
+        self.events += [report.event for letter in letters for report in letter.reports]
 
     def of(self, kind: type[E], pod: str) -> list[E]:
         return [event for event in self.events if isinstance(event, kind) and getattr(event, "pod", None) == pod]

@@ -31,6 +31,7 @@ from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import (
     EncodedPush,
+    Letter,
     NodeCommand,
     Outgoing,
     Push,
@@ -103,13 +104,18 @@ class Master(Placed):
             self._now_s = now_s
         return self._now_s
 
-    async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
+    async def report_all(self, letters: list[Letter]) -> None:
+        """The same from several places, in the order in which their links delivered it."""
+        for letter in letters:
+            await self.report(letter.place, letter.delivered_s, letter.reports)
+
+    async def report(self, place: str, delivered_s: float, reports: Sequence[Reported]) -> None:
         """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
         clock there."""
         with self.failing_loudly():
             self._take_in(reports, delivered_s - self._clock_offsets_s[place])
 
-    def _take_in(self, reports: list[Reported], arrived_s: float) -> None:
+    def _take_in(self, reports: Sequence[Reported], arrived_s: float) -> None:
         # A control plane that is too busy to read its mail at once must not hold that against the nodes: a lease counts
         # from when it arrived, and nobody is given up while what arrived before is unread.
         self._now_s = max(self._now_s, min(arrived_s, time.monotonic()))

@@ -48,6 +48,7 @@ from testbed.control.messages import (
 )
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.mail import mail_to
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.pod import Pod
 from testbed.emulation.actors.reports import (
@@ -58,7 +59,7 @@ from testbed.emulation.actors.reports import (
     Reported,
     latest_lease_only,
 )
-from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, tell, this_actor, until
+from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, this_actor, until
 from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.processes.container import StoreHome, command_line
@@ -106,7 +107,7 @@ class NodeAgent(Placed):
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane
         self._network = network
-        self._master = master
+        self._mail = mail_to(master, timings.lease_patience_s)
         self._folders = folders
         self._fork_server = fork_server_socket(folders.sockets)
         self._seed = seed
@@ -370,4 +371,4 @@ class NodeAgent(Placed):
             self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s))
 
     async def _deliver(self, reports: list[Reported]) -> None:
-        await tell(self._master, "report", self._name, time.monotonic(), reports)
+        self._mail.post(self._name, reports)

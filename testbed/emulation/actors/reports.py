@@ -48,6 +48,15 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """Reports of one place, in order; the emulated link delivered them at `delivered_s` of the clock there."""
+
+    place: str
+    delivered_s: float
+    reports: tuple[Reported, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedPush:
     """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for who is no Envoy."""
 
