@@ -1,5 +1,6 @@
 """As many bare Envoys, built-in workloads and Ray actors as a cluster needs, and nothing that connects them.
 
+Workloads are forked, as a cluster's are: one that starts an interpreter costs four times as much.
 Run as a program it prints, as one line of JSON, how long they took to come up and what they take at rest.
 """
 
@@ -23,7 +24,11 @@ import ray
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from testbed.emulation.processes import envoy
+from testbed.emulation.processes.container import BUILTIN_COMMAND
+from testbed.emulation.processes.fork_messages import OWN, Order, send
+from testbed.emulation.processes.forked_process import connected, fork_server_socket
 from testbed.emulation.processes.probes import http_status
+from testbed.emulation.processes.process import EMULATED_NICENESS
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import BuiltinWorkload
@@ -74,13 +79,13 @@ def main() -> None:
         addresses = [network.allocate_pod(places[number // PODS_A_PLACE], 8080) for number in range(count)]
         # As the testbed counts its own: from when everything is imported.
         started_s = time.monotonic()
+        server = _fork_server(stack, folder)
         for number in range(envoys):
             _start(stack, _envoy(folder / f"{number}.json", addresses[number].inbound))
         for number in range(workloads):
             app = addresses[number].app
             settings = WorkloadSettings(app.ip, app.port, addresses[number].outbound, BuiltinWorkload(), seed=number)
-            command = [sys.executable, "-m", "testbed.workloads.builtin"]
-            _start(stack, command, {SETTINGS_VARIABLE: settings.to_json()})
+            _fork(stack, server, {**os.environ, SETTINGS_VARIABLE: settings.to_json()})
         ray.init(
             num_cpus=actors,
             object_store_memory=256 * 2**20,
@@ -107,12 +112,23 @@ def main() -> None:
         )
 
 
-def _start(stack: contextlib.ExitStack, command: list[str], env: dict[str, str] | None = None) -> None:
-    process = subprocess.Popen(
-        command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def _start(stack: contextlib.ExitStack, command: list[str]) -> None:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(process.wait)
     stack.callback(process.kill)
+
+
+def _fork_server(stack: contextlib.ExitStack, folder: Path) -> Path:
+    """It ends with all that it started when its owner's connection does."""
+    path = fork_server_socket(folder)
+    subprocess.run([sys.executable, "-m", "testbed.emulation.processes.fork_server_process", str(path)], check=True)
+    send(stack.enter_context(connected(path)), OWN)
+    return path
+
+
+def _fork(stack: contextlib.ExitStack, server: Path, env: dict[str, str]) -> None:
+    order = Order(BUILTIN_COMMAND, env, Path(os.devnull), None, EMULATED_NICENESS, heavy=False)
+    send(stack.enter_context(connected(server)), order)
 
 
 def _envoy(path: Path, address: SocketAddress) -> list[str]:

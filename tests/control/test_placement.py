@@ -15,6 +15,7 @@ from testbed.control.placement import (
     LOCUST_BYTES,
     MB,
     POD_BYTES,
+    PROGRAM_POD_BYTES,
     Hosting,
     Machine,
     Placement,
@@ -26,7 +27,7 @@ from testbed.control.placement import (
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.core import Node
 from testbed.objects.places import Locality, Place, Topology
-from testbed.objects.workloads import BuiltinWorkload, Deployment, PodTemplate
+from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Deployment, PodTemplate
 
 PLENTY = 10**12
 
@@ -245,3 +246,14 @@ def test_more_memory_never_makes_it_impossible_and_changes_no_place(
         assert named <= used
     else:
         assert placement == place(topology, cluster, machines, "m1", "node")
+
+
+def test_a_program_with_an_interpreter_of_its_own_counts_for_more_than_a_workload_that_is_forked() -> None:
+    topology = make_topology({"a": 1})
+    own = Deployment("own", 2, PodTemplate("own", CommandWorkload(("/bin/own",))))
+    cluster = make_cluster(topology, web(3), own)
+    need_bytes = 3 * ACTOR_BYTES + LOCUST_BYTES + 3 * POD_BYTES + 2 * PROGRAM_POD_BYTES
+    assert PROGRAM_POD_BYTES > 2 * POD_BYTES
+    assert place(topology, cluster, (make_machine("m1", memory_bytes=need_bytes),), "m1", "node")["a-1"] == "m1"
+    with pytest.raises(PlacementImpossible, match="pods: 5"):
+        place(topology, cluster, (make_machine("m1", memory_bytes=need_bytes - 1),), "m1", "node")
