@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
+from testbed.scenario import ScenarioError, load_expectations
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,8 +34,19 @@ def report(
             help="Requests and recovery also by origin (zone of the clients), name, service or cell, or several.",
         ),
     ] = None,
+    expect: Annotated[
+        Path | None,
+        typer.Option(
+            "--expect",
+            metavar="FILE",
+            help="Judge it by the expectations of this file: a list of them, or a scenario. The folder stays as it is.",
+        ),
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="With --expect: they take the place of the run's own.")] = False,
 ) -> None:
     """Analyse a result folder again and print its summary."""
+    if save and expect is None:
+        fail("--save: what? It keeps the judgement by the expectations of --expect", EXIT_BAD_INPUT)
     if as_json and as_openmetrics:
         fail("--json and --openmetrics: one of the two", EXIT_BAD_INPUT)
     if by is not None and (as_json or as_openmetrics):
@@ -42,14 +54,20 @@ def report(
     keys = None if by is None else _keys(by)
     from testbed.results.judge.verdict import EXIT_CODES
     from testbed.results.show.report import show
-    from testbed.results.show.summarize import summarize
+    from testbed.results.show.summarize import judge, summarize
     from testbed.results.tables.damage import BadRunFolder
     from testbed.results.tables.folder import check_run_folder
 
     try:
         for left_out in check_run_folder(run_dir):
             print(left_out, file=sys.stderr)
-        summary = summarize(run_dir)
+        if expect is None:
+            summary = summarize(run_dir)
+        else:
+            expectations = load_expectations(expect, run_dir / "scenario.yaml")
+            summary = summarize(run_dir, expectations) if save else judge(run_dir, expectations)
+    except ScenarioError as error:
+        fail("\n".join(map(str, error.problems)), EXIT_BAD_INPUT)
     except BadRunFolder as error:
         fail("\n".join(error.problems), EXIT_BAD_INPUT)
     except OSError as error:

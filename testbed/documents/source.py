@@ -159,11 +159,12 @@ class Source:
             for stale in [known for known in marks if known[: len(path)] == path]:
                 del marks[stale]
 
-    def graft(self, path: Path, other: Source) -> None:
+    def graft(self, path: Path, other: Source, its_path: Path = ()) -> None:
         """Set a value that another text holds, with the marks that it has there."""
-        self.put(path, other.data, other._values[()])
+        depth = len(its_path)
+        self.put(path, other.value(its_path), other._values[its_path])
         for ours, theirs in ((self._values, other._values), (self._keys, other._keys)):
-            ours.update({(*path, *below): mark for below, mark in theirs.items()})
+            ours.update({(*path, *at[depth:]): mark for at, mark in theirs.items() if at[:depth] == its_path})
 
     def _mark_all(self, path: Path, value: Any, mark: Mark) -> None:
         self._values[path] = mark

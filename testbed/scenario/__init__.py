@@ -35,10 +35,11 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "json_schema",
+    "load_expectations",
     "load_scenario",
 ]
 
-# Both functions import on their first call: whoever only receives a Scenario must not load Pydantic and PyYAML.
+# These functions import on their first call: whoever only receives a Scenario must not load Pydantic and PyYAML.
 
 
 def load_scenario(
@@ -53,6 +54,16 @@ def load_scenario(
     from testbed.scenario.loading import load
 
     return load(path, overrides, seed, programs_here=programs_here)
+
+
+def load_expectations(file: Path, scenario: Path) -> tuple[Expectation, ...]:
+    """Read and check what a file expects of a resolved scenario: a list of expectations, or a scenario with one.
+
+    Raises ScenarioError with all problems at once.
+    """
+    from testbed.scenario import expectations
+
+    return expectations.load(file, scenario)
 
 
 def json_schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ The third step can be done again at any time from the folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,25 +50,40 @@ from testbed.results.tables.columns import Requests
 from testbed.results.tables.facts import LocustCount, MachineFacts, RunFacts
 from testbed.results.tables.run import Run
 from testbed.results.tables.unread import unexplained_lines
+from testbed.scenario import Expectation
 
 _NACKS_SHOWN = 20
 
 
-def summarize(run_dir: Path) -> Summary:
+def summarize(run_dir: Path, expectations: Sequence[Expectation] | None = None) -> Summary:
     """Analyse the run whose tables and facts are in this folder, and write its `summary.json`, `junit.xml` and
-    `report.html`.
+    `report.html`. Other `expectations` take the place of its own, in its facts, too.
 
     Raises BadRunFolder if facts or tables cannot be read, OSError if one of these cannot be written.
     """
-    run = Run.read(run_dir)
-    strangers = without_strangers(run.requests, run.hops, run.facts.unrecorded())
-    requests = Requests.of(run.requests, run.facts.faults)
-    own = replace(run, hops=strangers.own)
-    summary = _summary(run, measure(own, requests), requests, strangers)
+    summary, own, requests = _analysed(run_dir, expectations)
+    if expectations is not None:
+        own.facts.save(run_dir)
     _write(run_dir / "summary.json", summary.json())
     _write(run_dir / JUNIT_FILE, junit(summary))
     _write(run_dir / "report.html", page(summary, own, requests).encode())
     return summary
+
+
+def judge(run_dir: Path, expectations: Sequence[Expectation]) -> Summary:
+    """The same with other expectations, without writing anything. Raises BadRunFolder."""
+    return _analysed(run_dir, expectations)[0]
+
+
+def _analysed(run_dir: Path, expectations: Sequence[Expectation] | None) -> tuple[Summary, Run, Requests]:
+    """With the run, without calls of strangers."""
+    run = Run.read(run_dir)
+    if expectations is not None:
+        run = replace(run, facts=replace(run.facts, expectations=tuple(expectations)))
+    strangers = without_strangers(run.requests, run.hops, run.facts.unrecorded())
+    requests = Requests.of(run.requests, run.facts.faults)
+    own = replace(run, hops=strangers.own)
+    return _summary(run, measure(own, requests), requests, strangers), own, requests
 
 
 def _write(path: Path, content: bytes) -> None:
