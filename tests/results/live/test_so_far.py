@@ -15,7 +15,7 @@ from testbed.results.show.live.course import CourseSoFar
 from testbed.results.show.live.requests import RequestsSoFar
 from testbed.results.show.live.tail import Tail
 from testbed.results.tables.columns import Requests
-from tests.results.live.feed import HEALED_S, LOST_S, PODS, Played
+from tests.results.live.feed import HEALED_S, LOST_S, PODS, T0_S, Played, live_run
 
 
 def test_only_whole_lines_are_read_and_each_of_them_once(tmp_path: Path) -> None:
@@ -135,10 +135,20 @@ def test_tiles_maps_and_events_show_what_is_known(tmp_path: Path) -> None:
 
 def test_the_records_of_clients_elsewhere_are_said_to_be_missing(tmp_path: Path) -> None:
     played = Played(tmp_path)
-    for second in range(4):
+    for second in range(5):
         played.second(second)
     (tmp_path / "east-c.requests.jsonl").unlink()
     assert "Clients of east-c run on another machine" in played.live.pieces()["missing"]
+
+
+def test_without_load_nothing_is_missing(tmp_path: Path) -> None:
+    live = live_run(tmp_path)
+    live.begins(T0_S, float("inf"))
+    live.take(T0_S + 9.0)
+    assert not live.pieces()["missing"].strip()
+    live.load_starts(8.0)
+    live.take(T0_S + 20.0)
+    assert "Clients of east-a, east-b, east-c run on another machine" in live.pieces()["missing"]
 
 
 def test_names_and_errors_with_markup_are_shown_and_not_run(tmp_path: Path) -> None:

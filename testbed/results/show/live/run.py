@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 import jinja2
@@ -27,6 +27,8 @@ from testbed.scenario import Scenario
 
 _EVENTS = 60
 _ERRORS = 8
+_ON_ITS_WAY_S = 3.0
+"""Until then a load generator of this machine has written something."""
 _SHORTEST_S = 60.0
 """What the axis of time shows of a run whose end nobody knows."""
 
@@ -47,6 +49,7 @@ class LiveRun:
         self._events: deque[Happening] = deque(maxlen=_EVENTS)
         self._hit: dict[str, tuple[str, ...]] = {}
         self._t0_s = self._now_s = self._duration_s = 0.0
+        self._load_s = inf
         self._most_per_s = 0.0
 
     # --- what happens -------------------------------------------------------------------------------------------
@@ -60,6 +63,7 @@ class LiveRun:
         self._requests = RequestsSoFar(self._logs, self._zones, t0_s, duration_s)
 
     def load_starts(self, at_s: float) -> None:
+        self._load_s = min(self._load_s, at_s)
         if self._requests is not None:
             self._requests.warm_up(at_s + self._scenario.load.warmup_s)
 
@@ -143,7 +147,7 @@ class LiveRun:
         )
         found["errors"] = parts.errors(requests.errors.most_common(_ERRORS))  # type: ignore[attr-defined]
         missing = [zone for zone in self._zones if not (self._logs / f"{zone}.requests.jsonl").exists()]
-        found["missing"] = parts.missing(missing if now_s > 2 else [])  # type: ignore[attr-defined]
+        found["missing"] = parts.missing(missing if now_s > self._load_s + _ON_ITS_WAY_S else [])  # type: ignore[attr-defined]
         return {name: str(piece) for name, piece in found.items()}
 
     def _recent_rate(self) -> float:
