@@ -123,7 +123,7 @@ class LiveProgress:
                 for zone, url in pages.items():
                     self._stage(f"Locust's page for clients of {zone}: {url}")
                 for zone, line in list(lines.items())[:1]:
-                    others = " (other zones: testbed status)" if len(lines) > 1 else ""
+                    others = f" (or of {', '.join(list(lines)[1:])}, by their files)" if len(lines) > 1 else ""
                     self._stage(f"a Locust of your own, clients of {zone}{others}: {line}")
             case GuestsLeft():
                 pass

@@ -58,7 +58,7 @@ def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
             pod["node"] or "-",
             _pod_state(pod),
             str(pod["restarts"]),
-            pod["proxy"] or "-",
+            (pod["proxy"] or "-").partition(":")[0],
         )
         for pod in answer["pods"]
     ]
@@ -74,7 +74,7 @@ def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
             for zone, locust in answer["locust"].items()
             if locust["page"] is not None
         ),
-        *(f"Locust of your own, clients of {zone}: {locust['line']}" for zone, locust in answer["locust"].items()),
+        *_guest(answer["locust"]),
         *(
             f"fault {fault['name']}: for {fault['for_s']:.1f} s by now, hit {', '.join(fault['victims']) or 'nothing'}"
             for fault in answer["faults"]
@@ -82,6 +82,15 @@ def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
         *([] if answer["faults"] else ["faults: none in force"]),
     ):
         out.print(line, soft_wrap=True, markup=False)
+
+
+def _guest(locust: dict[str, dict[str, str]]) -> list[str]:
+    """The line for one zone; those of the others differ in the name of the file of settings only."""
+    (zone, its), *others = locust.items() or (("", {}),)
+    if not zone:
+        return []
+    also = f" (or of {', '.join(other for other, _ in others)}, by their files)" if others else ""
+    return [f"a Locust of your own, clients of {zone}{also}: {its['line']}"]
 
 
 def _ready(condition: str) -> str:

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
+from testbed.emulation.driver.channel import ask
 from testbed.results.tables.facts import RunFacts
 from testbed.results.tables.writer import read_table
 from tests.emulation.conftest import COMMAND, RUN_TIMEOUT_S, SCENARIOS, processes_marked, until
@@ -57,8 +58,8 @@ class Terminal:
         return done.stdout + done.stderr
 
     def status(self) -> dict[str, Any]:
-        (found,) = orjson.loads(self.type("status", "--json"))["clusters"]
-        return dict(found)
+        """The same answer as that of the command, without a process for each question."""
+        return ask(self.folder / "own" / "testbed" / "mine" / "socket", "status")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,10 @@ def session(terminal: Terminal) -> Iterator[Path]:
 
 
 def _driven(terminal: Terminal) -> Path:
-    there = terminal.status()
+    (there,) = orjson.loads(terminal.type("status", "--json"))["clusters"]
     run_dir = Path(there["run_dir"])
+    guest_port = _start_guest(terminal, there["locust"]["east-a"]["line"])
     assert [pod["proxy"] for pod in there["pods"]] == ["in sync", "in sync"]
-    assert "is up already" in terminal.type("up", SMALL, "--name", "mine", code=2)
     terminal.type("load", "start")
     assert until(lambda: _sent(run_dir) > 20)
     assert "gone: hit east-a-1" in terminal.type("inject", "-", given="{name: gone, crash: {node: east-a-1}}")
@@ -100,7 +101,8 @@ def _driven(terminal: Terminal) -> Path:
     assert "cannot change while" in terminal.type("apply", two, "--set", "spec.controlPlane.profile=kubernetes", code=2)
     assert "there is no pod 'web-9'; there are web-1" in terminal.type("logs", "web-9", code=2)
     _swarm(there["locust"]["east-a"]["page"], terminal.status)
-    _guest(terminal, there["locust"]["east-a"]["line"])
+    assert until(lambda: _listens(guest_port)), (terminal.folder / "guest.log").read_text()
+    _swarm(f"http://127.0.0.1:{guest_port}", terminal.status)
     terminal.type("load", "stop")
     first = _sent(run_dir)
     terminal.type("load", "start")
@@ -141,15 +143,17 @@ def _swarm(page: str, status: Callable[[], dict[str, Any]]) -> None:
     assert until(lambda: post("/stats/requests")["state"] == "stopped")
 
 
-def _guest(terminal: Terminal, line: str) -> None:
-    """A Locust of the user's own, by the line that is printed; it is still there when the cluster goes down."""
+def _start_guest(terminal: Terminal, line: str) -> int:
+    """A Locust of the user's own, by the line that is printed; it stays until the cluster goes down.
+
+    Returns the port of its page.
+    """
     (terminal.folder / "my.py").write_text(OWN)
     port = _free_port()
     with (terminal.folder / "guest.log").open("wb") as log:
         command = f"exec env {line} --web-host 127.0.0.1 --web-port {port}"
         terminal.guest = subprocess.Popen(command, shell=True, cwd=terminal.folder, stdout=log, stderr=log)
-    assert until(lambda: _listens(port)), (terminal.folder / "guest.log").read_text()
-    _swarm(f"http://127.0.0.1:{port}", terminal.status)
+    return port
 
 
 def _free_port() -> int:

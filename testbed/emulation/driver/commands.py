@@ -199,8 +199,8 @@ class Commands:
         """Answers when it is undone."""
         in_force = self._session.in_force
         if fault not in in_force or fault not in self._applied:
-            there = f"in force: {', '.join(in_force)}" if in_force else "no fault is"
-            raise Declined(f"no fault {fault} is in force; {there}")
+            others = ", ".join(in_force)
+            raise Declined(f"no fault {fault} is in force; there is {others}" if others else "no fault is in force")
         await self._session.heal(fault)
         return {"fault": fault, "lasted_s": self._healed[fault].at_s - self._applied[fault].impact.at_s}
 

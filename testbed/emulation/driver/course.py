@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from testbed.control.cells.ownership import written
 from testbed.emulation.driver.events import (
@@ -102,6 +103,10 @@ class Course:
     def _add(self, counts: Mapping[str, LocustCount]) -> None:
         for zone, count in counts.items():
             self._locust[zone] = self._locust[zone].plus(count) if zone in self._locust else count
+
+    def amended(self, scenario: Scenario) -> None:
+        """A person has changed what is declared; expectations are those of the last version."""
+        self._scenario = replace(scenario, load=self._scenario.load)
 
     def overdue(self, now_s: float) -> str | None:
         """Which fault or heal of the scenario was due for long (now is monotonic seconds), and has not come."""

@@ -28,6 +28,10 @@ class RegistryUnsafe(Exception):
     """The place for folders is not this user's alone; the message says what to do."""
 
 
+_LOOKED_AT_S = 0.5
+"""Longer than whoever looks at a folder holds its lock."""
+
+
 class NameTaken(Exception):
     """A cluster of that name is up."""
 
@@ -67,6 +71,7 @@ def socket_of(name: str) -> Path:
 def registered(name: str, run_dir: Path, scenario: str) -> Iterator[None]:
     """During the block a cluster of that name is this process's. Raises NameTaken or RegistryUnsafe."""
     folder = place() / name
+    deadline_s = time.monotonic() + _LOOKED_AT_S
     while True:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(0o700)
@@ -74,7 +79,10 @@ def registered(name: str, run_dir: Path, scenario: str) -> Iterator[None]:
             file = os.open(folder / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             if not _owned(file):
                 os.close(file)
-                raise NameTaken(name)
+                if time.monotonic() > deadline_s:
+                    raise NameTaken(name)
+                time.sleep(0.01)
+                continue
             # Whoever found it without an owner may have removed it before this process had the lock.
             if (folder / _FILE).exists() and os.fstat(file).st_ino == (folder / _FILE).stat().st_ino:
                 break

@@ -128,6 +128,7 @@ class Up:
                 self._tell(GoingDown(time.monotonic()))
                 with session.surviving("ending the load"):
                     await asyncio.gather(commands.end(), session.dismiss_guests())
+                self._course.amended(commands.scenario)
                 records = await session.down()
                 summary = result_folder.complete(
                     self._run_dir, ready.disk, session, self._course, self._scenario.topology, t0_s, records
