@@ -130,7 +130,10 @@ def test_changes_are_pushed_clusters_then_endpoints_then_listeners_then_routes(r
         async with control.proxy() as proxy:
             for type_url in PUSH_ORDER:
                 await proxy.ask(type_url)
-                assert (await proxy.told()).version_info == "1"
+                first = await proxy.told()
+                assert first.version_info == "1"
+                await proxy.ack(first)
+            await eventually(lambda: len(control.acks) == len(PUSH_ORDER))
             for type_url in reversed(PUSH_ORDER):
                 control.publish(type_url, "2")
             responses = [await proxy.told() for _ in PUSH_ORDER]
@@ -191,6 +194,27 @@ def test_an_answer_with_a_stale_nonce_is_ignored(run: Run, error: str | None) ->
             await proxy.ack(second)
             await eventually(lambda: control.acks)
         assert control.acks == [(CLUSTER_TYPE, "2")]
+
+    run(test)
+
+
+def test_a_proxy_that_has_not_answered_yet_is_told_the_newest_endpoints_once_it_has(run: Run) -> None:
+    async def test(control: Control) -> None:
+        control.publish(ENDPOINT_TYPE, "1", "a")
+        async with control.proxy() as proxy:
+            await proxy.ask(ENDPOINT_TYPE, "web")
+            first = await proxy.told()
+            for version in ("2", "3", "4"):
+                control.publish(ENDPOINT_TYPE, version, "a")
+                await asyncio.sleep(0)
+            await control.has_read_all(proxy)
+            await proxy.ack(first, "web")
+            second = await proxy.told()
+            assert (second.type_url, second.version_info) == (ENDPOINT_TYPE, "4")
+            control.publish(ENDPOINT_TYPE, "5", "a")
+            await proxy.ask(ENDPOINT_TYPE, "web", nonce=second.nonce, error="no such cluster")
+            assert (await proxy.told()).version_info == "5"
+            assert (control.acks[-1], control.nacks[-1][1]) == ((ENDPOINT_TYPE, "1"), "4")
 
     run(test)
 

@@ -26,6 +26,7 @@ class _Subscription:
     names: tuple[str, ...] = ()
     sent_version: str = ""
     sent_nonce: str = ""
+    unanswered: bool = False
     owed: bool = True
     """A response is due even if the version is the one that was sent last."""
 
@@ -124,6 +125,7 @@ class AdsServer:
         subscription = stream.subscriptions.setdefault(request.type_url, _Subscription())
         if request.response_nonce != subscription.sent_nonce:
             return  # answers an older response; the answer to the newest is still to come
+        subscription.unanswered = False
         if request.response_nonce:
             if request.HasField("error_detail"):
                 self._rejected(request.type_url, subscription.sent_version, request.error_detail.message)
@@ -147,11 +149,15 @@ class AdsServer:
         subscription = stream.subscriptions.get(type_url)
         if subscription is None or type_url not in self._latest:
             return None
+        # Who is busy is told the newest when it has taken in the last. Clusters and listeners may be answered only when
+        # they are warm, which may need newer ones.
+        if subscription.unanswered and type_url not in self._dependents:
+            return None
         version, resources = self._latest[type_url]
         if version == subscription.sent_version and not subscription.owed:
             return None
         self._nonce += 1
-        subscription.owed = False
+        subscription.owed, subscription.unanswered = False, True
         subscription.sent_version = version
         subscription.sent_nonce = str(self._nonce)
         self._owe_dependents(stream, type_url)
