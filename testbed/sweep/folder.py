@@ -109,7 +109,11 @@ class SweepFolder:
 
     def record(self, ended: Ended) -> None:
         """Raises OSError."""
-        with (self.path / _ENDED).open("ab") as file:
+        with (self.path / _ENDED).open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.write(b"\n")  # behind a line that was torn
             file.write(orjson.dumps(ended, option=orjson.OPT_APPEND_NEWLINE))
         self.ended.append(ended)
 

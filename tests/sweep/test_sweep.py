@@ -173,6 +173,8 @@ def test_runs_whose_folder_is_gone_and_lines_that_are_torn_are_run_again(play: P
     (play.out / "runs" / "A-seed-0" / "small-0" / "summary.json").unlink()
     assert play.sweep(*RATES, "--repeat", "2").exit_code == 0
     assert play.played[4:] == ["10/s 0", "10/s 1"]
+    assert play.sweep(*RATES, "--repeat", "2").exit_code == 0
+    assert len(play.played) == 6
 
 
 def test_a_sweep_is_compared_by_its_folder_and_its_variants_keep_their_names(play: Play) -> None:
