@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test soak simulate check format bench screenshots clean
+.PHONY: install run test soak simulate check format bench screenshots reference clean
 
 install: .venv/.installed
 
@@ -40,6 +40,10 @@ bench: install
 
 screenshots: install
 	$(BIN)/python -m tests.screenshots $(RUN)
+
+# docs/reference.md, of the models of the language
+reference: install
+	$(BIN)/python -m tests.reference
 
 clean:
 	rm -rf .venv runs

@@ -15,6 +15,7 @@ import typer
 
 from testbed.cli.change import apply, heal, inject, load
 from testbed.cli.compare import compare
+from testbed.cli.explain import explain
 from testbed.cli.inspect import check, render, schema
 from testbed.cli.logs import logs
 from testbed.cli.machines import preflight
@@ -29,7 +30,6 @@ from testbed.machines.lab.cli import lab
 app = typer.Typer(
     help="Break an emulated multi-zone platform on purpose and measure how its users fare.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -44,6 +44,7 @@ for command in (
     logs,
     down,
     check,
+    explain,
     schema,
     render,
     report,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed.cli.completion import complete_run
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 from testbed.scenario import ScenarioError, load_expectations
 
@@ -21,7 +22,7 @@ _PARTS_MAX = 40
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A result folder.", autocompletion=complete_run)],
     as_json: Annotated[bool, typer.Option("--json", help="Only summary.json, on standard output.")] = False,
     as_openmetrics: Annotated[
         bool, typer.Option("--openmetrics", help="Only its figures as OpenMetrics text, on standard output.")

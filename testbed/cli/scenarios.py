@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed.cli.completion import complete_scenario
 from testbed.cli.terminal import EXIT_BAD_INPUT, fail
 from testbed.scenario import Scenario, ScenarioError, load_scenario
 
 if TYPE_CHECKING:
     from testbed.control.dry_run import DryRun
 
-ScenarioFile = Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")]
+ScenarioFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="A scenario file; - for standard input.", autocompletion=complete_scenario),
+]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a key: spec.load.duration=20s. Repeatable.")
 ]

@@ -7,7 +7,8 @@ floats are typed, so that `on`, `12:30` and `2024-01-01` stay the text that they
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from yaml.serializer import Serializer
 from testbed.documents.problems import Path, Problem, ScenarioError, path_text
 
 SCENARIO_BEGINS_WITH = "apiVersion: testbed/v1"
+STANDARD_INPUT = FilePath("-")
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
 MAX_VALUES = 50_000
@@ -240,7 +242,8 @@ def _moved_up(path: Path, items: Path, gone: int) -> Path:
 
 
 def read_source(path: FilePath, begins_with: str = SCENARIO_BEGINS_WITH) -> Source:
-    """Read a file. Raises ScenarioError if it is not one YAML document; smaller faults are noted in `problems`.
+    """Read a file, `-` for standard input. Raises ScenarioError if it is not one YAML document; smaller faults are
+    noted in `problems`.
 
     `begins_with` is what somebody is told whose file is empty.
     """
@@ -249,7 +252,7 @@ def read_source(path: FilePath, begins_with: str = SCENARIO_BEGINS_WITH) -> Sour
         return ScenarioError([Problem(str(path), line, column, "", message)])
 
     try:
-        with path.open("rb") as file:
+        with nullcontext(sys.stdin.buffer) if path == STANDARD_INPUT else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

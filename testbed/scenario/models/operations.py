@@ -64,7 +64,7 @@ class RollBackModel(Model):
     errors_above: Percentage
     """If a larger share of all requests was not ok."""
     over: PositiveDuration = 3.0
-    """Of the requests of this time. Watched from the first step on until as long after the last one. Default 3s."""
+    """Of the requests of this time. Watched from the first step on until as long after the last one."""
 
 
 class OperationModel(Model):
@@ -89,7 +89,7 @@ class OperationModel(Model):
     ]
     """How much of it is done with each step, rising to 100%: `[1%, 10%, 50%, 100%]`. Default: all at once."""
     pause: Duration = 0.0
-    """How long to wait between two steps. Default 0s."""
+    """How long to wait between two steps."""
     order: Literal["together", "gatewaysFirst", "sidecarsFirst"] = "together"
     """Which layer of proxies is told first; the other one is told when all of it has acknowledged."""
     roll_back_if: RollBackModel | None = None

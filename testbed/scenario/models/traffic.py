@@ -98,7 +98,7 @@ class TcpPoolModel(Model):
     connect_timeout: PositiveDuration = 10.0
     """Longest wait for a connection."""
     max_connections: Limit | None = None
-    """Default: unlimited."""
+    """Connections at one time. Default: unlimited."""
 
 
 class HttpPoolModel(Model):
@@ -111,7 +111,7 @@ class HttpPoolModel(Model):
     max_retries: Limit | None = None
     """Retries at one time. Default: unlimited."""
     max_requests_per_connection: Limit | None = None
-    """Default: unlimited."""
+    """After so many a connection is closed. Default: unlimited."""
     idle_timeout: PositiveDuration | None = None
     """An idle connection is closed after this. Default: the proxy's own."""
 
