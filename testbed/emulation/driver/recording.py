@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from errno import EDQUOT, ENOSPC
@@ -39,6 +40,19 @@ class Written:
     lost: tuple[str, ...]
 
 
+@contextlib.contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Nothing of a log refers to itself, and to search millions of parsed lines for it is a quarter of the work."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searches:
+            gc.enable()
+
+
+@_no_search_for_cycles()
 def record(
     run_dir: Path,
     clock: Clock,
