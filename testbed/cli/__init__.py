@@ -24,6 +24,7 @@ from testbed.cli.run import run
 from testbed.cli.status import status
 from testbed.cli.sweep import sweep
 from testbed.cli.terminal import EXIT_INVALID
+from testbed.cli.trace import trace
 from testbed.cli.up import down, up
 from testbed.machines.lab.cli import lab
 
@@ -49,6 +50,7 @@ for command in (
     render,
     report,
     compare,
+    trace,
     preflight,
 ):
     app.command()(command)
