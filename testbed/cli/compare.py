@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed.cli.completion import complete_run
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 def compare(
     run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Result folders, two at least, or the folder of a sweep.")
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="Result folders, two at least, or the folder of a sweep.",
+            autocompletion=complete_run,
+        ),
     ],
     output: Annotated[
         Path | None,

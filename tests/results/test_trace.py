@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from testbed.cli import app
-from testbed.results.measure.trace import FLAGS, Requests
+from testbed.results.measure.trace import FLAGS, Endpoints, Requests
 from testbed.results.show.trace_lines import render
 from testbed.results.tables.schemas import PLACE_FIELDS
 from testbed.results.tables.writer import TableWriter
@@ -56,6 +56,18 @@ def traced(run_dir: Path) -> Path:
             ("ClusterLoadAssignment", "9", 7.0, 7.1),
         ):
             pushes.append({"proxy": "web-1", "type": kind, "version": version, "sent_s": sent_s, "acked_s": acked_s})
+    with TableWriter(run_dir, "events", "more") as events:
+        changed = ("master", "EndpointSlice", "orders", "EndpointsChanged")
+        for t_s, (source, kind, name, reason), details in (
+            (-2.5, changed, '{"added":["orders-1","orders-2"],"removed":[]}'),
+            (4.0, ("web-1", "Endpoint", "orders-2", "Ejected"), "{}"),
+            (5.0, ("web-1", "Endpoint", "orders-2", "Unejected"), "{}"),
+            (6.0, ("web-1", "Endpoint", "orders-1", "Ejected"), "{}"),
+            (6.4, changed, '{"added":[],"removed":["orders-1"]}'),
+        ):
+            events.append(
+                {"t_s": t_s, "source": source, "kind": kind, "object": name, "reason": reason, "details": details}
+            )
     return run_dir
 
 
@@ -82,6 +94,8 @@ def test_what_a_call_is_a_part_of_and_what_its_proxy_acted_by(traced: Path) -> N
     told = versions["ClusterLoadAssignment"]
     assert (told.in_force, told.acked_s, told.on_its_way) == ("7", 2.01, "8")
     assert versions["Cluster"].on_its_way is None
+    # What had been decided since was on its way.
+    assert found.endpoints == {"web-1": (Endpoints("orders", ("orders-1", "orders-2"), ("orders-1",)),)}
 
 
 def test_those_that_were_not_ok_and_the_slowest_can_be_picked(traced: Path) -> None:

@@ -1,6 +1,7 @@
 """One request's way through the cluster: every call and every failed try of it, and what its proxies knew then.
 
-All from tables. A proxy acts by the last version of each type of configuration that it had acknowledged.
+All from tables. A proxy acts by the last version of each type of configuration that it had acknowledged, and of
+endpoints it had been told what was decided when that version was sent (`EndpointsChanged`), by then.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -66,6 +68,15 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Of one service, as a proxy knew them: those that were ready, and which of these it had ejected itself."""
+
+    service: str
+    ready: tuple[str, ...]
+    ejected: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Times as in the tables: seconds since the load began."""
 
@@ -74,6 +85,8 @@ class Trace:
     steps: tuple[Step, ...]
     versions: dict[str, tuple[Version, ...]] = field(default_factory=dict)
     """By proxy, when its first call began."""
+    endpoints: dict[str, tuple[Endpoints, ...]] = field(default_factory=dict)
+    """By pod that called, of the services that it called, when it first did."""
 
 
 class Requests:
@@ -106,15 +119,25 @@ class Requests:
         rows = {row["request_id"]: row for row in self._of(self._table, ids)}
         hops, attempts = (self._of(read_table(self._run_dir, table), ids) for table in ("hops", "attempts"))
         pushes = read_table(self._run_dir, "pushes").to_pylist()
+        changes = self._changes()
         return [
             _trace(
                 rows[request_id],
                 [hop for hop in hops if hop["request_id"] == request_id],
                 [each for each in attempts if each["request_id"] == request_id],
                 pushes,
+                changes,
             )
             for request_id in request_ids
         ]
+
+    def _changes(self) -> list[dict[str, Any]]:
+        """What happened to endpoints, in order of time."""
+        events = read_table(self._run_dir, "events")
+        reasons = pa.array(["EndpointsChanged", "Ejected", "Unejected"])
+        some = events.filter(pc.is_in(events["reason"].cast(pa.string()), value_set=reasons))
+        rows: list[dict[str, Any]] = some.sort_by("t_s").to_pylist()
+        return rows
 
     @staticmethod
     def _of(table: pa.Table, ids: pa.Array) -> list[dict[str, Any]]:
@@ -127,6 +150,7 @@ def _trace(
     hops: Iterable[dict[str, Any]],
     attempts: Iterable[dict[str, Any]],
     pushes: Sequence[dict[str, Any]],
+    changes: Sequence[dict[str, Any]],
 ) -> Trace:
     found = [(_step(row["direction"], row), row) for row in hops] + [(_step("try", row), row) for row in attempts]
     found.sort(key=lambda each: (each[0].start_s, _ORDER[each[0].kind]))
@@ -139,7 +163,20 @@ def _trace(
             if proxy is not None:
                 began.setdefault(proxy, step.start_s)
     versions = {proxy: _versions(proxy, at_s, pushes) for proxy, at_s in began.items()}
-    return Trace(request, tuple(steps), {proxy: known for proxy, known in versions.items() if known})
+    endpoints: dict[str, dict[str, Endpoints]] = {}
+    for step, row in found:
+        if step.kind == "outbound" and step.source is not None and step.service is not None:
+            proxies = (step.source, f"node-proxy-{row['source_node']}-1")
+            told_s = max((_told_s(proxy, step.start_s, pushes) for proxy in proxies), default=-np.inf)
+            if told_s > -np.inf and step.service not in endpoints.setdefault(step.source, {}):
+                known = _endpoints(step.service, step.source, told_s, step.start_s, changes)
+                endpoints[step.source][step.service] = known
+    return Trace(
+        request,
+        tuple(steps),
+        {proxy: known for proxy, known in versions.items() if known},
+        {pod: tuple(by_service.values()) for pod, by_service in endpoints.items() if by_service},
+    )
 
 
 def _step(kind: Literal["outbound", "inbound", "try"], row: dict[str, Any]) -> Step:
@@ -172,6 +209,37 @@ def _within(step: Step, before: Sequence[Step]) -> Step:
         if part:
             return replace(step, depth=outer.depth + 1)
     return step
+
+
+def _told_s(proxy: str, at_s: float, pushes: Sequence[dict[str, Any]]) -> float:
+    """When the endpoints that a proxy acted by were sent to it; minus infinity if it had none."""
+    return max(
+        (
+            push["sent_s"]
+            for push in pushes
+            if push["proxy"] == proxy and push["type"] == "ClusterLoadAssignment"
+            if push["acked_s"] is not None and push["acked_s"] <= at_s
+        ),
+        default=-np.inf,
+    )
+
+
+def _endpoints(service: str, pod: str, told_s: float, at_s: float, changes: Sequence[dict[str, Any]]) -> Endpoints:
+    ready: dict[str, None] = {}
+    ejected: dict[str, None] = {}
+    for change in changes:
+        if change["reason"] == "EndpointsChanged":
+            if change["object"] == service and change["t_s"] <= told_s:
+                details = orjson.loads(change["details"])
+                ready.update(dict.fromkeys(details.get("added", ())))
+                for gone in details.get("removed", ()):
+                    ready.pop(gone, None)
+        elif change["source"] == pod and change["t_s"] <= at_s:
+            if change["reason"] == "Ejected":
+                ejected[change["object"]] = None
+            else:
+                ejected.pop(change["object"], None)
+    return Endpoints(service, tuple(ready), tuple(name for name in ready if name in ejected))
 
 
 def _versions(proxy: str, at_s: float, pushes: Sequence[dict[str, Any]]) -> tuple[Version, ...]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from testbed.results.measure.trace import FLAGS, Step, Trace, Version
 from testbed.results.show.figures import NONE, milliseconds, seconds
 from testbed.results.show.grid import wrapped
+from testbed.results.tables.facts import named
 
 _BAR = 20
 _INDENT = "  "
@@ -39,6 +40,11 @@ def render(trace: Trace, width: int) -> Iterator[Text]:
     for proxy, versions in trace.versions.items():
         told = f"{proxy} knew {'; '.join(_version(each, trace) for each in versions)}"
         yield from wrapped(Text(told, style="dim"), width, "", _INDENT)
+    for pod, endpoints in trace.endpoints.items():
+        for each in endpoints:
+            ejected = f"; ejected by it: {named(each.ejected)}" if each.ejected else ""
+            told = f"{pod} had endpoints of {each.service}: {named(each.ready) or 'none'}{ejected}"
+            yield from wrapped(Text(told, style="dim"), width, "", _INDENT)
 
 
 def _bar(at_ms: float, took_ms: float | None, span_ms: float) -> str:
