@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from random import Random
+from secrets import token_hex
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # Locust was given a file: its package may not be installed
@@ -20,6 +21,7 @@ from locust.env import Environment
 from loadgen.directed import Router
 from loadgen.entry import Resolver
 from loadgen.guest import Guest
+from loadgen.operations import OperationDraw
 from loadgen.recorder import Recorder
 from loadgen.sessions import IdDraw
 from loadgen.settings import ENVIRONMENT_VARIABLE, load
@@ -35,6 +37,10 @@ _resolver = Resolver(_settings.entry_file, _settings.entry_ttl_s, time.monotonic
 _recorder = Recorder(_settings.records_file, _resolver, events.request, Random(), _settings.partition_header)
 _guest = Guest(_settings.guests_socket, _recorder, events.request)
 _draw = None if _settings.ids is None else IdDraw(_settings.ids)
+_operations = None
+if _settings.operations is not None:
+    # Guests come and go, and none may write what another has written.
+    _operations = OperationDraw(_settings.operations, f"{_settings.origin_zone}-guest-{token_hex(4)}", Random())
 _router = None
 if _settings.directed is not None and _settings.ids is not None:
     _router = Router(_settings, _settings.directed, _settings.ids, _resolver)
@@ -47,6 +53,7 @@ if _settings.requests:
     class Declared(DeclaredUser):
         settings = _settings
         draw = _draw
+        operations = _operations
         router = _router
         think_time_s = next((source.think_time_s for source in _settings.closed_sources), DeclaredUser.think_time_s)
 

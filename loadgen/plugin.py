@@ -24,6 +24,7 @@ from loadgen.complaint import complaint
 from loadgen.conductor import Conductor
 from loadgen.directed import Router
 from loadgen.entry import Resolver
+from loadgen.operations import OperationDraw
 from loadgen.recorder import Recorder
 from loadgen.sessions import IdDraw
 from loadgen.settings import ENVIRONMENT_VARIABLE, load
@@ -39,6 +40,10 @@ _recorder = Recorder(
     _settings.partition_header,
 )
 _draw = None if _settings.ids is None else IdDraw(_settings.ids)
+_operations = None
+if _settings.operations is not None:
+    _name = f"{_settings.origin_zone}-{_settings.turn}"
+    _operations = OperationDraw(_settings.operations, _name, Random(f"{_settings.seed_text}/keys"))
 _router = None
 if _settings.directed is not None and _settings.ids is not None:
     _router = Router(_settings, _settings.directed, _settings.ids, _resolver)
@@ -57,6 +62,7 @@ if _settings.locustfile is None:
             settings = _settings
             conductor = _conductor
             draw = _draw
+            operations = _operations
             router = _router
 
     if _settings.closed_users:
@@ -66,6 +72,7 @@ if _settings.locustfile is None:
             settings = _settings
             conductor = _conductor
             draw = _draw
+            operations = _operations
             router = _router
 
 

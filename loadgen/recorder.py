@@ -22,12 +22,14 @@ from locust.event import EventHook
 
 from loadgen import records
 from loadgen.entry import Resolver
+from loadgen.operations import Operation
 from loadgen.outcome import NoCell, outcome_of, what_went_wrong
 
 REQUEST_ID = "x-request-id"
 INTENDED_S = "testbed_intended_s"
 TRIP = "testbed_trip"
 """The key of a Trip in the context of a request."""
+OPERATION = "testbed_operation"
 _RECORD = "testbed_record"
 _NOT_FINISHED = "not finished when the load ended"
 
@@ -51,6 +53,7 @@ class _Sent:
     intended_s: float
     sent_s: float
     trip: Trip | None
+    operation: Operation | None = None
 
 
 class NotFinished(Exception):
@@ -122,6 +125,7 @@ class Recorder:
                 now,
                 None if elsewhere else entry.zone,
                 trip,
+                context.get(OPERATION),
             )
             headers = {**headers, REQUEST_ID: request_id} if headers else {REQUEST_ID: request_id}
             try:
@@ -200,6 +204,7 @@ class Recorder:
                 records.RECEIVED_BYTES: None if status is None else response_length,
                 records.PARTITION: None if status is None else self._partition(response),
                 **({} if record.trip is None else _of_trip(record.trip)),
+                **({} if record.operation is None else _answered(record.operation, response, outcome)),
             }
         )
 
@@ -237,6 +242,7 @@ class Recorder:
         sent_s: float,
         zone: str | None,
         trip: Trip | None,
+        operation: Operation | None,
     ) -> _Sent:
         self._write(
             {
@@ -248,9 +254,10 @@ class Recorder:
                 records.INTENDED_S: intended_s,
                 records.SENT_S: sent_s,
                 records.ENTRY_ZONE: zone,
+                **({} if operation is None else _asked(operation)),
             }
         )
-        record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s, trip)
+        record = self._under_way[request_id] = _Sent(request_id, method, name, intended_s, sent_s, trip, operation)
         self.sent += 1
         self._lags_s.append(sent_s - intended_s)
         return record
@@ -273,6 +280,18 @@ def _of_trip(trip: Trip) -> dict[str, Any]:
         records.QUESTIONS: trip.questions,
         records.ROUTER_MS: trip.router_ms,
     }
+
+
+def _asked(operation: Operation) -> dict[str, Any]:
+    return {records.PROCESS: operation.process, records.KEY: operation.key, records.VALUE: operation.value}
+
+
+def _answered(operation: Operation, response: Any, outcome: str) -> dict[str, Any]:
+    if outcome != "ok":
+        return {}
+    headers = getattr(response, "headers", None) or {}
+    read = (response.text or None) if operation.value is None else None
+    return {records.VALUE: read, records.OWNER: headers.get(operation.owner_header)}
 
 
 def _body_bytes(response: Any) -> int | None:

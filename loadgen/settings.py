@@ -68,6 +68,15 @@ class Directed:
 
 
 @dataclass(frozen=True, slots=True)
+class Operations:
+    """Requests write (PUT) and read (GET) one of so many keys of a store, `{key}` in their path. Every value is written
+    once. Answers name in the header `owner` who took a write."""
+
+    keys: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """`duration_s` is all of the sending, warm-up included: who reads the records decides which part of it counts.
     Where load is sent until it is stopped, it is infinite (null in the file). `turn` counts the processes that send
@@ -89,6 +98,7 @@ class Settings:
     partition_header: str | None = None
     """The header of answers that names the partition of the request."""
     turn: int = 1
+    operations: Operations | None = None
     directed: Directed | None = None
     """Needs ids: they are what a router is asked about. None: all enter by the nearest gateway."""
     guests_socket: Path | None = None
@@ -136,6 +146,7 @@ def load(path: Path) -> Settings:
                 "records_file": Path(document["records_file"]),
                 "locustfile": Path(document["locustfile"]) if document["locustfile"] else None,
                 "guests_socket": Path(document["guests_socket"]) if document.get("guests_socket") else None,
+                "operations": Operations(**document["operations"]) if document.get("operations") else None,
                 "ids": _ids(document["ids"]) if document.get("ids") else None,
                 "directed": Directed(**document["directed"]) if document.get("directed") else None,
             }

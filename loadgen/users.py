@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import Any, ClassVar
@@ -21,8 +22,9 @@ from locust.user.users import UserMeta
 from loadgen.alarm import Alarm
 from loadgen.conductor import Conductor
 from loadgen.directed import DirectedTrip, Router
+from loadgen.operations import OperationDraw
 from loadgen.outcome import NoCell
-from loadgen.recorder import INTENDED_S, TRIP, Recorder
+from loadgen.recorder import INTENDED_S, OPERATION, TRIP, Recorder
 from loadgen.schedule import schedule
 from loadgen.sessions import IdDraw, Sessions, addressed, clients_of
 from loadgen.settings import ClosedSource, RequestTemplate, Settings
@@ -63,6 +65,10 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
     router: ClassVar[Router | None] = None
     """None where clients are not directed to their cell."""
     sessions: Sessions | None = None
+    operations: ClassVar[OperationDraw | None] = None
+    """None where requests are not of a store's keys."""
+    process: str | None = None
+    """Who does one thing after the other; None where each request is by itself."""
 
     def __init__(self, environment: Environment) -> None:
         self.client_pool = _OneAttemptPool(self.settings)
@@ -77,6 +83,11 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
             self.sessions = Sessions(self.settings.ids, self.draw, random, at_once)
 
     def send(self, request: RequestTemplate, intended_s: float) -> None:
+        if self.operations is not None:
+            path, body, operation = self.operations.next(request, self.process)
+            sent = replace(request, body=body)
+            self._send(sent, path, request.headers, {INTENDED_S: intended_s, OPERATION: operation})
+            return
         if self.sessions is None or self.settings.ids is None:
             self._send(request, request.path, request.headers, {INTENDED_S: intended_s})
             return
@@ -138,6 +149,7 @@ class ClosedUser(_BuiltInUser):
 
     def on_start(self) -> None:
         number = next(self.numbers)
+        self.process = f"{self.settings.origin_zone}/{self.settings.turn}/{number}"
         sources = [source for source in self.settings.closed_sources for _ in range(source.users)]
         self._source: ClosedSource = sources[number]
         self._random = Random(f"{self.settings.seed_text}/user {number}")

@@ -48,7 +48,7 @@ from testbed.scenario.models.cluster import (
 from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.metrics import METRICS
 from testbed.scenario.models.prices import PriceModel, PricesModel
-from testbed.scenario.models.traffic import GatewayModel, IdsModel, MeshModel
+from testbed.scenario.models.traffic import GatewayModel, IdsModel, MeshModel, OperationsModel
 from testbed.scenario.operations import scheduled_operations
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
 from testbed.scenario.stores import store_workload
@@ -67,6 +67,8 @@ from testbed.scenario.values import (
 
 GATEWAYS = "testbed-gateway"
 """The Gateway, or the Ingress, that says what all gateways route."""
+_WEIGHTS = 1_000_000
+"""Of all requests that are operations on a store: whole numbers, as weights are."""
 GATEWAY_LABELS: Labels = (("istio", GATEWAYS),)
 
 T = TypeVar("T")
@@ -286,13 +288,23 @@ def _load(spec: SpecModel) -> LoadSpec:
         requests=tuple(
             RequestSpec(_sure(r.name), r.method, r.path, r.weight, tuple(r.headers.items()), r.body)
             for r in load.requests
-        ),
+        )
+        or _operations(load.operations),
         timeout_s=load.timeout,
         connect_timeout_s=load.connect_timeout,
         locustfile=None if load.locustfile is None else Path(load.locustfile),
         ids=None if load.ids is None or cells is None else _ids(load.ids, key_of(cells.key)),
+        operation_keys=None if load.operations is None else load.operations.keys,
         directed=None if cells is None or load.ids is None else _directed(spec, cells),
     )
+
+
+def _operations(operations: OperationsModel | None) -> tuple[RequestSpec, ...]:
+    if operations is None:
+        return ()
+    writes = round(operations.writes * _WEIGHTS)
+    kinds = (("write", "PUT", writes), ("read", "GET", _WEIGHTS - writes))
+    return tuple(RequestSpec(name, method, "/{key}", weight, (), None) for name, method, weight in kinds if weight)
 
 
 def _directed(spec: SpecModel, cells: CellsModel) -> DirectedSpec | None:

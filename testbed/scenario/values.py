@@ -83,6 +83,8 @@ class LoadSpec:
     connect_timeout_s: float
     locustfile: Path | None = None
     ids: IdSpec | None = None
+    operation_keys: int | None = None
+    """Requests write and read so many keys of a store, `{key}` in their path; None where they do not."""
     directed: DirectedSpec | None = None
     """None where clients are not directed to their cell."""
 

@@ -10,6 +10,9 @@ import orjson
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import BuiltinWorkload, WorkTime
 
+STORE_OWNER_HEADER = "x-store-owner"
+"""In answers of a store: who took the write."""
+
 SETTINGS_VARIABLE = "TESTBED_WORKLOAD"
 
 

@@ -19,6 +19,7 @@ from loadgen.settings import (
     Directed,
     Ids,
     OpenSource,
+    Operations,
     RequestTemplate,
     Settings,
 )
@@ -40,6 +41,7 @@ from testbed.objects.workloads import GATEWAY, ROUTER
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import LoadSource, LoadSpec
 from testbed.scenario.values import IdSpec
+from testbed.workloads.settings import STORE_OWNER_HEADER
 
 _REASONS = {GATEWAY: "EntryChanged", ROUTER: "RouterChanged"}
 """Of the event that other gateways or routers are healthy than before."""
@@ -224,6 +226,7 @@ class LoadGenerator(Placed):
             ids=None if load.ids is None else _ids(load.ids, ids_file),
             partition_header=ENTRY_PARTITION_HEADER,
             turn=self._turn,
+            operations=None if load.operation_keys is None else Operations(load.operation_keys, STORE_OWNER_HEADER),
             directed=None if load.directed is None else Directed(load.directed.cookie, MAP_VERSION_HEADER),
         )
 

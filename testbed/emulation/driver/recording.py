@@ -76,8 +76,10 @@ def record(
         zone = path.name.removesuffix(REQUESTS_SUFFIX)
         with room.for_("requests", zone):
             own = TableWriter(run_dir, "events", f"{zone}.locust")  # no pod has a name like this
-            with TableWriter(run_dir, "requests", zone) as requests, own:
-                counts[path.name] = ingest_requests(path, requests, own, clock_of(clients_of(zone)), zone)
+            operations = TableWriter(run_dir, "operations", zone)
+            with TableWriter(run_dir, "requests", zone) as requests, own, operations:
+                clock_there = clock_of(clients_of(zone))
+                counts[path.name] = ingest_requests(path, requests, own, clock_there, zone, operations)
     with room.for_("events", "the cluster"), TableWriter(run_dir, "events", "cluster") as events:
         for event in records.events:
             events.append(_event(event, clock))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from testbed.results.measure.analysis import Measured
+from testbed.results.measure.histories.findings import Kind
 from testbed.results.measure.ledger import Traffic
 from testbed.results.measure.parts import OF_RECOVERY
 from testbed.results.measure.phases import PhaseStats, RouterStats
@@ -21,6 +22,7 @@ EXIT_CODES: dict[Verdict, int] = {"passed": 0, "failed": 1, "invalid": 3, "inter
 """2 is for bad input: then there is no run, and no verdict."""
 
 
+_KINDS = {"lost_writes": Kind.LOST_WRITE, "stale_reads": Kind.STALE_READ, "double_writes": Kind.DOUBLE_WRITE}
 _OF_CALLS = frozenset({"same_zone_share", "same_cell_share", *OF_CELLS})
 
 
@@ -93,6 +95,8 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
             value = stats.success_rate
         case "request_rate":
             value = stats.rate_per_s
+        case "lost_writes" | "stale_reads" | "double_writes":
+            value = None if measured.history is None else len(measured.history.of_kind(_KINDS[metric]))
         case "errors":
             value = stats.failed + stats.unknown
         case "partition_local_share" if expectation.service is not None:

@@ -11,6 +11,8 @@ from testbed.results.measure.calls import Calls, CallShares, calls_made
 from testbed.results.measure.control_path import CutOffs
 from testbed.results.measure.entry import Entries
 from testbed.results.measure.handover import Handover, handovers
+from testbed.results.measure.histories.check import HistoryReport
+from testbed.results.measure.histories.table import checked
 from testbed.results.measure.ledger import Ledger, PhaseLedger
 from testbed.results.measure.parts import OF_RECOVERY, By, divided
 from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
@@ -38,6 +40,8 @@ class Measured:
     """The same for each part of all requests."""
     handovers: Mapping[int, Handover]
     """By version of the partition map."""
+    history: HistoryReport | None = None
+    """None where clients did nothing to a store's keys."""
 
 
 def measure(run: Run, requests: Requests) -> Measured:
@@ -58,6 +62,7 @@ def measure(run: Run, requests: Requests) -> Measured:
         steady,
         steady_by,
         handovers(run.hops, [step for fault in facts.faults for step in fault.steps]),
+        checked(run.operations),
     )
 
 

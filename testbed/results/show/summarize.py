@@ -30,6 +30,7 @@ from testbed.results.measure.expected import compared
 from testbed.results.measure.recovery import FaultImpact
 from testbed.results.measure.strangers import Strangers, without_strangers
 from testbed.results.show.changes import change_figures
+from testbed.results.show.history_table import history_figures
 from testbed.results.show.html.page import page
 from testbed.results.show.junit import JUNIT_FILE, junit
 from testbed.results.show.summary import (
@@ -147,6 +148,7 @@ def _summary(run: Run, measured: Measured, requests: Requests, strangers: Strang
         machines=tuple(map(_machine, facts.machines)),
         missing_load=tuple(_missing_load(facts)),
         clock_error_ms=max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
+        history=None if measured.history is None else history_figures(measured.history, run.operations),
     )
 
 

@@ -169,6 +169,35 @@ class MachineFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundInHistory:
+    """Something that a store must not do: an operation, and the one that proves it."""
+
+    kind: str
+    key: str
+    partition: str
+    value: str | None
+    process: str
+    invoked_s: float
+    returned_s: float
+    other_value: str | None
+    other_invoked_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFigures:
+    """What clients did to a store's keys, and how much of it must not be, by kind; `first` are the first findings of
+    each kind. Of the keys in `gave_up` nobody knows whether they are linearizable."""
+
+    operations: int
+    acknowledged_writes: int
+    unknown_writes: int
+    reads: int
+    found: dict[str, int]
+    first: tuple[FoundInHistory, ...]
+    gave_up: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MissingLoad:
     """Clients that went with their machine: their rate until then, or how many they were in a closed load."""
 
@@ -215,6 +244,8 @@ class Summary:
     missing_load: tuple[MissingLoad, ...]
     clock_error_ms: float
     """The largest of all machines."""
+    history: HistoryFigures | None = None
+    """None where clients did nothing to a store's keys."""
 
     def json(self) -> bytes:
         """The content of `summary.json`."""

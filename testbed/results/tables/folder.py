@@ -6,7 +6,7 @@ from pathlib import Path
 
 from testbed.results.tables.damage import BadRunFolder
 from testbed.results.tables.facts import RunFacts
-from testbed.results.tables.schemas import SCHEMAS
+from testbed.results.tables.schemas import LATER_TABLES, SCHEMAS
 from testbed.results.tables.writer import check_files
 
 
@@ -23,6 +23,9 @@ def check_run_folder(run_dir: Path) -> tuple[str, ...]:
     problems: list[str] = []
     left_out: list[str] = []
     for table in SCHEMAS:
+        if table in LATER_TABLES and not (run_dir / table).exists():
+            left_out.append(f"{run_dir / table}: an earlier version recorded the run, without this table")
+            continue
         try:
             if missing := check_files(run_dir, table):
                 left_out.append(f"{run_dir / table}: an earlier version wrote it, without {', '.join(missing)}")

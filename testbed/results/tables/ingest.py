@@ -16,6 +16,7 @@ import orjson
 from loadgen import records
 from loadgen.records import OUTCOMES
 from testbed.objects.places import clients_of
+from testbed.results.tables.histories import Histories
 from testbed.results.tables.lines import IngestCounts, blocks, number, whole
 from testbed.results.tables.pods import Pods
 from testbed.results.tables.schemas import SCHEMAS, Clock
@@ -28,13 +29,19 @@ _NO_TRIP: _Trip = (None, None, None, None, None)
 
 
 def ingest_requests(
-    path: Path, requests: TableWriter, events: TableWriter, clock: Clock, origin_zone: str
+    path: Path,
+    requests: TableWriter,
+    events: TableWriter,
+    clock: Clock,
+    origin_zone: str,
+    operations: TableWriter | None = None,
 ) -> IngestCounts:
     """Client records -> `requests`: exactly one row for every sent line, unfinished ones last with outcome unknown.
 
     What the locustfile fired itself is no request: it becomes `events` of kind LocustEvent, reason Fired or Failed. The
-    counted `rows` are those of requests.
+    counted `rows` are those of requests. Where they are of a store's keys, each is also a row of `operations`.
     """
+    history = Histories(operations, clock)
     sent: dict[str, tuple[Any, ...]] = {}
     total = rows_written = unreadable = orphans = 0
     names = SCHEMAS["requests"].names
@@ -61,6 +68,7 @@ def ingest_requests(
                     )
                     if request_id in sent:
                         rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
+                        history.finished(request_id, line)
                     else:
                         orphans += 1
                 else:
@@ -75,11 +83,13 @@ def ingest_requests(
                     if request_id in sent:
                         rows.append(_request(request_id, sent[request_id], None, clock, origin_zone))
                     sent[request_id] = send
+                    history.sent(request_id, line)
             except (KeyError, TypeError, ValueError, AttributeError):
                 unreadable += 1
         rows_written += _write_rows(requests, names, rows)
     unfinished = [_request(request_id, send, None, clock, origin_zone) for request_id, send in sent.items()]
     rows_written += _write_rows(requests, names, unfinished)
+    history.end()
     return IngestCounts(total, rows_written, unreadable, orphans)
 
 

@@ -60,6 +60,7 @@ class Run:
     links: pa.Table
     machines: pa.Table
     pods: pa.Table
+    operations: pa.Table
 
     @classmethod
     def read(cls, run_dir: Path) -> Run:
@@ -69,5 +70,5 @@ class Run:
             read_table(run_dir, "requests", [*_REQUESTS, *(["path"] if facts.has_routes_by_path else [])]),
             read_table(run_dir, "hops", _HOPS),
             read_table(run_dir, "attempts", _ATTEMPTS),
-            *(read_table(run_dir, table) for table in ("events", "pushes", "links", "machines", "pods")),
+            *(read_table(run_dir, table) for table in ("events", "pushes", "links", "machines", "pods", "operations")),
         )

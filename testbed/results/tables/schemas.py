@@ -47,6 +47,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("router_ms", pa.float64()),
         ]
     ),
+    # What a client did to a key of a store. `process` is a client that does one thing after the other; `value` is what
+    # was written or read. `outcome` unknown: it may have been done, or may be yet, which a 5xx does not tell either.
+    "operations": pa.schema(
+        [
+            ("request_id", pa.string()),
+            ("process", _NAME),
+            ("key", _NAME),
+            ("partition", _NAME),
+            ("operation", _NAME),
+            ("value", pa.string()),
+            ("invoked_s", pa.float64()),
+            ("returned_s", pa.float64()),
+            ("outcome", _NAME),
+            ("owner", _NAME),
+        ]
+    ),
     # One call through one proxy. `direction` is outbound (gateways too) or inbound; an end nobody knows is null, but of
     # a destination at least the service is known. No status where the caller left. Where there are cells, the last four
     # say for which partition it was, who owns that by which version of the map, and why the call went where it went.
@@ -140,6 +156,10 @@ LATER_COLUMNS: dict[str, frozenset[str]] = {
     "links": frozenset({"expected_p50_ms"}),
 }
 """Columns that tables of earlier versions have not: there they are null."""
+
+
+LATER_TABLES = frozenset({"operations"})
+"""Tables that runs of earlier versions do not have."""
 
 
 @dataclass(frozen=True, slots=True)

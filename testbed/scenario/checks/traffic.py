@@ -189,6 +189,10 @@ def check_load(model: ScenarioModel, findings: Findings) -> None:
         if name in names and findings.is_whole(*here, "requests", index):
             findings.report((*here, "requests", index), f"request {name!r} is there already; give it another `name`")
         names.add(name)
+    if load.operations is not None:
+        for key in (key for key in ("requests", "ids", "locustfile") if getattr(load, key)):
+            message = "does not go with `operations`, which say what is sent; remove one of them"
+            findings.report((*here, key), message, at_key=True)
     if load.locustfile is None:
         return
     if load.requests:

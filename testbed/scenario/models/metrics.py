@@ -43,11 +43,16 @@ MetricName = Literal[
     "routed_success_rate",
     "request_rate",
     "errors",
+    "lost_writes",
+    "stale_reads",
+    "double_writes",
 ]
 
 OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_share", "time_to_recover")
 """They can be those of the calls to one service, or of the requests for it."""
 OF_CELLS: tuple[MetricName, ...] = ("partition_local_share", "forwards", "leaks")
+OF_A_STORE: tuple[MetricName, ...] = ("lost_writes", "stale_reads", "double_writes")
+"""Only where clients write and read a store's keys; of the whole run, as what is read last decides."""
 OF_A_ROUTER: tuple[MetricName, ...] = ("questions", "unrouted", "routed_success_rate")
 """Only where clients ask one for their cell."""
 
@@ -69,4 +74,7 @@ METRICS: dict[str, Quantity | Count] = {
     "routed_success_rate": PERCENTAGE,
     "request_rate": RATE,
     "errors": Count(),
+    "lost_writes": Count(),
+    "stale_reads": Count(),
+    "double_writes": Count(),
 }

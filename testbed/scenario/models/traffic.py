@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from testbed.control.mesh.locality import HOSTNAME, NETWORK
-from testbed.scenario.models.fields import Duration, HttpPath, Model, PositiveDuration, Rate
+from testbed.scenario.models.fields import Duration, HttpPath, Model, Percentage, PositiveDuration, Rate
 from testbed.scenario.schema_rules import NOT_EMPTY, all_of, empty, exactly_one_of, where, with_key, without
 
 Limit = Annotated[int, Field(ge=1, le=2**32 - 1)]
@@ -257,13 +257,25 @@ class IdsModel(Model):
     """How many requests a client sends with one id, keeping its cookies, before it is followed by another."""
 
 
+class OperationsModel(Model):
+    """Writes and reads of a store's keys."""
+
+    keys: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """They are `k0` to `k<keys - 1>`, drawn alike."""
+    writes: Percentage = 0.5
+    """Share of operations that write."""
+
+
 class LoadModel(Model):
     """What clients send."""
 
     model_config = ConfigDict(
-        json_schema_extra=with_key(
-            "locustfile",
-            {"properties": {"requests": {"maxItems": 0}, "sources": {"items": without("rate", "thinkTime")}}},
+        json_schema_extra=all_of(
+            with_key(
+                "locustfile",
+                {"properties": {"requests": {"maxItems": 0}, "sources": {"items": without("rate", "thinkTime")}}},
+            ),
+            with_key("operations", all_of(without("locustfile", "ids"), empty("requests"))),
         )
     )
 
@@ -275,6 +287,8 @@ class LoadModel(Model):
     """The whole time that load is sent, warm-up included."""
     requests: list[RequestModel] = Field(default_factory=list)
     """What is sent. Default: GET /."""
+    operations: OperationsModel | None = None
+    """Instead of `requests`: PUT and GET of a store's keys, and a check of what was read. Default: none."""
     ids: IdsModel | None = None
     """The ids that requests carry as the key of `spec.cells`; `{id}` in a path stands for it, too. Default: none."""
     timeout: PositiveDuration = 5.0

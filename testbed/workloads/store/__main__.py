@@ -17,13 +17,14 @@ import uvloop
 from testbed.consensus.membership import Membership
 from testbed.consensus.storage import Stored
 from testbed.workloads.http1 import BODY_BYTES_MAX, Request, Response, ServerProtocol
+from testbed.workloads.settings import STORE_OWNER_HEADER
 from testbed.workloads.store.commands import Get, Put
 from testbed.workloads.store.driver import Driver
 from testbed.workloads.store.journal import Damaged, Journal
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, StoreSettings
 
 REQUEST_ID = b"x-request-id"
-OWNER = b"x-store-owner"
+OWNER = STORE_OWNER_HEADER.encode()
 DAMAGED = 65
 """The exit code of a replica that cannot trust its disk: sysexits.h, EX_DATAERR."""
 

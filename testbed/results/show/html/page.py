@@ -16,6 +16,7 @@ from markupsafe import Markup
 from testbed.results.measure.analysis import ALL
 from testbed.results.measure.phases import Phase, PhaseStats
 from testbed.results.show import figures
+from testbed.results.show.history_table import history_table
 from testbed.results.show.html import bars, counted, plots
 from testbed.results.show.html import map as maps
 from testbed.results.show.ledger_tables import by_distance, by_right
@@ -86,6 +87,7 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
             if table is not None
         ],
         questions=questions(summary),
+        history=history_table(summary),
         course=course,
         course_data=course_data(course),
         lanes=plots.fault_lanes(faults, span),
