@@ -33,6 +33,7 @@ from testbed.emulation.driver.events import (
     LoadStopping,
     MachinesLost,
     Ready,
+    RecordsCollected,
     SessionEvent,
 )
 from testbed.emulation.driver.session import FaultRefused, Session
@@ -99,8 +100,10 @@ async def test_a_session_is_brought_up_loaded_changed_broken_healed_and_taken_do
         FaultApplied,
         Applied,
         LoadStarted,
+        RecordsCollected,
         LoadReported,
         FaultHealed,
+        RecordsCollected,
         LoadReported,
         Deleted,
         LoadStopping,
