@@ -332,7 +332,7 @@ def test_a_locustfile_that_cannot_be_loaded_is_told_in_a_line(
 def test_clients_carry_their_id_and_the_cookies_that_they_were_given(server: Any, start_load: Any) -> None:
     load = start_load(
         server.url,
-        sources=[{"rate_per_s": 40.0, "arrival": "constant"}, {"users": 2, "think_time_s": 0.02}],
+        sources=[{"rate_per_s": 10.0, "arrival": "constant"}, {"users": 2, "think_time_s": 0.02}],
         requests=[get("/cookie")],
         duration_s=3.0,
         ids={"where": "header", "name": "x-user-id", "session": 5, "count": 1_000_000},
@@ -345,6 +345,7 @@ def test_clients_carry_their_id_and_the_cookies_that_they_were_given(server: Any
     for headers in server.headers:
         by_user.setdefault(headers["x-user-id"], []).append(headers.get("cookie"))
     whole = [cookies for cookies in by_user.values() if len(cookies) == 5]
-    assert len(whole) > 10
-    assert all(cookies == [None, *["cell=rz01"] * 4] for cookies in whole)
+    assert sum(cookies == [None, *["cell=rz01"] * 4] for cookies in whole) > 10
+    # At a rate, the next request is sent on time even if the answer with the cookie is not there yet.
+    assert all(cookies[0] is None and cookies == sorted(cookies, key=lambda each: each or "") for cookies in whole)
     assert max(map(len, by_user.values())) == 5
