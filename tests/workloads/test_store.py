@@ -20,7 +20,8 @@ from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import StoreReplica, StoreWorkload
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, Peer, StoreSettings
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.73.0.1"
+"""From where nobody connects: who did so from the port of a replica that is down would keep it."""
 WITHIN_S = 60.0
 
 

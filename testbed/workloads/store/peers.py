@@ -103,7 +103,10 @@ class _Outgoing(asyncio.Protocol):
 
     def send(self, data: bytes) -> bool:
         transport = self._transport
-        if transport is None or not self._opened.is_set() or transport.get_write_buffer_size() > _WAITING_BYTES_MAX:
+        # A connection that has failed is there until its task has come round to giving it up.
+        if transport is None or transport.is_closing() or not self._opened.is_set():
+            return False
+        if transport.get_write_buffer_size() > _WAITING_BYTES_MAX:
             return False
         if self.unheard_since_s is None:
             self.unheard_since_s = time.monotonic()

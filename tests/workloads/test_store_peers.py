@@ -1,0 +1,43 @@
+"""Connections of a replica to its peers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+import uvloop
+
+from testbed.objects.addresses import SocketAddress
+from testbed.workloads.store.peers import Peers
+from testbed.workloads.store.settings import Peer
+
+LOOPBACK = "127.0.0.1"
+WITHIN_S = 30.0
+RESET_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER of 0 s."""
+
+
+def test_a_peer_that_resets_its_connection_at_any_moment_costs_a_message_and_no_more() -> None:
+    async def scenario() -> None:
+        with socket.create_server((LOOPBACK, 0)) as listening:
+            listening.setblocking(False)
+            address = SocketAddress(LOOPBACK, listening.getsockname()[1])
+            peers = Peers("data-r1", (Peer("data-r2", address, None),), 10.0, lambda *_: None)
+            await peers.open(SocketAddress(LOOPBACK, 0))
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout(WITHIN_S):
+                    for _ in range(3):
+                        connection, _ = await loop.sock_accept(listening)
+                        while not peers.send("data-r2", b"x"):
+                            await asyncio.sleep(0)
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_ONCE)
+                        connection.close()
+                        # At every turn of the loop: also between the failure of the connection and its end.
+                        while peers.send("data-r2", b"x"):
+                            await asyncio.sleep(0)
+            finally:
+                peers.close()
+
+    uvloop.run(scenario())
