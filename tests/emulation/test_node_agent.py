@@ -90,7 +90,7 @@ async def start(agent: NodeAgent, master: Master, *pods: Pod) -> None:
 async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "BOOT_SPACING_S", 0.05)
+    monkeypatch.setattr(node, "BOOT_SPACING_S", 0.5)
     async with running(tmp_path) as (agent, master):
         await start(agent, master, pod("web-1"), pod("web-2"), pod("web-3"))
         await agent.cut_power("outage")
