@@ -211,11 +211,13 @@ async def test_a_pod_that_is_killed_once_has_one_restart(tmp_path: Path) -> None
 
 
 async def test_a_pod_that_its_liveness_probe_ends_is_restarted_at_once_and_once(tmp_path: Path) -> None:
-    dying = Probe("exec", period_s=2.0, failure_threshold=1, command=("/bin/false",))
+    probed = tmp_path / "probed"
+    once = ("/bin/sh", "-c", f"echo >> {probed}; [ $(wc -l < {probed}) -gt 1 ]")
+    fails_once = Probe("exec", period_s=0.5, timeout_s=DEADLINE_S, failure_threshold=1, command=once)
     async with running(tmp_path) as (agent, master):
-        await start(agent, master, pod("web-1", PodTemplate("web", SLEEP, mesh_mode="none", liveness=dying)))
-        await eventually(lambda: len(master.of(PodStarted, "web-1")) == 2)
-        assert master.of(PodStarted, "web-1")[-1].restarts == 1
+        await start(agent, master, pod("web-1", PodTemplate("web", SLEEP, mesh_mode="none", liveness=fails_once)))
+        await eventually(lambda: probed.exists() and probed.read_text().count("\n") > 2)
+        assert [each.restarts for each in master.of(PodStarted, "web-1")] == [0, 1]
         assert not [change for change in master.of(PodReadinessChanged, "web-1") if "BackOff" in change.reason]
 
 
