@@ -53,6 +53,8 @@ class Guest:
         """From now on the cluster hears of it."""
         self._began_s = time.monotonic()
         self._say({"joined": os.getpid()})
+        # Left to Python, Ctrl-C is an exception in whatever runs just then, and some libraries swallow it.
+        gevent.signal_handler(signal.SIGINT, os.kill, os.getpid(), signal.SIGTERM)
         gevent.spawn(self._listen, environment)
         gevent.spawn(self._report)
 

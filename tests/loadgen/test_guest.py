@@ -84,9 +84,11 @@ class Host:
         self.until(lambda: _listens(self.port))
 
     def hear(self, kind: str) -> Any:
+        deadline_s = time.monotonic() + DEADLINE_S
         for line in self._lines:
             if kind in (message := orjson.loads(line)):
                 return message[kind]
+            assert time.monotonic() < deadline_s, self._log.read_text()
         raise AssertionError(f"it ended without {kind}: {self._log.read_text()}")
 
     def ask(self, path: str, **form: object) -> dict[str, Any]:
