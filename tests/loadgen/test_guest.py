@@ -169,7 +169,10 @@ def test_users_of_ones_own_are_recorded_from_swarm_to_swarm_and_all_of_them_coun
     assert sent.keys() == finished.keys()
     assert {line["u"] for line in sent.values()} == {"/mine", "/quick"}
     assert {line["z"] for line in sent.values()} == {"a"}
-    assert set(server.request_ids) == sent.keys()
+    # Who is stopped between the record and the connection has sent nothing: nobody knows, says the record.
+    arrived = set(server.request_ids)
+    assert arrived <= sent.keys()
+    assert {finished[each]["o"] for each in sent.keys() - arrived} <= {"unknown"}
     assert done["sent"] == len(sent)
     assert done["requests"] - done["own_events"] == len(sent)
     assert done["failures"] - done["own_failures"] == sum(line["o"] != "ok" for line in finished.values())
