@@ -9,7 +9,24 @@ from testbed.results.measure.outcomes import Errors
 from testbed.results.measure.parts import By
 from testbed.results.measure.recovery import Aftermath, Recovery
 from testbed.results.measure.steady import Steady
-from testbed.results.show.summary import ChangeFigures, EntryFigures, RecoveryFigures
+from testbed.results.show.summary import ChangeFigures, EntryFigures, FaultFigures, RecoveryFigures
+from testbed.results.tables.facts import AppliedFault
+
+
+def fault_figures(fault: AppliedFault, after: ChangeFigures, heal: ChangeFigures | None) -> FaultFigures:
+    """Without what its proxies did step by step: only the end of a run can tell."""
+    return FaultFigures(
+        name=fault.name,
+        declared_at_s=fault.declared_at_s,
+        applied_s=fault.applied_s,
+        healed_s=fault.healed_s,
+        victims=fault.victims,
+        hit_nothing=fault.hit_nothing,
+        steps=(),
+        handovers=(),
+        **vars(after),
+        heal=heal,
+    )
 
 
 def change_figures(aftermath: Aftermath, steady: Steady, steady_by: Mapping[By, Mapping[str, Steady]]) -> ChangeFigures:

@@ -29,7 +29,7 @@ from testbed.results.measure.calls import completeness
 from testbed.results.measure.expected import compared
 from testbed.results.measure.recovery import FaultImpact
 from testbed.results.measure.strangers import Strangers, without_strangers
-from testbed.results.show.changes import change_figures
+from testbed.results.show.changes import change_figures, fault_figures
 from testbed.results.show.history_table import history_figures
 from testbed.results.show.html.page import page
 from testbed.results.show.junit import JUNIT_FILE, junit
@@ -170,19 +170,11 @@ def _baseline(measured: Measured) -> RecoveryBaseline:
 
 
 def _fault(impact: FaultImpact, measured: Measured) -> FaultFigures:
-    fault, after = impact.fault, change_figures(impact.applied, measured.steady, measured.steady_by)
-    return FaultFigures(
-        name=fault.name,
-        declared_at_s=fault.declared_at_s,
-        applied_s=fault.applied_s,
-        healed_s=fault.healed_s,
-        victims=fault.victims,
-        hit_nothing=fault.hit_nothing,
-        steps=fault.steps,
-        **vars(after),
-        heal=None if impact.healed is None else change_figures(impact.healed, measured.steady, measured.steady_by),
-        handovers=tuple(measured.handovers.get(step.version) for step in fault.steps),
-    )
+    after = change_figures(impact.applied, measured.steady, measured.steady_by)
+    heal = None if impact.healed is None else change_figures(impact.healed, measured.steady, measured.steady_by)
+    steps = impact.fault.steps
+    handovers = tuple(measured.handovers.get(step.version) for step in steps)
+    return replace(fault_figures(impact.fault, after, heal), steps=steps, handovers=handovers)
 
 
 def _machine(machine: MachineFacts) -> MachineFigures:

@@ -12,7 +12,7 @@ from testbed.results.measure.entry import Entries
 from testbed.results.measure.moments import Moment, moments
 from testbed.results.measure.recovery import aftermaths
 from testbed.results.measure.steady import Steady
-from testbed.results.show.changes import change_figures
+from testbed.results.show.changes import change_figures, fault_figures
 from testbed.results.show.html.counted import Happening
 from testbed.results.show.live.requests import KEPT_S, RequestsSoFar
 from testbed.results.show.summary import ChangeFigures, FaultFigures
@@ -84,15 +84,5 @@ class ChangesSoFar:
         return all(each.recovered_s is not None and each.recovered_s < known_s - SETTLED_S for each in found)
 
     def _figures(self, fault: AppliedFault) -> FaultFigures:
-        return FaultFigures(
-            name=fault.name,
-            declared_at_s=fault.declared_at_s,
-            applied_s=fault.applied_s,
-            healed_s=fault.healed_s,
-            victims=fault.victims,
-            hit_nothing=fault.hit_nothing,
-            steps=(),
-            handovers=(),
-            **vars(self._found[fault.name, False]),
-            heal=self._found.get((fault.name, True)),
-        )
+        found = self._found
+        return fault_figures(fault, found[fault.name, False], found.get((fault.name, True)))
