@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from testbed.cli import app
-from testbed.results.compare.comparison import compare
+from testbed.results.compare.comparison import apart, compare
 from testbed.results.compare.rank_test import LEVEL, fewest_runs, holm, p_value, runs_to_tell
 from testbed.results.compare.runs import read_run
 from testbed.results.show.summarize import summarize
@@ -158,6 +158,26 @@ def test_runs_that_never_recovered_are_worse_than_any_that_did(tmp_path: Path) -
     ranking = next(each for each in comparison.rankings if each.metric.name == "time to recover, lose")
     assert [(place.variant, place.median) for place in ranking.places] == [("A", 9.0), ("B", inf)]
     assert ranking.differences[0].p == pytest.approx(2 / 70)
+
+
+def test_a_sure_difference_that_is_too_small_to_matter_is_no_reason_to_choose(tmp_path: Path) -> None:
+    runs = [
+        made(tmp_path / f"{name}{seed}", seed, at_s + seed / 1000, retries=int(name == "a"))
+        for name, at_s in (("a", 4.06), ("b", 4.13))
+        for seed in range(5)
+    ]
+    ranking = next(each for each in compare([read_run(run) for run in runs]).rankings if "lose" in each.metric.name)
+    (difference,) = ranking.differences
+    assert (difference.by_chance, difference.distinguishable, difference.more_runs) == (False, False, None)
+    assert "alike: 1.7 % apart" in " ".join(invoke(*runs).stdout.split())
+
+
+def test_how_far_medians_are_apart_is_told_by_what_the_better_one_leaves_to_wish_for() -> None:
+    assert apart(2.0, 2.2, "s") == pytest.approx(0.1)
+    assert apart(0.999, 0.998, "share") == pytest.approx(1.0)
+    assert apart(0.02, 0.021, "share") == pytest.approx(0.05)
+    assert (apart(0.0, 0.1, "s"), apart(2.0, inf, "s"), apart(1.0, 0.9999, "share")) == (inf, inf, inf)
+    assert (apart(inf, inf, "s"), apart(0.0, 0.0, "count")) == (0.0, 0.0)
 
 
 def test_few_runs_tell_nothing_and_say_how_many_would(tmp_path: Path) -> None:

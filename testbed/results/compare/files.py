@@ -16,7 +16,7 @@ _FIGURES = pa.schema(
 )
 _DIFFERENCES = pa.schema(
     {"metric": pa.string(), "better": pa.string(), "worse": pa.string(), "p": pa.float64()}
-    | {"distinguishable": pa.bool_(), "more_runs_to_tell": pa.int64()}
+    | {"distinguishable": pa.bool_(), "more_runs_to_tell": pa.int64(), "apart": pa.float64()}
 )
 
 
@@ -32,7 +32,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     ]
     differences = [
         {"metric": ranking.metric.name, "better": each.better, "worse": each.worse, "p": each.p}
-        | {"distinguishable": each.distinguishable, "more_runs_to_tell": each.more_runs}
+        | {"distinguishable": each.distinguishable, "more_runs_to_tell": each.more_runs, "apart": each.apart}
         for ranking in comparison.rankings
         for each in ranking.differences
     ]

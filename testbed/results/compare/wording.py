@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isinf
 
-from testbed.results.compare.comparison import Place, Unlike, Variant
+from testbed.results.compare.comparison import SMALLEST, Place, Unlike, Variant
 from testbed.results.compare.rank_test import LEVEL, POWER
 from testbed.results.compare.runs import Unit
 from testbed.results.show.figures import milliseconds, seconds, share
@@ -12,7 +12,8 @@ from testbed.results.show.figures import milliseconds, seconds, share
 _LEAST_P = 1e-4
 METHOD = (
     f"Real is what an exact rank-sum test (unpaired, two-sided) tells apart at {LEVEL:g}, corrected by Holm for all "
-    "pairs of variants in a table; each table has that level for itself. So many more runs of each would tell a "
+    "pairs of variants in a table; each table has that level for itself. Alike are also medians less than "
+    f"{SMALLEST * 100:g} % apart. So many more runs of each would tell a "
     f"difference as large as the one seen, if the spread stays as it is, {POWER * 10:g} times in 10."
 )
 
@@ -45,6 +46,8 @@ def verdict(place: Place) -> str:
         return ""
     if difference.distinguishable:
         return f"worse (p {max(difference.p, _LEAST_P):.2g})"
+    if not difference.by_chance:
+        return f"alike: {difference.apart * 100:.1f} % apart"
     if difference.more_runs is None:
         return "not distinguishable"
     return f"not distinguishable; {difference.more_runs} more runs of each would tell"
