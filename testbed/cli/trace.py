@@ -26,7 +26,13 @@ def trace(
     failed: Annotated[
         bool, typer.Option("--failed", help=f"Only those that were not ok; the first {_NUMBER}, or the slowest.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+    config: Annotated[
+        bool,
+        typer.Option("--config", help="With the routes, clusters and endpoints that the callers' proxies went by."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As JSON, on standard output; with what --config shows.")
+    ] = False,
 ) -> None:
     """Show the way of requests: calls, failed tries, why, and what the proxies had been told then."""
     if bool(request_ids) == (slowest is not None or failed):
@@ -56,5 +62,5 @@ def trace(
     for number, each in enumerate(traces):
         if number:
             out.print()
-        for line in render(each, out.width):
+        for line in render(each, out.width, with_config=config):
             out.print(line, soft_wrap=True)

@@ -356,6 +356,7 @@ def _virtual_service(virtual_service: VirtualService, services: Mapping[str, Ser
     in_mesh = not virtual_service.gateways
     spec["http"] = [
         {
+            **({"name": route.name} if route.name else {}),
             # At a gateway a path is always named; in the mesh `/` is what a route without match means.
             **({} if in_mesh and route.prefix == "/" else {"match": [{"uri": {"prefix": route.prefix}}]}),
             **_http_route(route, _port(host_of(route.destination, virtual_service.namespace), services)),

@@ -108,6 +108,8 @@ class HttpRoute:
     prefix: str = "/"
     timeout_s: float | None = None
     retries: Retries = Retries()
+    name: str = ""
+    """What proxies call it in their logs, if anything."""
 
 
 @dataclass(frozen=True, slots=True)

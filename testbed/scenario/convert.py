@@ -175,14 +175,16 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
 def _in_mesh(spec: SpecModel, cell_map: PartitionMap | None) -> list[Declared]:
     """Two of Istio's objects for each service, and two for what gateways route, with the policy of the service."""
     policies = {name: winning_policy(name, spec.mesh) for name in spec.services}
-    at_gateways = tuple(http_route(route.service, policies[route.service], route.path) for route in spec.gateway.routes)
+    at_gateways = tuple(
+        http_route(route.path, route.service, policies[route.service], route.path) for route in spec.gateway.routes
+    )
     subsets = {
         name: () if cell_map is None else subsets_of(cell_map, service.class_ or "global")
         for name, service in spec.services.items()
     }
     return [
         *(DestinationRule(name, name, traffic_policy(policies[name]), subsets=subsets[name]) for name in policies),
-        *(VirtualService(name, (name,), (http_route(name, policy),)) for name, policy in policies.items()),
+        *(VirtualService(name, (name,), (http_route(name, name, policy),)) for name, policy in policies.items()),
         Gateway(GATEWAYS, GATEWAY_LABELS),
         VirtualService(GATEWAYS, ("*",), at_gateways, gateways=(GATEWAYS,)),
     ]

@@ -71,11 +71,11 @@ def traffic_policy(policy: PolicyModel | None) -> TrafficPolicy:
     )
 
 
-def http_route(service: str, policy: PolicyModel | None, prefix: str = "/") -> HttpRoute:
+def http_route(name: str, service: str, policy: PolicyModel | None, prefix: str = "/") -> HttpRoute:
     """The route to a service with the time-out and retries of its policy; Istio's defaults where there is none."""
     if policy is None:
-        return HttpRoute(service, prefix)
-    return HttpRoute(service, prefix, policy.timeout, _retries(policy.retries))
+        return HttpRoute(service, prefix, name=name)
+    return HttpRoute(service, prefix, policy.timeout, _retries(policy.retries), name)
 
 
 def _locality(setting: LocalityLbModel) -> LocalityLoadBalancing:

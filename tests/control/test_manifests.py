@@ -66,7 +66,7 @@ MESH: tuple[Declared, ...] = (
             outlier_detection=OutlierDetection(max_ejection_percent=100),
         ),
     ),
-    VirtualService("web", ("web",), (HttpRoute("web", timeout_s=2.0),)),
+    VirtualService("web", ("web",), (HttpRoute("web", timeout_s=2.0, name="web"),)),
     VirtualService("stock", ("stock",), (HttpRoute("stock", retries=Retries(attempts=0)),)),
     Gateway("testbed-gateway", GATEWAY_LABELS),
     VirtualService("testbed-gateway", ("*",), (HttpRoute("web", timeout_s=2.0),), gateways=("testbed-gateway",)),

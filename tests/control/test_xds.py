@@ -143,7 +143,7 @@ def test_a_sidecar_has_inbound_and_outbound_listeners_and_knows_every_service(go
 
 
 def test_a_gateway_routes_by_prefix_and_answers_readiness_itself(golden: Golden) -> None:
-    routes = (HttpRoute("orders", "/orders"), HttpRoute("web"))
+    routes = (HttpRoute("orders", "/orders", name="/orders"), HttpRoute("web"))
     golden("gateway.json", as_text(resources(cluster(routes=routes), GATEWAY_POD)))
 
 

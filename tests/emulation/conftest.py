@@ -15,7 +15,9 @@ from typing import Any
 import orjson
 import pytest
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+from typer.testing import CliRunner
 
+from testbed.cli import app
 from testbed.control.placement import Hosting
 from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.results.tables.writer import read_table
@@ -47,6 +49,13 @@ class FinishedRun:
         rows: list[dict[str, Any]] = read_table(self.run_dir, table).to_pylist()
         return rows
 
+    def traces(self, request_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What `testbed trace` says of these."""
+        said = CliRunner().invoke(app, ["trace", str(self.run_dir), *request_ids, "--json"])
+        assert said.exit_code == 0, said.stderr
+        traces: list[dict[str, Any]] = orjson.loads(said.stdout)
+        return traces
+
     def last_kill_s(self) -> float:
         """When the last proxy was dead that a fault killed."""
         assert self.run_dir is not None, self.stderr
@@ -61,6 +70,13 @@ def readme_cost_s(run: FinishedRun, dead_zone: str) -> dict[str, float]:
     command = [sys.executable, "-c", script, str(run.run_dir), dead_zone]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True).stdout
     return {pod: float(seconds) for pod, seconds in re.findall(r"^(\S+): ([\d.]+) s of tries", printed, re.MULTILINE)}
+
+
+def told_of(step: dict[str, Any], trace: dict[str, Any], proxy: str | None = None) -> dict[str, Any]:
+    """What the proxy, that of the caller's pod unless said otherwise, had been told about a call of a trace."""
+    wanted = (proxy or step["source"], step["service"])
+    (told,) = [each for each in trace["told"] if (each["proxy"], each["service"]) == wanted]
+    return {**told, "pods": {pod for group in told["endpoints"] for pod in group["pods"]}}
 
 
 def wrongs(run: FinishedRun) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulation.conftest import FinishedRun, readme_cost_s, whole_in_logs, wrongs
+from tests.emulation.conftest import FinishedRun, readme_cost_s, told_of, whole_in_logs, wrongs
 
 VICTIM = "node-proxy-east-a-1-1"
 KILL_PROXY = f"spec.faults=[{{name: kill-proxy, at: 4s, kill: {{pod: {VICTIM}}}}}]"
@@ -119,6 +119,19 @@ def test_a_node_proxy_honours_traffic_distribution(node: FinishedRun) -> None:
     assert same_zone_share(steady, "orders")[0] == 1.0
 
 
+def test_a_trace_has_what_the_proxy_of_its_node_had_been_told_of_a_pods_calls(node: FinishedRun) -> None:
+    killed_s = node.summary["faults"][0]["applied_s"]
+    ok = [row["request_id"] for row in node.rows("requests") if row["finished_s"] < killed_s - CLIENT_TIMEOUT_S]
+    for trace in node.traces(ok[:10]):
+        for step in trace["steps"]:
+            if step["kind"] == "outbound":
+                entered = step["source"].startswith("gateway-")
+                told = told_of(step, trace, None if entered else f"node-proxy-{step['source_zone']}-1-1")
+                assert step["destination"] in told["pods"]
+                assert told["route"]["name"] == step["route"] == ("/" if entered else "orders")
+                assert told["cluster"]["name"] == f"outbound|80||{step['service']}"
+
+
 # --- no mesh -------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +149,17 @@ def test_without_a_mesh_callers_tell_of_every_call(none: FinishedRun) -> None:
     called = (("gateway", "web"), ("web", "orders"), ("web", "stock"))
     whole = frozenset((source, destination, "outbound") for source, destination in called)
     assert {frozenset(found[request_id]) for request_id in ok} == {whole}
+
+
+def test_a_trace_has_what_kube_proxy_had_been_told(none: FinishedRun) -> None:
+    crashed_s = none.summary["faults"][0]["applied_s"]
+    ok = [row["request_id"] for row in none.rows("requests") if row["finished_s"] < crashed_s - CLIENT_TIMEOUT_S]
+    for trace in none.traces(ok[:10]):
+        for step in trace["steps"]:
+            entered = step["source"].startswith("gateway-")
+            told = told_of(step, trace, None if entered else f"kube-proxy/{step['source_zone']}-1")
+            assert step["destination"] in told["pods"]
+            assert step["route"] == ("/" if entered else None)
 
 
 def test_kube_proxy_honours_traffic_distribution_and_else_knows_no_zones(none: FinishedRun) -> None:

@@ -20,6 +20,7 @@ from tests.emulation.conftest import (
     finish_run,
     readme_cost_s,
     start_run,
+    told_of,
     whole_in_logs,
 )
 
@@ -108,6 +109,39 @@ def test_every_ok_request_has_its_hops(outage: FinishedRun) -> None:
     assert len(answered) > 500
     for request in answered:
         assert chains[request["request_id"]] >= whole
+
+
+def test_a_request_that_a_retry_saved_is_traced_with_what_its_proxies_had_been_told(outage: FinishedRun) -> None:
+    fault = outage.summary["faults"][0]
+    in_vain = {
+        row["request_id"]
+        for row in outage.rows("attempts")
+        if row["destination_zone"] == DEAD and fault["applied_s"] < row["start_s"] < fault["healed_s"] - 1.5
+    }
+    saved = [row for row in outage.rows("requests") if row["outcome"] == "ok" and row["request_id"] in in_vain]
+    assert saved
+    for trace in outage.traces([row["request_id"] for row in saved[:10]]):
+        calls = [step for step in trace["steps"] if step["kind"] != "inbound"]
+        assert [step for step in calls if step["kind"] == "try" and step["destination_zone"] == DEAD]
+        for step in calls:
+            told = told_of(step, trace)
+            # Also those of the dead zone, until the control plane had noticed.
+            assert step["destination"] in told["pods"]
+            assert told["cluster"]["connect_timeout"] == "0.4s"
+            assert told["route"]["route"]["retry_policy"]["per_try_timeout"] == "1s"
+            if step["kind"] == "outbound":
+                entered = step["source"].startswith("gateway-")
+                assert told["route"]["name"] == step["route"] == ("/" if entered else step["service"])
+                for group in told["endpoints"]:
+                    preferred = group["locality"] == f"east/{step['source_zone']}"
+                    assert group["priority"] == (0 if preferred or step["service"] == ANYWHERE else 1)
+
+
+def test_of_what_was_pushed_every_content_is_kept_once(outage: FinishedRun) -> None:
+    resources, pushes = outage.rows("resources"), outage.rows("pushes")
+    assert len({row["content"] for row in resources}) == len(resources)
+    assert {row["number"] for row in resources} == {number for push in pushes for number in push["resources"]}
+    assert {row["type"] for row in resources} == {push["type"] for push in pushes if push["resources"]}
 
 
 def test_what_was_lost_until_clients_found_another_gateway_is_told_as_their_entry(outage: FinishedRun) -> None:

@@ -33,7 +33,7 @@ def _hop(here: str, there: str, route: str | None, owner: str | None = None, **f
     places = {f"{end}_node": f"{ZONES[cell]}-1" for end, cell in (("source", here), ("destination", there))}
     places |= {"source_region": "east", "destination_region": "east"}
     cells = {"source_cell": here, "destination_cell": there, "owner_cell": owner}
-    carried = {"start_s": 3.0, "bytes": 40, "request_bytes": 10, "response_bytes": 90}
+    carried = {"start_s": 3.0, "bytes": 40, "request_bytes": 10, "response_bytes": 90, "map_version": 1}
     return {"direction": "outbound", "route": route, **services, **zones, **places, **cells, **carried, **fields}
 
 
@@ -100,7 +100,8 @@ def test_what_another_cell_has_on_loan_goes_there_by_failover_as_long_as_the_map
 
 
 def test_without_cells_nothing_has_a_right() -> None:
-    assert rights(_table(_hop("", "", None), _hop("", "", None)), {}).tolist() == [-1, -1]
+    calls = [_hop("", "", route, map_version=None) for route in ("web", None)]
+    assert rights(_table(*calls), {}).tolist() == [-1, -1]
     assert rights(_table(), BACKUPS).tolist() == []
 
 

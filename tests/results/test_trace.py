@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
 from testbed.cli import app
-from testbed.results.measure.trace import FLAGS, Endpoints, Requests
+from testbed.results.measure.pushed import Group, Told
+from testbed.results.measure.trace import FLAGS, Requests
 from testbed.results.show.trace_lines import render
 from testbed.results.tables.schemas import PLACE_FIELDS
 from testbed.results.tables.writer import TableWriter
@@ -24,6 +28,49 @@ def _place(end: str, pod: str, zone: str) -> dict[str, str]:
     return dict(zip((f"{end}_{field}" for field in PLACE_FIELDS), values, strict=True))
 
 
+IPS = {"gateway-1": "127.0.0.1", "web-1": "127.0.0.2", "orders-1": "127.0.0.3", "orders-2": "127.0.0.4"}
+
+
+def _group(priority: int, zone: str, *pods: str) -> dict[str, Any]:
+    at = [{"socket_address": {"address": IPS[pod], "port_value": 8000}} for pod in pods]
+    return {
+        "locality": {"region": "east", "zone": zone, "sub_zone": ""},
+        "priority": priority,
+        "load_balancing_weight": len(pods),
+        "lb_endpoints": [{"endpoint": {"address": each}} for each in at],
+    }
+
+
+CLUSTER = {"name": "outbound|80||orders", "connect_timeout": "0.5s", "lb_policy": "LEAST_REQUEST"}
+ROUTE = {"name": "orders", "match": {"prefix": "/"}, "route": {"cluster": CLUSTER["name"], "timeout": "2s"}}
+BLOCKED = {"name": "block_all", "domains": ["*"], "routes": [{"name": "block_all", "match": {"prefix": "/"}}]}
+RESOURCES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Cluster", CLUSTER),
+    (
+        "RouteConfiguration",
+        {
+            "name": "outbound",
+            "virtual_hosts": [{"name": "orders:80", "domains": ["orders"], "routes": [ROUTE]}, BLOCKED],
+        },
+    ),
+    ("ClusterLoadAssignment", {"cluster_name": CLUSTER["name"], "endpoints": []}),
+    (
+        "ClusterLoadAssignment",
+        {
+            "cluster_name": CLUSTER["name"],
+            "endpoints": [_group(0, "east-a", "orders-1"), _group(1, "east-b", "orders-2")],
+        },
+    ),
+    ("ClusterLoadAssignment", {"cluster_name": CLUSTER["name"], "endpoints": [_group(0, "east-b", "orders-2")]}),
+)
+PUSHES = (
+    ("Cluster", "1", -2.0, -1.9, 0),
+    ("RouteConfiguration", "1", -2.0, -1.8, 1),
+    ("ClusterLoadAssignment", "6", -2.0, -1.9, 2),
+    ("ClusterLoadAssignment", "7", 2.0, 2.01, 3),
+    ("ClusterLoadAssignment", "8", 6.45, 6.6, 4),
+    ("ClusterLoadAssignment", "9", 7.0, 7.1, 3),
+)
 WAY = (
     ("outbound", ("gateway-1", "east-a"), ("web-1", "east-a"), 6.5005, 3001.0, 504, "UT", 2),
     ("inbound", ("gateway-1", "east-a"), ("web-1", "east-a"), 6.501, 3000.0, None, "DC", 1),
@@ -42,32 +89,33 @@ def traced(run_dir: Path) -> Path:
     with TableWriter(run_dir, "hops", "more") as hops:
         for direction, source, destination, start_s, duration_ms, status, flags, attempts in WAY:
             ends = {**_place("source", *source), **_place("destination", *destination)}
-            call = {"direction": direction, "start_s": start_s, "duration_ms": duration_ms}
+            route = "default" if direction == "inbound" else destination[0].partition("-")[0]
+            call = {"direction": direction, "start_s": start_s, "duration_ms": duration_ms, "route": route}
             hops.append({"request_id": ID, **ends, **call, "status": status, "flags": flags, "attempts": attempts})
     with TableWriter(run_dir, "attempts", "more") as attempts_table:
         ends = {**_place("source", "web-1", "east-a"), **_place("destination", "orders-1", "east-a")}
         row = {"request_id": ID, **ends, "start_s": 6.5022, "duration_ms": 500.0, "status": 503, "flags": "UF,URX"}
         attempts_table.append(row)
     with TableWriter(run_dir, "pushes", "more") as pushes:
-        for kind, version, sent_s, acked_s in (
-            ("Cluster", "1", -2.0, -1.9),
-            ("ClusterLoadAssignment", "7", 2.0, 2.01),
-            ("ClusterLoadAssignment", "8", 6.45, 6.6),
-            ("ClusterLoadAssignment", "9", 7.0, 7.1),
-        ):
-            pushes.append({"proxy": "web-1", "type": kind, "version": version, "sent_s": sent_s, "acked_s": acked_s})
+        for kind, version, sent_s, acked_s, number in PUSHES:
+            times = {"sent_s": sent_s, "acked_s": acked_s}
+            pushes.append({"proxy": "web-1", "type": kind, "version": version, **times, "resources": [number]})
+    with TableWriter(run_dir, "resources", "more") as resources:
+        for number, (kind, content) in enumerate(RESOURCES):
+            name = content.get("name", CLUSTER["name"])
+            resources.append({"number": number, "type": kind, "name": name, "content": orjson.dumps(content).decode()})
+    with TableWriter(run_dir, "pods", "more") as pods:
+        for pod, ip in IPS.items():
+            pods.append({**dict.fromkeys(PLACE_FIELDS, ""), "pod": pod, "ip": ip, "started_s": -5.0})
     with TableWriter(run_dir, "events", "more") as events:
-        changed = ("master", "EndpointSlice", "orders", "EndpointsChanged")
-        for t_s, (source, kind, name, reason), details in (
-            (-2.5, changed, '{"added":["orders-1","orders-2"],"removed":[]}'),
-            (4.0, ("web-1", "Endpoint", "orders-2", "Ejected"), "{}"),
-            (5.0, ("web-1", "Endpoint", "orders-2", "Unejected"), "{}"),
-            (6.0, ("web-1", "Endpoint", "orders-1", "Ejected"), "{}"),
-            (6.4, changed, '{"added":[],"removed":["orders-1"]}'),
+        for t_s, name, reason in (
+            (4.0, "orders-2", "Ejected"),
+            (5.0, "orders-2", "Unejected"),
+            (6.0, "orders-1", "Ejected"),
+            (6.7, "orders-2", "Ejected"),
         ):
-            events.append(
-                {"t_s": t_s, "source": source, "kind": kind, "object": name, "reason": reason, "details": details}
-            )
+            event = {"t_s": t_s, "source": "web-1", "kind": "Endpoint", "object": name, "reason": reason}
+            events.append({**event, "details": "{}"})
     return run_dir
 
 
@@ -94,8 +142,24 @@ def test_what_a_call_is_a_part_of_and_what_its_proxy_acted_by(traced: Path) -> N
     told = versions["ClusterLoadAssignment"]
     assert (told.in_force, told.acked_s, told.on_its_way) == ("7", 2.01, "8")
     assert versions["Cluster"].on_its_way is None
-    # What had been decided since was on its way.
-    assert found.endpoints == {"web-1": (Endpoints("orders", ("orders-1", "orders-2"), ("orders-1",)),)}
+    groups = (Group(0, 1, "east/east-a", ("orders-1",)), Group(1, 1, "east/east-b", ("orders-2",)))
+    assert found.told == (Told("web-1", "orders", "orders:80", ROUTE, CLUSTER, groups, ("orders-1",)),)
+
+
+def test_the_configuration_that_a_call_went_by_is_shown_as_it_was_pushed(
+    traced: Path, golden: Callable[[str, str], None]
+) -> None:
+    shown = trace(traced, ID, "--config").stdout
+    golden("trace-config.txt", shown.removeprefix(trace(traced, ID).stdout))
+
+
+def test_of_a_run_that_did_not_keep_what_was_pushed_versions_are_shown(traced: Path) -> None:
+    shutil.rmtree(traced / "resources")
+    for file in (traced / "pushes").iterdir():
+        pq.write_table(pq.read_table(file).drop_columns("resources"), file)
+    (found,) = Requests(traced).traces([ID])
+    assert found.told == ()
+    assert [version.in_force for version in found.versions["web-1"]] == ["1", "7", "1"]
 
 
 def test_those_that_were_not_ok_and_the_slowest_can_be_picked(traced: Path) -> None:

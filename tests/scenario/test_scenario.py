@@ -204,6 +204,13 @@ def test_the_policy_that_names_a_service_wins_whole_over_the_one_for_all(load: A
     assert load().cluster.services[1].traffic_distribution == "PreferSameZone"
 
 
+def test_routes_are_named_by_their_path_at_gateways_and_by_their_service_in_the_mesh(load: Any) -> None:
+    cluster = load("spec.gateway.routes=[{path: /orders, service: orders}, {path: /, service: web}]").cluster
+    named = {each.name: [route.name for route in each.http] for each in cluster.of(VirtualService)}
+    assert named.pop("testbed-gateway") == ["/orders", "/"]
+    assert named == {service: [service] for service in named}
+
+
 def test_status_codes_are_retried_only_where_retry_on_names_them(load: Any) -> None:
     assert load().cluster.of(VirtualService)[0].http[0].retries.retriable_status_codes == ()
     cluster = load("spec.mesh.policies=[{service: web, retries: {retryOn: 'connect-failure, 502'}}]").cluster

@@ -7,7 +7,7 @@ Ingress instead. What proxies are told of it is `xds`'.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from testbed.control.mesh.locality import LocalityRule, locality_rule
@@ -26,6 +26,9 @@ from testbed.objects.mesh import (
     VirtualService,
 )
 from testbed.objects.metadata import Labels, host_of, selects
+
+DEFAULT_ROUTE: Final = "default"
+"""The name of a route that nobody declared (Istio, pilot/pkg/networking/core/route/route.go)."""
 
 _NO_POLICY: Final = TrafficPolicy(load_balancer="RANDOM")
 """What is left for a gateway without a mesh: an ingress controller that picks endpoints as kube-proxy does."""
@@ -83,7 +86,7 @@ def mesh_traffic(store: Store) -> Traffic:
     for service in store.list(Service):
         found = rules.get(service.host, DestinationRule("", service.host))
         policy = found.traffic_policy
-        http = routes.get(service.host, (HttpRoute(service.host),))
+        http = routes.get(service.host, (HttpRoute(service.host, name=DEFAULT_ROUTE),))
         services.append(ServiceTraffic(service, policy, locality_rule(service, policy), http, found.subsets))
     gateways = (_gateway(gateway, virtual_services) for gateway in store.list(Gateway))
     return Traffic(tuple(services), tuple(gateways), cells=next(iter(store.list(PartitionMap)), None))
@@ -93,7 +96,7 @@ def ingress_traffic(store: Store) -> Traffic:
     """What an ingress controller goes by: Services and Ingresses, and nothing of Istio's."""
     services = tuple(ServiceTraffic(service, _NO_POLICY, _NO_RULE, ()) for service in store.list(Service))
     routes = tuple(
-        (("*",), HttpRoute(host_of(path.service, ingress.namespace), path.path, retries=_NO_RETRIES))
+        (("*",), HttpRoute(host_of(path.service, ingress.namespace), path.path, retries=_NO_RETRIES, name=path.path))
         for ingress in store.list(Ingress)
         for path in ingress.paths
     )
@@ -114,6 +117,6 @@ def _gateway(gateway: Gateway, virtual_services: Sequence[VirtualService]) -> Ga
 def _resolved(virtual_service: VirtualService) -> tuple[HttpRoute, ...]:
     """Its routes with destinations as seen from anywhere."""
     return tuple(
-        HttpRoute(host_of(route.destination, virtual_service.namespace), route.prefix, route.timeout_s, route.retries)
+        replace(route, destination=host_of(route.destination, virtual_service.namespace))
         for route in virtual_service.http
     )

@@ -29,6 +29,7 @@ from testbed.control.plane import Behind, ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
+from testbed.emulation.actors.pushed import PushedResources
 from testbed.emulation.actors.reports import (
     EncodedPush,
     Letter,
@@ -72,6 +73,7 @@ class Master(Placed):
         self._wake_s = 0.0
         """When that is due, by the monotonic clock."""
         self._pushes: dict[tuple[str, str, str], Push] = {}
+        self._pushed = PushedResources()
 
     async def connect(self, subscribers: dict[str, Actor], clock_offsets_s: dict[str, float]) -> None:
         """Open the control path to every place at which somebody is told something: nodes, and clients of zones.
@@ -148,6 +150,10 @@ class Master(Placed):
         """All pushes so far."""
         return list(self._pushes.values())
 
+    async def pushed_resources(self) -> bytes:
+        """What these refer to, for `pushed.lines`."""
+        return self._pushed.compressed()
+
     def _note_start(self, name: str, at_s: float) -> None:
         for pod in self._plane.pods():
             if pod.name == name:
@@ -177,7 +183,12 @@ class Master(Placed):
 
     def _push(self, command: PushConfig, now_s: float) -> None:
         self._pushes[command.proxy, command.type_url, command.version] = Push(
-            command.proxy, command.place, command.type_url, command.version, now_s
+            command.proxy,
+            command.place,
+            command.type_url,
+            command.version,
+            now_s,
+            self._pushed.numbers(command.resources),
         )
         self._channels[command.place].send(command)
 

@@ -68,13 +68,17 @@ class EncodedPush:
 
 @dataclass(slots=True)
 class Push:
-    """A row of the `pushes` table; `sent_s` by the master's clock, `acked_s` by that of the proxy's place."""
+    """A row of the `pushes` table; `sent_s` by the master's clock, `acked_s` by that of the proxy's place.
+
+    `resources` are numbers of `pushed.PushedResources`.
+    """
 
     proxy: str
     place: str
     type_url: str
     version: str
     sent_s: float
+    resources: tuple[int, ...] = ()
     acked_s: float | None = None
     error: str | None = None
 

@@ -48,6 +48,8 @@ class ClusterRecords:
     links: list[LinkSample]
     pods: tuple[tuple[PodObject, float], ...]
     """Every pod that ever ran, and when it first was started."""
+    pushed_resources: bytes = b""
+    """What the pushes refer to, for `pushed.lines`."""
 
 
 class EmulatedCluster:
@@ -295,6 +297,7 @@ class EmulatedCluster:
             pushes=pushes,
             links=[replace(sample, second=machine.clock.to_local(sample.second)) for machine, sample in self._links],
             pods=self._pods_here(),
+            pushed_resources=b"".join([found for _, found in await ask_all("pushed_resources", [self._master])]),
         )
 
     def _pods_here(self) -> tuple[tuple[PodObject, float], ...]:

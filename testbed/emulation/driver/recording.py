@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from testbed.emulation.actors.pushed import lines
 from testbed.emulation.actors.reports import Push, Recorded
 from testbed.emulation.driver.cluster import ClusterRecords
 from testbed.emulation.processes.container import ACCESS_SUFFIX
@@ -30,6 +31,9 @@ from testbed.results.tables.writer import TableWriter, write_missing_tables
 
 REQUESTS_SUFFIX = ".requests.jsonl"
 OUTLIER_SUFFIX = ".outlier.jsonl"
+
+_NAMES = ("name", "cluster_name", "service")
+"""Where the resources of one type or the other have theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ def record(
         _write_pods(run_dir, pods)
     with room.for_("pushes", "the cluster"):
         _write_pushes(run_dir, clock, records.pushes)
+    with room.for_("resources", "the cluster"):
+        _write_resources(run_dir, records.pushed_resources)
     with room.for_("links", "the cluster"):
         _write_links(run_dir, clock, records.links)
     with room.for_("machines", "the cluster"):
@@ -180,8 +186,18 @@ def _write_pushes(run_dir: Path, clock: Clock, pushes: Iterable[Push]) -> None:
                     "sent_s": clock.from_monotonic(push.sent_s),
                     "acked_s": None if push.acked_s is None else clock.from_monotonic(push.acked_s),
                     "error": push.error,
+                    "resources": push.resources,
                 }
             )
+
+
+def _write_resources(run_dir: Path, compressed: bytes) -> None:
+    with TableWriter(run_dir, "resources", "master") as table:
+        for number, line in enumerate(lines(compressed)):
+            content = orjson.loads(line)
+            kind = content["@type"].rpartition(".")[2]
+            name = next((content[key] for key in _NAMES if key in content), "")
+            table.append({"number": number, "type": kind, "name": name, "content": line.decode()})
 
 
 def _write_links(run_dir: Path, clock: Clock, links: Iterable[LinkSample]) -> None:

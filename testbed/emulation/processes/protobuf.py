@@ -98,8 +98,12 @@ def _import_package(name: str) -> None:
             importlib.import_module(f"{name}.{module.name}")
 
 
-class _Same:
-    """A resource as a key: equal to nothing but itself."""
+SHARED = 8192
+"""How many resources are remembered: enough for what some hundred proxies share."""
+
+
+class Same:
+    """A resource as a key: equal to nothing but itself. Who keeps it keeps its id from another resource."""
 
     __slots__ = ("resource",)
 
@@ -110,15 +114,14 @@ class _Same:
         return id(self.resource)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.resource is other.resource
+        return isinstance(other, Same) and self.resource is other.resource
 
 
-# Enough for what some hundred proxies share; a resource that is kept here cannot give its id to another.
-@lru_cache(maxsize=8192)
-def _encoded(same: _Same) -> bytes:
+@lru_cache(maxsize=SHARED)
+def _encoded(same: Same) -> bytes:
     return to_any(same.resource)
 
 
 def shared_to_any(resource: Mapping[str, Any]) -> bytes:
     """As `to_any`, once for a resource that many proxies are told; it must not be changed any more."""
-    return _encoded(_Same(resource))
+    return _encoded(Same(resource))

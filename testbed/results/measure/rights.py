@@ -58,15 +58,15 @@ def rights(
     cross_cell: CrossCellRules | None = None,
     lent: Mapping[int, Sequence[int]] = {},
 ) -> Codes:
-    """The right of each call, as its number in RIGHTS; -1 for all where there are no cells, as no route has a name.
+    """The right of each call, as its number in RIGHTS; -1 for all where there are no cells, and so no map.
 
     `backups` are those of cells that have one. With `cross_cell` all calls from cell to cell that it does not allow
     are leaks. `lent` are, by version of the map, the partitions that another cell has only because their own one was
     given up.
     """
-    route, routes = codes(calls["route"])
-    if not (route >= 0).any():
+    if calls["map_version"].null_count == len(calls):
         return np.full(len(calls), -1, dtype=np.int64)
+    route, routes = codes(calls["route"])
     service, services = codes(calls["source_service"])
     here, there, owner = (codes(calls[column]) for column in ("source_cell", "destination_cell", "owner_cell"))
     elsewhere = named(*owner) & ~same(owner, there)

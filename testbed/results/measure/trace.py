@@ -1,7 +1,6 @@
 """One request's way through the cluster: every call and every failed try of it, and what its proxies knew then.
 
-All from tables. A proxy acts by the last version of each type of configuration that it had acknowledged, and of
-endpoints it had been told what was decided when that version was sent (`EndpointsChanged`), by then.
+All from tables.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from testbed.results.measure.pushed import Pushed, Told, Version
 from testbed.results.tables.columns import floats
 from testbed.results.tables.writer import read_table
 
@@ -32,16 +31,6 @@ FLAGS = {
 """Envoy's response flags that are met here, in words; a call has several, separated by commas."""
 
 _ORDER = {"inbound": 1, "outbound": 0, "try": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """Of one type of configuration, of one proxy: what was in force (None: nothing yet), and what was on its way."""
-
-    type: str
-    in_force: str | None
-    acked_s: float | None
-    on_its_way: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +57,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Of one service, as a proxy knew them: those that were ready, and which of these it had ejected itself."""
-
-    service: str
-    ready: tuple[str, ...]
-    ejected: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Trace:
     """Times as in the tables: seconds since the load began."""
 
@@ -84,9 +64,9 @@ class Trace:
     """Its row of `requests`."""
     steps: tuple[Step, ...]
     versions: dict[str, tuple[Version, ...]] = field(default_factory=dict)
-    """By proxy, when its first call began."""
-    endpoints: dict[str, tuple[Endpoints, ...]] = field(default_factory=dict)
-    """By pod that called, of the services that it called, when it first did."""
+    """By who had been told something, when the first call began that they had to do with."""
+    told: tuple[Told, ...] = ()
+    """About its outbound calls, when they began; what was the same for several is there once."""
 
 
 class Requests:
@@ -118,24 +98,23 @@ class Requests:
         ids = pa.array(request_ids, pa.string())
         rows = {row["request_id"]: row for row in self._of(self._table, ids)}
         hops, attempts = (self._of(read_table(self._run_dir, table), ids) for table in ("hops", "attempts"))
-        pushes = read_table(self._run_dir, "pushes").to_pylist()
-        changes = self._changes()
+        pushed = Pushed(self._run_dir, {end for row in hops + attempts for end in _ends(row)})
+        ejections = self._ejections()
         return [
             _trace(
                 rows[request_id],
                 [hop for hop in hops if hop["request_id"] == request_id],
                 [each for each in attempts if each["request_id"] == request_id],
-                pushes,
-                changes,
+                pushed,
+                ejections,
             )
             for request_id in request_ids
         ]
 
-    def _changes(self) -> list[dict[str, Any]]:
-        """What happened to endpoints, in order of time."""
+    def _ejections(self) -> list[dict[str, Any]]:
+        """And their ends, in order of time."""
         events = read_table(self._run_dir, "events")
-        reasons = pa.array(["EndpointsChanged", "Ejected", "Unejected"])
-        some = events.filter(pc.is_in(events["reason"].cast(pa.string()), value_set=reasons))
+        some = events.filter(pc.is_in(events["reason"].cast(pa.string()), value_set=pa.array(["Ejected", "Unejected"])))
         rows: list[dict[str, Any]] = some.sort_by("t_s").to_pylist()
         return rows
 
@@ -149,34 +128,51 @@ def _trace(
     request: dict[str, Any],
     hops: Iterable[dict[str, Any]],
     attempts: Iterable[dict[str, Any]],
-    pushes: Sequence[dict[str, Any]],
-    changes: Sequence[dict[str, Any]],
+    pushed: Pushed,
+    ejections: Sequence[dict[str, Any]],
 ) -> Trace:
     found = [(_step(row["direction"], row), row) for row in hops] + [(_step("try", row), row) for row in attempts]
     found.sort(key=lambda each: (each[0].start_s, _ORDER[each[0].kind]))
     steps: list[Step] = []
-    began: dict[str, float] = {}
+    versions: dict[str, tuple[Version, ...]] = {}
+    told: list[Told] = []
     for step, row in found:
         steps.append(_within(step, steps))
-        end = "destination" if step.kind == "inbound" else "source"
-        for proxy in (row[f"{end}_pod"], f"node-proxy-{row[f'{end}_node']}-1"):
-            if proxy is not None:
-                began.setdefault(proxy, step.start_s)
-    versions = {proxy: _versions(proxy, at_s, pushes) for proxy, at_s in began.items()}
-    endpoints: dict[str, dict[str, Endpoints]] = {}
-    for step, row in found:
-        if step.kind == "outbound" and step.source is not None and step.service is not None:
-            proxies = (step.source, f"node-proxy-{row['source_node']}-1")
-            told_s = max((_told_s(proxy, step.start_s, pushes) for proxy in proxies), default=-np.inf)
-            if told_s > -np.inf and step.service not in endpoints.setdefault(step.source, {}):
-                known = _endpoints(step.service, step.source, told_s, step.start_s, changes)
-                endpoints[step.source][step.service] = known
-    return Trace(
-        request,
-        tuple(steps),
-        {proxy: known for proxy, known in versions.items() if known},
-        {pod: tuple(by_service.values()) for pod, by_service in endpoints.items() if by_service},
-    )
+        own = "destination" if step.kind == "inbound" else "source"
+        for pod, node in _ends(row, own):
+            subscribers = pushed.subscribers(pod, node)
+            for each in subscribers:
+                versions.setdefault(each, pushed.versions(each, step.start_s))
+            if step.kind == "outbound":
+                told += _told(subscribers, row, pushed, ejections)
+    distinct = tuple(each for number, each in enumerate(told) if each not in told[:number])
+    return Trace(request, tuple(steps), {who: known for who, known in versions.items() if known}, distinct)
+
+
+def _ends(row: dict[str, Any], *ends: str) -> list[tuple[str, str]]:
+    """The pods of both ends of a call, or of these, with their nodes."""
+    found = [(row[f"{end}_pod"], row[f"{end}_node"]) for end in ends or ("source", "destination")]
+    return [end for end in found if None not in end]
+
+
+def _told(
+    subscribers: Sequence[str], call: dict[str, Any], pushed: Pushed, ejections: Sequence[dict[str, Any]]
+) -> list[Told]:
+    """By the first of them that had been told anything about this call."""
+    at_s = call["start_s"]
+    for subscriber in subscribers:
+        if found := list(pushed.told(subscriber, call, at_s)):
+            ejected = _ejected(subscriber, at_s, ejections)
+            return [replace(each, ejected=tuple(pod for pod in each.pods if pod in ejected)) for each in found]
+    return []
+
+
+def _ejected(proxy: str, at_s: float, ejections: Sequence[dict[str, Any]]) -> set[str]:
+    ejected: set[str] = set()
+    for each in ejections:
+        if each["source"] == proxy and each["t_s"] <= at_s:
+            (ejected.add if each["reason"] == "Ejected" else ejected.discard)(each["object"])
+    return ejected
 
 
 def _step(kind: Literal["outbound", "inbound", "try"], row: dict[str, Any]) -> Step:
@@ -209,47 +205,3 @@ def _within(step: Step, before: Sequence[Step]) -> Step:
         if part:
             return replace(step, depth=outer.depth + 1)
     return step
-
-
-def _told_s(proxy: str, at_s: float, pushes: Sequence[dict[str, Any]]) -> float:
-    """When the endpoints that a proxy acted by were sent to it; minus infinity if it had none."""
-    return max(
-        (
-            push["sent_s"]
-            for push in pushes
-            if push["proxy"] == proxy and push["type"] == "ClusterLoadAssignment"
-            if push["acked_s"] is not None and push["acked_s"] <= at_s
-        ),
-        default=-np.inf,
-    )
-
-
-def _endpoints(service: str, pod: str, told_s: float, at_s: float, changes: Sequence[dict[str, Any]]) -> Endpoints:
-    ready: dict[str, None] = {}
-    ejected: dict[str, None] = {}
-    for change in changes:
-        if change["reason"] == "EndpointsChanged":
-            if change["object"] == service and change["t_s"] <= told_s:
-                details = orjson.loads(change["details"])
-                ready.update(dict.fromkeys(details.get("added", ())))
-                for gone in details.get("removed", ()):
-                    ready.pop(gone, None)
-        elif change["source"] == pod and change["t_s"] <= at_s:
-            if change["reason"] == "Ejected":
-                ejected[change["object"]] = None
-            else:
-                ejected.pop(change["object"], None)
-    return Endpoints(service, tuple(ready), tuple(name for name in ready if name in ejected))
-
-
-def _versions(proxy: str, at_s: float, pushes: Sequence[dict[str, Any]]) -> tuple[Version, ...]:
-    own = [push for push in pushes if push["proxy"] == proxy and push["sent_s"] <= at_s]
-    found = []
-    for kind in sorted({push["type"] for push in own}):
-        sent = sorted((push for push in own if push["type"] == kind), key=lambda push: push["sent_s"])
-        acked = [push for push in sent if push["acked_s"] is not None and push["acked_s"] <= at_s]
-        last = acked[-1] if acked else None
-        late = sent[-1]["version"] if last is None or sent[-1]["version"] != last["version"] else None
-        in_force, acked_s = (None, None) if last is None else (last["version"], last["acked_s"])
-        found.append(Version(kind, in_force, acked_s, late))
-    return tuple(found)

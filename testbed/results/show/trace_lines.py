@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
+import orjson
+import yaml
 from rich.text import Text
 
-from testbed.results.measure.trace import FLAGS, Step, Trace, Version
+from testbed.control.mesh.traffic import DEFAULT_ROUTE
+from testbed.results.measure.pushed import Told, Version
+from testbed.results.measure.trace import FLAGS, Step, Trace
 from testbed.results.show.figures import NONE, milliseconds, seconds
 from testbed.results.show.grid import wrapped
 from testbed.results.tables.facts import named
@@ -15,8 +20,11 @@ _BAR = 20
 _INDENT = "  "
 
 
-def render(trace: Trace, width: int) -> Iterator[Text]:
-    """Lines of at most `width`; times are milliseconds after the intended time of the request."""
+def render(trace: Trace, width: int, *, with_config: bool = False) -> Iterator[Text]:
+    """Lines of at most `width`; times are milliseconds after the intended time of the request.
+
+    With the configuration that its callers' proxies went by, whose lines may be longer.
+    """
     request = trace.request
     zero_s = request["intended_s"]
     what = " ".join(filter(None, (request["method"], request["path"]))) or request["name"]
@@ -40,11 +48,34 @@ def render(trace: Trace, width: int) -> Iterator[Text]:
     for proxy, versions in trace.versions.items():
         told = f"{proxy} knew {'; '.join(_version(each, trace) for each in versions)}"
         yield from wrapped(Text(told, style="dim"), width, "", _INDENT)
-    for pod, endpoints in trace.endpoints.items():
-        for each in endpoints:
-            ejected = f"; ejected by it: {named(each.ejected)}" if each.ejected else ""
-            told = f"{pod} had endpoints of {each.service}: {named(each.ready) or 'none'}{ejected}"
-            yield from wrapped(Text(told, style="dim"), width, "", _INDENT)
+    for each in trace.told:
+        known = f"{each.proxy} had endpoints of {each.service}: {_endpoints(each)}"
+        yield from wrapped(Text(known, style="dim"), width, "", _INDENT)
+        if with_config:
+            yield from _config(each)
+
+
+def _endpoints(told: Told) -> str:
+    priorities = sorted({group.priority for group in told.endpoints})
+    found = []
+    for priority in priorities:
+        pods = named([pod for group in told.endpoints if group.priority == priority for pod in group.pods])
+        found.append(f"priority {priority}: {pods}" if len(priorities) > 1 else pods)
+    ejected = [f"ejected by it: {named(told.ejected)}"] if told.ejected else []
+    return "; ".join([*found, *ejected]) or "none"
+
+
+def _config(told: Told) -> Iterator[Text]:
+    """As it was pushed, but for endpoints, which are pods here."""
+    groups = [
+        {key: value for key, value in asdict(group).items() if value not in (None, "")} for group in told.endpoints
+    ]
+    found = {f"route of {told.virtual_host}": told.route, "cluster": told.cluster, "endpoints": groups}
+    text = yaml.safe_dump(
+        orjson.loads(orjson.dumps({key: value for key, value in found.items() if value})), sort_keys=False, width=120
+    )
+    for line in text.splitlines():
+        yield Text(f"{_INDENT}{line}", style="dim")
 
 
 def _bar(at_ms: float, took_ms: float | None, span_ms: float) -> str:
@@ -70,7 +101,9 @@ def _called(step: Step) -> str:
     answer = "no answer" if step.status is None else str(step.status)
     why = [f"{flag} ({FLAGS[flag]})" if flag in FLAGS else flag for flag in step.flags]
     tries = [f"{step.attempts} tries"] if step.attempts is not None and step.attempts > 1 else []
-    route = [f"route {step.route}"] if step.route else []
+    # What is received takes the default route but for cells, where it has another name.
+    received = step.kind == "inbound" and step.route == DEFAULT_ROUTE
+    route = [f"route {step.route}"] if step.route and not received else []
     return f"{what}: {', '.join([answer, *why, *tries, *route])}"
 
 

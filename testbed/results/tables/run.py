@@ -44,12 +44,13 @@ _HOPS = (
     *(f"{end}_{field}" for end in ("source", "destination") for field in PLACE_FIELDS if field != "pod"),
 )
 _ATTEMPTS = ("start_s", "source_zone", "destination_zone")
+_PUSHES = ("proxy", "type", "version", "sent_s", "acked_s", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Facts and tables. Of `requests`, `hops` and `attempts`, which can have millions of rows, only what figures are
-    made from."""
+    """Facts and tables. Of `requests`, `hops`, `attempts` and `pushes`, which can have millions of rows, only what
+    figures are made from."""
 
     facts: RunFacts
     requests: pa.Table
@@ -70,5 +71,7 @@ class Run:
             read_table(run_dir, "requests", [*_REQUESTS, *(["path"] if facts.has_routes_by_path else [])]),
             read_table(run_dir, "hops", _HOPS),
             read_table(run_dir, "attempts", _ATTEMPTS),
-            *(read_table(run_dir, table) for table in ("events", "pushes", "links", "machines", "pods", "operations")),
+            read_table(run_dir, "events"),
+            read_table(run_dir, "pushes", _PUSHES),
+            *(read_table(run_dir, table) for table in ("links", "machines", "pods", "operations")),
         )

@@ -116,8 +116,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("sent_s", pa.float64()),
             ("acked_s", pa.float64()),
             ("error", _NAME),
+            ("resources", pa.list_(pa.int32())),
         ]
     ),
+    # A content that was ever pushed, once each, in the order in which they were first; `content` is a JSON object.
+    "resources": pa.schema([("number", pa.int32()), ("type", _NAME), ("name", _NAME), ("content", pa.string())]),
     # One second of one directed link: its declared delay with what faults did to it then, and how long the bytes of
     # that second should have taken by the declaration (bandwidth, waiting and retransmission included), and took.
     "links": pa.schema(
@@ -153,12 +156,13 @@ LATER_COLUMNS: dict[str, frozenset[str]] = {
         {"method", "path", "sent_bytes", "received_bytes", "cell", "map_version", "questions", "router_ms"}
     ),
     "hops": frozenset({"request_bytes", "response_bytes", "partition", "owner_cell", "map_version", "route"}),
+    "pushes": frozenset({"resources"}),
     "links": frozenset({"expected_p50_ms"}),
 }
 """Columns that tables of earlier versions have not: there they are null."""
 
 
-LATER_TABLES = frozenset({"operations"})
+LATER_TABLES = frozenset({"operations", "resources"})
 """Tables that runs of earlier versions do not have."""
 
 

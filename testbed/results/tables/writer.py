@@ -181,6 +181,8 @@ def _kind(type_: pa.DataType) -> str:
     """What values a column has, however wide or encoded."""
     if pa.types.is_dictionary(type_):
         return _kind(type_.value_type)
+    if pa.types.is_list(type_):
+        return f"lists of {_kind(type_.value_type)}"
     if pa.types.is_integer(type_):
         return "whole numbers"
     if pa.types.is_floating(type_):

@@ -62,8 +62,9 @@ PARTITION: Final = "partition"
 OWNER_CELL: Final = "owner_cell"
 """The cell that the call was routed for, by the map of its proxy; null where it goes to none in particular."""
 MAP_VERSION: Final = "map_version"
+"""These three are there where there are cells."""
 ROUTE: Final = "route"
-"""Why the call went where it went. These four are there where there are cells."""
+"""The name of the route by which the call went; with cells it is why it went there."""
 
 OWN: Final = "own"
 """The caller's cell, or that of the pod itself, owns the partition."""
@@ -104,6 +105,7 @@ CALL_FORMAT: Final[Mapping[str, str]] = {
     UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
     STATUS: "%RESPONSE_CODE%",
     FLAGS: "%RESPONSE_FLAGS%",
+    ROUTE: "%ROUTE_NAME%",
     ATTEMPTS: "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     BYTES_RECEIVED: "%BYTES_RECEIVED%",
     BYTES_SENT: "%BYTES_SENT%",
@@ -116,7 +118,6 @@ CELLS_FORMAT: Final[Mapping[str, str]] = {
     PARTITION: f"%REQ({PARTITION_HEADER})%",
     OWNER_CELL: f"%METADATA(ROUTE:{CELLS_METADATA}:{OWNER_CELL})%",
     MAP_VERSION: f"%METADATA(ROUTE:{CELLS_METADATA}:{MAP_VERSION})%",
-    ROUTE: "%ROUTE_NAME%",
 }
 
 ATTEMPT_FORMAT: Final[Mapping[str, str]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from testbed.control.mesh.traffic import DEFAULT_ROUTE
 from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, CallKind, attempt_log, call_log
 from testbed.control.views.envoy.envoy_api import ADS, LISTENER_TYPE, TYPES, Resource, address
 from testbed.control.views.envoy.partition_filter import partition_filters
@@ -53,7 +54,7 @@ def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) ->
             {
                 "name": INBOUND,
                 "domains": ["*"],
-                "routes": [{"match": {"prefix": "/"}, "route": inbound_action(proxy, pod)}],
+                "routes": [{"name": DEFAULT_ROUTE, "match": {"prefix": "/"}, "route": inbound_action(proxy, pod)}],
             }
         ],
     }

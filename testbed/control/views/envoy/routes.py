@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from testbed.control.views.envoy.access_log import INBOUND, PEER_HEADER
 from testbed.control.views.envoy.envoy_api import ROUTE_TYPE, TYPES, Resource, duration, header
 from testbed.objects.core import Service
 from testbed.objects.mesh import HttpRoute, Retries
+
+BLOCKED: Final = "block_all"
+"""Istio's name of the virtual host for what is no service, and of its route."""
 
 
 def inbound_routes(name: str, routes: Sequence[Mapping[str, Any]]) -> Resource:
@@ -24,9 +27,9 @@ def outbound_routes(name: str, hosts: Sequence[Mapping[str, Any]], caller: str |
     """`caller` is the pod to be named as such, None where a filter does that."""
     # Istio's outboundTrafficPolicy REGISTRY_ONLY: calls to anything but a service are answered 502.
     blocked = {
-        "name": "block_all",
+        "name": BLOCKED,
         "domains": ["*"],
-        "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 502}}],
+        "routes": [{"name": BLOCKED, "match": {"prefix": "/"}, "direct_response": {"status": 502}}],
     }
     return {
         "@type": ROUTE_TYPE,

@@ -251,7 +251,7 @@ class ConfigGenerator:
         """What becomes of one HTTPRoute: with cells, a route for each place that its calls can go to."""
         match, to = {"prefix": route.prefix}, partial(self._action, route)
         if cells is None:
-            return [{"match": match, "route": to("")}]
+            return [{**({"name": route.name} if route.name else {}), "match": match, "route": to("")}]
         service = self._services.get(route.destination)
         choose = cells.entered if entering else cells.called
         return choose("global" if service is None else service.service_class, match, to)

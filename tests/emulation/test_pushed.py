@@ -1,0 +1,33 @@
+"""What was pushed is kept by content."""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+
+from testbed.emulation.actors.pushed import PushedResources, lines
+
+
+def assignment(name: str, *endpoints: str) -> dict[str, object]:
+    return {"@type": "ClusterLoadAssignment", "cluster_name": name, "endpoints": list(endpoints)}
+
+
+def test_equal_contents_have_one_number_and_are_kept_once() -> None:
+    pushed = PushedResources()
+    web, orders, longer = assignment("web", "a"), assignment("orders", "a"), assignment("web", "a", "b")
+    first = pushed.numbers([web, orders])
+    assert (first, pushed.numbers([longer, orders]), pushed.numbers([])) == ((0, 1), (2, 1), ())
+    # Made anew, for another proxy or after a change back.
+    assert pushed.numbers([assignment("web", "a"), orders]) is first
+    assert [orjson.loads(line) for line in lines(pushed.compressed())] == [web, orders, longer]
+
+
+def test_what_is_kept_can_be_read_while_more_comes() -> None:
+    pushed = PushedResources()
+    chance = random.Random(1)
+    contents = [assignment("web", *(f"{chance.random()}" for _ in range(20_000))) for _ in range(5)]
+    for number, content in enumerate(contents):
+        assert pushed.numbers([content]) == (number,)
+        assert [orjson.loads(line) for line in lines(pushed.compressed())] == contents[: number + 1]
+    assert list(lines(PushedResources().compressed())) == list(lines(b"")) == []
