@@ -136,6 +136,9 @@ class PlayedMaster(Played):
     async def pushes(self) -> list[Push]:
         return []
 
+    async def pushed_resources(self) -> bytes:
+        return b""
+
 
 class PlayedAgent(Played):
     async def cut_power(self, fault: str) -> tuple[float, list[str]]:
