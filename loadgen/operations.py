@@ -5,7 +5,7 @@ It imports neither Locust nor gevent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from random import Random
 
@@ -31,9 +31,11 @@ class OperationDraw:
         self._random = random
         self._numbers = count(1)
 
-    def next(self, request: RequestTemplate, process: str | None) -> tuple[str, str | None, Operation]:
-        """Path and body of the request, and what it does."""
-        key = f"k{self._random.randrange(self._operations.keys)}"
+    def next(
+        self, request: RequestTemplate, process: str | None, key: str | None = None
+    ) -> tuple[RequestTemplate, Operation]:
+        """The request as it is sent, and what it does. `key` is the id of its client, if that has one."""
+        key = f"k{self._random.randrange(self._operations.keys)}" if key is None else key
         value = f"{self._name}-{next(self._numbers)}" if request.method == "PUT" else None
-        path = request.path.replace("{key}", key)
-        return path, value, Operation(process, key, value, self._operations.owner)
+        sent = replace(request, path=request.path.replace("{key}", key), body=value)
+        return sent, Operation(process, key, value, self._operations.owner)

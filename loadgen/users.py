@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import Any, ClassVar
@@ -83,16 +82,14 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
             self.sessions = Sessions(self.settings.ids, self.draw, random, at_once)
 
     def send(self, request: RequestTemplate, intended_s: float) -> None:
-        if self.operations is not None:
-            path, body, operation = self.operations.next(request, self.process)
-            sent = replace(request, body=body)
-            self._send(sent, path, request.headers, {INTENDED_S: intended_s, OPERATION: operation})
-            return
-        if self.sessions is None or self.settings.ids is None:
-            self._send(request, request.path, request.headers, {INTENDED_S: intended_s})
-            return
-        session = self.sessions.next()
         context: dict[str, Any] = {INTENDED_S: intended_s}
+        session = None if self.sessions is None else self.sessions.next()
+        if self.operations is not None:
+            key = None if session is None else session.id
+            request, context[OPERATION] = self.operations.next(request, self.process, key)
+        if session is None or self.settings.ids is None:
+            self._send(request, request.path, request.headers, context)
+            return
         if self.router is not None:
             context[TRIP] = DirectedTrip(request, session)
         response = self._send(request, *addressed(request, self.settings.ids, session), context)

@@ -236,8 +236,10 @@ def _template_annotations(template: PodTemplate) -> dict[str, str]:
         annotations["testbed/store-election-timeout"] = _seconds(workload.election_timeout_s)
         annotations["testbed/store-heartbeat"] = _seconds(workload.heartbeat_s)
         annotations["testbed/store-snapshot-entries"] = str(workload.snapshot_entries)
-        if workload.primaries:
-            annotations["testbed/store-primaries"] = ",".join(workload.primaries)
+        annotations["testbed/store-groups"] = ",".join(f"{each.start}-{each.end - 1}" for each in workload.groups)
+        for number, group in enumerate(workload.groups):
+            if group.primaries:
+                annotations[f"testbed/store-primaries-{number}"] = ",".join(group.primaries)
     return annotations
 
 

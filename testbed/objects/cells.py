@@ -22,6 +22,9 @@ WORKER: Final = "testbed/worker"
 """Labels of pods: the cell that they belong to, its deployment group, the city that they serve, or their number among
 the workers of shuffle shards."""
 
+ENTRY_PARTITION_HEADER: Final = "x-testbed-partition"
+"""Of answers to clients: the partition that was made of the request's key, by the gateway, or by a store."""
+
 Layer = Literal["gateways", "sidecars"]
 """Of the proxies that go by the map: those at which requests enter (with routers), and those of pods."""
 

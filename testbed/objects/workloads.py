@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from testbed.objects.cells import PartitionRule
 from testbed.objects.metadata import DEFAULT_NAMESPACE, Labels
 
 
@@ -61,19 +62,38 @@ Acks = Literal["quorum", "leader"]
 """When a write is acknowledged: once a majority has it on disk, or once the leader has (Kafka's acks=all and 1)."""
 
 
+BY_HASH: Final = PartitionRule("hash")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreGroup:
+    """Partitions from `start` up to, but not including `end`: they share a log, and so a leader."""
+
+    start: int
+    end: int
+    primaries: tuple[str, ...] = ()
+    """The replicas that are to lead it while they can, the first of them first; any leads if there are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreWorkload:
-    """The replica called `replica` of a store: keys and values in a log that all `replicas` agree on."""
+    """The replica called `replica` of a store: keys and values in logs that all `replicas` agree on, one a group."""
 
     replica: str
     replicas: tuple[StoreReplica, ...]
+    groups: tuple[StoreGroup, ...] = (StoreGroup(0, 1),)
+    """Of all partitions, in their order."""
+    rule: PartitionRule = BY_HASH
+    """How a key becomes a partition."""
     acks: Acks = "quorum"
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
     snapshot_entries: int = 10_000
-    """After so many entries a snapshot takes the place of the log."""
-    primaries: tuple[str, ...] = ()
-    """The replicas that are to lead while they can; all of them if there are none."""
+    """After so many entries a snapshot takes the place of a log."""
+
+    @property
+    def partitions(self) -> int:
+        return self.groups[-1].end
 
 
 Workload = BuiltinWorkload | CommandWorkload | StoreWorkload

@@ -75,7 +75,7 @@ def partition_map(spec: SpecModel) -> PartitionMap | None:
         name=CELLS,
         version=1,
         key=key_of(cells.key),
-        rule=_rule(cells.partition),
+        rule=rule_of(cells.partition),
         cells=tuple(_cell(name, cell) for name, cell in cells.cells.items()),
         owners=_owners(cells),
         cities=cities_of(spec),
@@ -148,7 +148,7 @@ def _owners(cells: CellsModel) -> tuple[str, ...]:
     return tuple(owners)
 
 
-def _rule(rule: PartitionRuleModel) -> PartitionRule:
+def rule_of(rule: PartitionRuleModel) -> PartitionRule:
     if rule.digits is not None:
         return PartitionRule("digits", digits=tuple(rule.digits))
     if rule.ranges is not None:

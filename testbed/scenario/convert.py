@@ -22,6 +22,7 @@ from testbed.objects.metadata import Labels
 from testbed.objects.places import CONTROL_PLANE, LinkQuality, Locality, Place, Topology, ZoneLink, clients_of
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import (
+    BY_HASH,
     GATEWAY,
     NODE_PROXY,
     ROUTER,
@@ -35,7 +36,7 @@ from testbed.objects.workloads import (
     gateway_of,
     router_of,
 )
-from testbed.scenario.cells import key_of, partition_map, placements, router_zones
+from testbed.scenario.cells import key_of, partition_map, placements, router_zones, rule_of
 from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import (
     LinkModel,
@@ -48,7 +49,7 @@ from testbed.scenario.models.cluster import (
 from testbed.scenario.models.experiment import CutModel, ExpectationModel, FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.metrics import METRICS
 from testbed.scenario.models.prices import PriceModel, PricesModel
-from testbed.scenario.models.traffic import GatewayModel, IdsModel, MeshModel, OperationsModel
+from testbed.scenario.models.traffic import GatewayModel, IdsModel, LoadModel, MeshModel, OperationsModel
 from testbed.scenario.operations import scheduled_operations
 from testbed.scenario.policies import http_route, traffic_distribution, traffic_policy, winning_policy
 from testbed.scenario.stores import store_workload
@@ -225,7 +226,8 @@ def _deployments(name: str, service: ServiceModel, spec: SpecModel) -> list[Depl
     for each in placements(name, service, spec):
         placed = replace(template, zones=each.zones, extra_labels=each.labels, node=each.node)
         if service.workload.store is not None:
-            workload = store_workload(each.deployment, name, service, spec, service.workload.store)
+            rule = BY_HASH if spec.cells is None else rule_of(spec.cells.partition)
+            workload = store_workload(each.deployment, name, service, spec, service.workload.store, rule)
             placed = replace(placed, workload=workload)
         deployments.append(Deployment(each.deployment, each.replicas, placed))
     return deployments
@@ -295,9 +297,9 @@ def _load(spec: SpecModel) -> LoadSpec:
         timeout_s=load.timeout,
         connect_timeout_s=load.connect_timeout,
         locustfile=None if load.locustfile is None else Path(load.locustfile),
-        ids=None if load.ids is None or cells is None else _ids(load.ids, key_of(cells.key)),
+        ids=None if cells is None else _drawn(load, key_of(cells.key)),
         operation_keys=None if load.operations is None else load.operations.keys,
-        directed=None if cells is None or load.ids is None else _directed(spec, cells),
+        directed=None if cells is None or (load.ids is None and load.operations is None) else _directed(spec, cells),
     )
 
 
@@ -307,6 +309,13 @@ def _operations(operations: OperationsModel | None) -> tuple[RequestSpec, ...]:
     writes = round(operations.writes * _WEIGHTS)
     kinds = (("write", "PUT", writes), ("read", "GET", _WEIGHTS - writes))
     return tuple(RequestSpec(name, method, "/{key}", weight, (), None) for name, method, weight in kinds if weight)
+
+
+def _drawn(load: LoadModel, key: PartitionKey) -> IdSpec | None:
+    """The key of an operation is the id by which its partition is found, and each is by a client of its own."""
+    if load.operations is not None:
+        return IdSpec(key, session=1, count=load.operations.keys)
+    return None if load.ids is None else _ids(load.ids, key)
 
 
 def _directed(spec: SpecModel, cells: CellsModel) -> DirectedSpec | None:

@@ -138,18 +138,20 @@ def _service(service: ServiceModel, fast: bool, spec: SpecModel) -> ServiceModel
         service,
         app_protocol="http",
         class_=service.class_ or (None if spec.cells is None else "global"),
-        workload=_workload(service.workload, spec.seed),
+        workload=_workload(service.workload, spec),
         readiness_probe=_probe(readiness, fast),
         liveness_probe=liveness and _probe(liveness, fast),
     )
 
 
-def _workload(workload: WorkloadModel, seed: int) -> WorkloadModel:
+def _workload(workload: WorkloadModel, spec: SpecModel) -> WorkloadModel:
     if workload.command is not None:
         return workload
     if (store := workload.store) is not None:
-        return _with(workload, store=_filled(store, heartbeat=round(store.election_timeout / 10, 9)))
-    work = _filled(workload.work or WorkModel.model_validate({"mean": "0s"}), spread=0.0, seed=seed)
+        partitions = store.groups if spec.cells is None else spec.cells.partitions
+        heartbeat = round(store.election_timeout / 10, 9)
+        return _with(workload, store=_filled(store, partitions=partitions, heartbeat=heartbeat))
+    work = _filled(workload.work or WorkModel.model_validate({"mean": "0s"}), spread=0.0, seed=spec.seed)
     return _with(_filled(workload, response_size=0.0, error_rate=0.0), work=work)
 
 

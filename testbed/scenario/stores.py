@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from testbed.objects.workloads import StoreReplica, StoreWorkload
+from itertools import pairwise
+
+from testbed.objects.cells import PartitionRule
+from testbed.objects.workloads import StoreGroup, StoreReplica, StoreWorkload
 from testbed.scenario.models.cluster import ServiceModel, StoreModel
 from testbed.scenario.models.experiment import SpecModel
 
@@ -23,18 +26,34 @@ def homes(name: str, service: ServiceModel, spec: SpecModel) -> list[tuple[Store
     return found
 
 
-def store_workload(replica: str, name: str, service: ServiceModel, spec: SpecModel, store: StoreModel) -> StoreWorkload:
+def store_workload(
+    replica: str, name: str, service: ServiceModel, spec: SpecModel, store: StoreModel, rule: PartitionRule
+) -> StoreWorkload:
     """Of a scenario that is checked and completed."""
     all_homes = homes(name, service, spec)
     assert store.heartbeat is not None
     return StoreWorkload(
         replica=replica,
         replicas=tuple(each for each, _ in all_homes),
+        groups=_groups(store, [each.name for each, zone in all_homes if store.primary_zone in (None, zone)]),
+        rule=rule,
         acks=store.acks,
         election_timeout_s=store.election_timeout,
         heartbeat_s=store.heartbeat,
         snapshot_entries=store.snapshot_every,
-        primaries=tuple(each.name for each, zone in all_homes if zone == store.primary_zone),
+    )
+
+
+def _groups(store: StoreModel, primaries: list[str]) -> tuple[StoreGroup, ...]:
+    """Of shares that differ by one partition at most. `primaries` take turns to be the first; where nothing is to be
+    spread and no zone is preferred, nobody is."""
+    assert store.partitions is not None
+    if store.groups == 1 and store.primary_zone is None:
+        return (StoreGroup(0, store.partitions),)
+    bounds = [number * store.partitions // store.groups for number in range(store.groups + 1)]
+    return tuple(
+        StoreGroup(start, end, tuple(primaries[number % len(primaries) :] + primaries[: number % len(primaries)]))
+        for number, (start, end) in enumerate(pairwise(bounds))
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from testbed.results.measure.leaders import LeaderChange, leader_changes
 from testbed.results.tables import lines as lines_module
-from testbed.results.tables.ingest import NOT_FINISHED, ingest_outlier_log, ingest_requests
+from testbed.results.tables.ingest import NOT_FINISHED, ingest_leaders, ingest_outlier_log, ingest_requests
 from testbed.results.tables.lines import IngestCounts
 from testbed.results.tables.pods import PodIdentity, Pods
 from testbed.results.tables.schemas import Clock
@@ -74,6 +75,26 @@ def test_a_request_is_one_row_with_latency_from_its_intended_time(tmp_path: Path
 def test_a_request_without_finish_is_unknown(tmp_path: Path) -> None:
     _, rows = _requests(tmp_path, _write(tmp_path / "records", [_sent("r1")]))
     assert [(row["outcome"], row["error"], row["finished_s"]) for row in rows] == [("unknown", NOT_FINISHED, None)]
+
+
+def test_what_a_replica_of_a_store_noted_of_its_leadership_are_events(tmp_path: Path) -> None:
+    lines = [
+        {"t_s": 90.0, "leads": True, "group": 0, "term": 1, "partitions": "0-49"},
+        {"t_s": 112.5, "leads": False, "group": 0, "term": 1, "partitions": "0-49"},
+        {"t_s": 111.0, "leads": True, "group": 1, "term": 7, "partitions": "50"},
+        {"t_s": "soon", "leads": True, "group": 1, "term": 7, "partitions": "50"},
+    ]
+    path = _write(tmp_path / "data-r1-1.leaders.jsonl", lines, end=b'{"t_s": 1')
+    with TableWriter(tmp_path, "events", "a") as events:
+        counts = ingest_leaders(path, "data-r1-1", "data", CLOCK, events)
+    assert (counts.lines, counts.rows, counts.unreadable) == (5, 3, 2)
+    table = read_table(tmp_path, "events")
+    assert {(row["source"], row["kind"]) for row in table.to_pylist()} == {("data-r1-1", "Leader")}
+    # Who led before the load began is no change.
+    assert leader_changes(table) == (
+        LeaderChange(11.0, "data/1", "50", "data-r1-1", 7, True),
+        LeaderChange(12.5, "data/0", "0-49", "data-r1-1", 1, False),
+    )
 
 
 def test_what_a_locustfile_fired_itself_is_an_event_and_no_request(tmp_path: Path) -> None:

@@ -13,13 +13,22 @@ import pytest
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
 from testbed.faults.zones import ZoneCrash
+from testbed.objects.cells import PartitionKey, PartitionRule
 from testbed.objects.mesh import DestinationRule, LocalityLoadBalancing, VirtualService
 from testbed.objects.places import Locality, Place
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, Probe, WorkTime
+from testbed.objects.workloads import (
+    BuiltinWorkload,
+    CommandWorkload,
+    Probe,
+    StoreGroup,
+    StoreWorkload,
+    WorkTime,
+)
 from testbed.scenario import Price, Prices, Scenario, ScenarioError, load_scenario
 from testbed.scenario.defaults import profile_timings
 from testbed.scenario.models.cluster import TimingsModel
+from testbed.scenario.values import IdSpec
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
 FIRST = """
@@ -159,12 +168,43 @@ def test_replicas_of_a_store_take_turns_over_the_zones_that_it_names_and_their_n
     assert [each.template.node for each in replicas] == ["big", "east-a-1", "east-b-2", "east-a-2", "big"]
     workloads = [each.template.workload for each in replicas]
     assert [each.replica for each in workloads] == ["data-r1", "data-r2", "data-r3", "data-r4", "data-r5"]
-    assert workloads[0].primaries == ("data-r2", "data-r4")
+    assert workloads[0].groups == (StoreGroup(0, 1, ("data-r2", "data-r4")),)
     assert len({each.replicas for each in workloads}) == 1
     more = by_name["more-r1"].template.workload
     assert (more.election_timeout_s, more.heartbeat_s) == (0.3, 0.03)
     numbers = [each.number for each in (*workloads[0].replicas, *more.replicas)]
     assert len(set(numbers)) == len(numbers), "replicas of two stores on a node would listen at one address"
+
+
+def test_groups_of_a_store_share_its_partitions_and_replicas_take_turns_to_lead(load: Any) -> None:
+    def groups(*overrides: str, name: str = "data") -> Any:
+        deployments = load("spec.services.data.replicas=3", *overrides).cluster.deployments
+        return next(each for each in deployments if each.name == f"{name}-r1").template.workload
+
+    found = groups("spec.services.data.workload.store={groups: 3, partitions: 10}")
+    one, two, three = "data-r1", "data-r2", "data-r3"
+    assert found.groups == (
+        StoreGroup(0, 3, (one, two, three)),
+        StoreGroup(3, 6, (two, three, one)),
+        StoreGroup(6, 10, (three, one, two)),
+    )
+    assert (found.rule, found.partitions) == (PartitionRule("hash"), 10)
+    assert groups("spec.services.data.workload.store={}").groups == (StoreGroup(0, 1),)
+
+
+def test_with_cells_a_store_has_their_partitions_by_their_rule_and_its_keys_are_ids() -> None:
+    path = Path(__file__).parents[2] / "scenarios" / "cells-move-partitions.yaml"
+    store = "spec.services.data={workload: {store: {groups: 10}}}"
+    load = "spec.load={sources: [{zone: east-a, users: 2}], operations: {keys: 1000}, duration: 30s}"
+    scenario = load_scenario(path, [store, load])
+    by_name = {each.name: each for each in scenario.cluster.deployments}
+    workload = by_name["data-r1"].template.workload
+    assert isinstance(workload, StoreWorkload)
+    assert workload.groups[3].start == 30
+    assert (workload.rule, workload.partitions) == (PartitionRule("digits", digits=(3, 2)), 100)
+    assert scenario.load.ids == IdSpec(PartitionKey("header", "x-user-id"), session=1, count=1000)
+    with pytest.raises(ScenarioError, match=r"its partitions are the 100 of spec\.cells; remove it"):
+        load_scenario(path, ["spec.services.data={workload: {store: {partitions: 10}}}"])
 
 
 def test_readiness_asks_the_built_in_workload_by_http_and_a_command_by_tcp(load: Any) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from testbed.objects.addresses import SocketAddress
-from testbed.objects.workloads import StoreReplica, StoreWorkload
+from testbed.objects.cells import PartitionRule
+from testbed.objects.workloads import StoreGroup, StoreReplica, StoreWorkload
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, Peer, StoreSettings
 
 LOOPBACK = "127.73.0.1"
@@ -49,6 +50,7 @@ class Cluster:
                 listen[name],
                 tuple(Peer(other, listen[other], None) for other in self.names if other != name),
                 folder / name,
+                folder / f"{name}.leaders",
                 1,
                 replace(workload, replica=name),
             )
@@ -105,7 +107,7 @@ class Cluster:
         async def found() -> str:
             for name in others or self.names:
                 with contextlib.suppress(Refused, OSError):
-                    return (await self.ask(name, "PUT", "who-leads", "?"))[1].partition("@")[0]
+                    return (await self.ask(name, "PUT", "0", "?"))[1].partition("@")[0]
             return ""
 
         return await until(found)
@@ -180,7 +182,7 @@ def test_all_of_it_is_there_after_all_have_crashed_also_behind_snapshots(tmp_pat
             for name in store.names:
                 await store.kill(name)
             for name in store.names:
-                assert (tmp_path / name / "journal").stat().st_size < 20_000
+                assert (tmp_path / name / "group-0" / "journal").stat().st_size < 20_000
                 await store.start(name)
             await store.leader()
             assert [await store.answer(behind, "GET", f"k{key}") for key in range(7)] == [
@@ -222,7 +224,7 @@ def test_a_write_that_comes_again_under_its_id_is_not_done_again(tmp_path: Path)
 
 def test_the_primaries_lead_while_they_can(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with cluster(tmp_path, primaries=("data-r2",)) as store:
+        async with cluster(tmp_path, groups=(StoreGroup(0, 1, ("data-r2",)),)) as store:
 
             async def leads() -> str:
                 return "yes" if await store.leader() == "data-r2" else ""
@@ -232,6 +234,37 @@ def test_the_primaries_lead_while_they_can(tmp_path: Path) -> None:
             assert await store.leader("data-r1") != "data-r2"
             await store.start("data-r2")
             await until(leads)
+
+    asyncio.run(scenario())
+
+
+def test_each_group_has_a_leader_of_its_own_and_one_disk_folder_and_listener_serve_them_all(tmp_path: Path) -> None:
+    names = [f"data-r{number}" for number in (1, 2, 3)]
+    groups = tuple(StoreGroup(10 * at, 10 * at + 10, tuple(names[at:] + names[:at])) for at in range(3))
+    digits = PartitionRule("modulo")
+    # Partition 5, 15 and 25: one of each group.
+    keys = ["5", "15", "25"]
+
+    async def scenario() -> None:
+        async with cluster(tmp_path, groups=groups, rule=digits) as store:
+
+            async def led_by(*expected: str) -> str:
+                owners = []
+                for key in keys:
+                    with contextlib.suppress(Refused, ConnectionError):
+                        owners.append((await store.ask("data-r1", "PUT", key, f"v{key}"))[1].partition("@")[0])
+                return "yes" if owners == list(expected) else ""
+
+            await until(lambda: led_by(*names))
+            with pytest.raises(Refused, match=r"HTTP/1\.1 400"):
+                await store.ask("data-r1", "PUT", "no-number", "v")
+            # Who is next in the order of the group takes over, and others keep their leaders.
+            await store.kill("data-r2")
+            await until(lambda: led_by("data-r1", "data-r3", "data-r3"))
+            assert [await store.answer("data-r3", "GET", key) for key in keys] == ["v5", "v15", "v25"]
+            await store.start("data-r2")
+            await until(lambda: led_by(*names))
+            assert sorted(path.name for path in (tmp_path / "data-r2").iterdir()) == ["group-0", "group-1", "group-2"]
 
     asyncio.run(scenario())
 
@@ -266,7 +299,7 @@ def test_a_replica_on_a_damaged_disk_says_so_and_ends(tmp_path: Path) -> None:
             for number in range(3):
                 await store.answer("data-r1", "PUT", "k", f"{number}")
             await store.kill("data-r1")
-            journal = tmp_path / "data-r1" / "journal"
+            journal = tmp_path / "data-r1" / "group-0" / "journal"
             journal.write_bytes(journal.read_bytes().replace(b'"value":"1"', b'"value":"7"'))
             await store.start("data-r1")
             assert await store.processes["data-r1"].wait() == 65

@@ -25,7 +25,6 @@ from loadgen.settings import (
 )
 from testbed.control.messages import ConfigAcked, Event, ProxyConnected
 from testbed.control.views.envoy.partition_filter import MAP_VERSION_HEADER
-from testbed.control.views.envoy.xds import ENTRY_PARTITION_HEADER
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.entry_points import EntryPoints
 from testbed.emulation.actors.guests import Guests
@@ -35,6 +34,7 @@ from testbed.emulation.actors.reports import EncodedPush, MachineFolders, NodeCo
 from testbed.emulation.actors.seam import Actor, tell
 from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.network.addresses.backend import NetworkBackend
+from testbed.objects.cells import ENTRY_PARTITION_HEADER
 from testbed.objects.places import Topology, clients_of
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import GATEWAY, ROUTER

@@ -22,12 +22,13 @@ from testbed.objects.cells import CELL
 from testbed.objects.core import Pod
 from testbed.objects.places import Topology, clients_of
 from testbed.results.tables.facts import UnreadLines
-from testbed.results.tables.ingest import ingest_outlier_log, ingest_requests
+from testbed.results.tables.ingest import ingest_leaders, ingest_outlier_log, ingest_requests
 from testbed.results.tables.ingest_calls import Connections, ingest_access_log
 from testbed.results.tables.lines import IngestCounts, line_count
 from testbed.results.tables.pods import PodIdentity, Pods
 from testbed.results.tables.schemas import Clock
 from testbed.results.tables.writer import TableWriter, write_missing_tables
+from testbed.workloads.store.leaders import LEADERS_SUFFIX
 
 REQUESTS_SUFFIX = ".requests.jsonl"
 OUTLIER_SUFFIX = ".outlier.jsonl"
@@ -102,6 +103,12 @@ def record(
         if path.stat().st_size and pod in nodes:
             with room.for_("events", pod), TableWriter(run_dir, "events", pod) as events:
                 counts[path.name] = ingest_outlier_log(path, pod, pods, clock_of(nodes[pod]), events)
+    services = {pod.name: pod.template.service for pod, _ in records.pods}
+    for path in sorted(logs.glob(f"*{LEADERS_SUFFIX}")):
+        pod = path.name.removesuffix(LEADERS_SUFFIX)
+        if pod in nodes:
+            with room.for_("events", pod), TableWriter(run_dir, "events", f"{pod}.leaders") as events:
+                counts[path.name] = ingest_leaders(path, pod, services[pod], clock_of(nodes[pod]), events)
     led = {
         path.name.removesuffix(CONNECTIONS_SUFFIX): Connections(path) for path in logs.glob(f"*{CONNECTIONS_SUFFIX}")
     }

@@ -14,6 +14,7 @@ from testbed.objects.core import Pod
 from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, StoreWorkload
 from testbed.workloads.settings import SETTINGS_VARIABLE, WorkloadSettings, service_variables
 from testbed.workloads.store import settings as store
+from testbed.workloads.store.leaders import LEADERS_SUFFIX
 
 ACCESS_SUFFIX = ".access.jsonl"
 """Of every file with lines about calls, whoever wrote them."""
@@ -103,7 +104,8 @@ def command_line(
             return list(BUILTIN_COMMAND), env
         case StoreWorkload() as workload:
             assert home is not None, f"{pod.name} is of a store, and there is no home for it"
-            env[store.SETTINGS_VARIABLE] = _store_settings(workload, address.app, seed, home).to_json()
+            leaders_log = log_dir / f"{pod.name}{LEADERS_SUFFIX}"
+            env[store.SETTINGS_VARIABLE] = _store_settings(workload, address.app, seed, home, leaders_log).to_json()
             return list(STORE_COMMAND), env
         case CommandWorkload(command=command, env=declared):
             for name, value in declared:
@@ -113,7 +115,9 @@ def command_line(
             raise AssertionError(f"{pod.name} is a gateway: it has no container of its own")
 
 
-def _store_settings(workload: StoreWorkload, clients: SocketAddress, seed: int, home: StoreHome) -> store.StoreSettings:
+def _store_settings(
+    workload: StoreWorkload, clients: SocketAddress, seed: int, home: StoreHome, leaders_log: Path
+) -> store.StoreSettings:
     """Its disk is the replica's, not the pod's: whichever pod takes its place finds it."""
     network, replicas = home.network, {each.name: each for each in workload.replicas}
     own = replicas.pop(workload.replica)
@@ -127,4 +131,4 @@ def _store_settings(workload: StoreWorkload, clients: SocketAddress, seed: int, 
     ]
     listen = network.replica_address(own.node, own.number)
     volume = home.volumes / own.name
-    return store.StoreSettings(clients.ip, clients.port, listen, tuple(peers), volume, seed, workload)
+    return store.StoreSettings(clients.ip, clients.port, listen, tuple(peers), volume, leaders_log, seed, workload)

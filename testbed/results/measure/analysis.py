@@ -13,6 +13,7 @@ from testbed.results.measure.entry import Entries
 from testbed.results.measure.handover import Handover, handovers
 from testbed.results.measure.histories.check import HistoryReport
 from testbed.results.measure.histories.table import checked
+from testbed.results.measure.leaders import LeaderChange, leader_changes
 from testbed.results.measure.ledger import Ledger, PhaseLedger
 from testbed.results.measure.parts import OF_RECOVERY, By, divided
 from testbed.results.measure.phases import Phase, PhaseStats, phase_stats, phases
@@ -42,6 +43,7 @@ class Measured:
     """By version of the partition map."""
     history: HistoryReport | None = None
     """None where clients did nothing to a store's keys."""
+    leaders: tuple[LeaderChange, ...] = ()
 
 
 def measure(run: Run, requests: Requests) -> Measured:
@@ -63,6 +65,7 @@ def measure(run: Run, requests: Requests) -> Measured:
         steady_by,
         handovers(run.hops, [step for fault in facts.faults for step in fault.steps]),
         checked(run.operations),
+        leader_changes(run.events),
     )
 
 

@@ -14,6 +14,7 @@ from testbed.results.measure.calls import CallMatrix
 from testbed.results.show.figures import NONE, seconds, share, since
 from testbed.results.show.grid import Grid, NotedGrid, side_by_side, wrapped
 from testbed.results.show.history_table import history_table
+from testbed.results.show.leader_table import leader_table
 from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
@@ -49,6 +50,7 @@ def render(summary: Summary, run_dir: Path, width: int) -> Iterator[Text]:
         ("Steps of operations (times of layers and owners after the step)", _noted(operation_steps(summary), inner)),
         ("Requests that were not ok", _errors(summary, inner)),
         ("Requests by phase (latency of ok requests, ms)", _phases(summary).lines(inner)),
+        ("Leaders of logs", _noted(leader_table(summary), inner)),
         ("Questions to the router (ms until told)", _noted(questions(summary), inner)),
         ("What clients read of what they wrote", _noted(history_table(summary), inner)),
         ("Calls by distance, and what they would cost in 30 days", _noted(by_distance(summary), inner)),

@@ -17,6 +17,7 @@ from testbed.results.measure.control_path import ControlPath
 from testbed.results.measure.entry import EntryMove
 from testbed.results.measure.expected import Compared
 from testbed.results.measure.handover import Handover
+from testbed.results.measure.leaders import LeaderChange
 from testbed.results.measure.ledger import PhaseLedger
 from testbed.results.measure.outcomes import Errors
 from testbed.results.measure.parts import By
@@ -246,6 +247,8 @@ class Summary:
     """The largest of all machines."""
     history: HistoryFigures | None = None
     """None where clients did nothing to a store's keys."""
+    leaders: tuple[LeaderChange, ...] = ()
+    """Changes of who leads which log while load was sent."""
 
     def json(self) -> bytes:
         """The content of `summary.json`."""

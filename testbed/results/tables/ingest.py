@@ -1,4 +1,5 @@
-"""Raw records -> tables: what clients and Envoy's outlier detection wrote, line by line. Calls are `ingest_calls`'.
+"""Raw records -> tables: what clients, Envoy's outlier detection and stores wrote, line by line. Calls are
+`ingest_calls`'.
 
 Clients' lines are `loadgen.records`'. Memory is bounded by a block of lines and the requests in flight. A line that
 cannot be read is counted and skipped.
@@ -25,6 +26,7 @@ from testbed.results.tables.writer import TableWriter
 NOT_FINISHED = "not finished when the run ended"
 
 _Trip = tuple[str | None, str | None, int | None, int | None, float | None]
+_OF_A_LEADER = ("term", "partitions")
 _NO_TRIP: _Trip = (None, None, None, None, None)
 
 
@@ -158,6 +160,24 @@ def ingest_outlier_log(path: Path, pod: str, pods: Pods, clock: Clock, events: T
                 unreadable += 1
                 continue
             event = {"t_s": t_s, "source": pod, "kind": "Endpoint", "object": name, "reason": reason}
+            events.append({**event, "details": orjson.dumps(details).decode()})
+            rows += 1
+    return IngestCounts(total, rows, unreadable)
+
+
+def ingest_leaders(path: Path, pod: str, service: str, clock: Clock, events: TableWriter) -> IngestCounts:
+    """What a replica of a store noted -> `events` of kind Leader, reason LeaderElected or LeaderLost, of its group."""
+    total = rows = unreadable = 0
+    for lines, torn in blocks(path):
+        total, unreadable = total + len(lines) + torn, unreadable + torn
+        for line in lines:
+            try:
+                t_s, details = clock.from_monotonic(line["t_s"] + 0.0), {key: line[key] for key in _OF_A_LEADER}
+                group, reason = f"{service}/{line['group']}", "LeaderElected" if line["leads"] else "LeaderLost"
+            except (KeyError, TypeError):
+                unreadable += 1
+                continue
+            event = {"t_s": t_s, "source": pod, "kind": "Leader", "object": group, "reason": reason}
             events.append({**event, "details": orjson.dumps(details).decode()})
             rows += 1
     return IngestCounts(total, rows, unreadable)

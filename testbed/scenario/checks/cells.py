@@ -245,7 +245,7 @@ def _check_keys_of_requests(model: ScenarioModel, cells: CellsModel, findings: F
         return
     if sum(getattr(cells.key, kind) is not None for kind in ("header", "cookie", "query", "path")) != 1:
         return
-    requests = load.requests or [RequestModel()]
+    requests = load.requests or [RequestModel(path="/{id}" if load.operations else "/")]
     without = list(_without_key(model, cells, requests))
     what = f"{key_of(cells.key).kind} {key_of(cells.key).name}"
     if len(without) == len(requests):
@@ -261,7 +261,8 @@ def _check_keys_of_requests(model: ScenarioModel, cells: CellsModel, findings: F
 
 
 def _without_key(model: ScenarioModel, cells: CellsModel, requests: list[RequestModel]) -> Iterator[int]:
-    key, drawn = key_of(cells.key), model.spec.load.ids is not None
+    load = model.spec.load
+    key, drawn = key_of(cells.key), load.ids is not None or load.operations is not None
     for index, request in enumerate(requests):
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.replace("{id}", "0") if drawn else request.path

@@ -10,6 +10,7 @@ from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER, gateway_of, router_of
 from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.findings import Findings
+from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import ProbeModel, ServiceModel, StoreModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.wording import LISTED_MAX, listed
@@ -91,13 +92,13 @@ def check_services(model: ScenarioModel, findings: Findings) -> None:
             if zone in written:
                 findings.report((*here, "zones", index), f"zone {zone!r} is written twice")
             written.add(zone)
-        _check_workload((*here, "workload"), service, findings)
+        _check_workload((*here, "workload"), service, model.spec.cells, findings)
         for key, probe in (("readinessProbe", service.readiness_probe), ("livenessProbe", service.liveness_probe)):
             if probe is not None:
                 _check_probe((*here, key), probe, findings)
 
 
-def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> None:
+def _check_workload(here: Path, service: ServiceModel, cells: CellsModel | None, findings: Findings) -> None:
     workload = service.workload
     builtin = {
         "work": workload.work is not None,
@@ -113,7 +114,7 @@ def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> No
         for key in (key for key, written in builtin.items() if written):
             findings.report((*here, key), "belongs to the built-in workload; remove it or `store`", at_key=True)
     if workload.store is not None:
-        _check_store(here, service, workload.store, findings)
+        _check_store(here, service, workload.store, cells, findings)
     if workload.command is None and workload.env and findings.is_whole(*here):
         findings.report((*here, "env"), "is the environment of a `command`, and there is none", at_key=True)
     work = workload.work
@@ -130,7 +131,9 @@ def _check_workload(here: Path, service: ServiceModel, findings: Findings) -> No
         findings.report((*here, "work", "mean"), "must be more than 0s for a lognormal distribution")
 
 
-def _check_store(here: Path, service: ServiceModel, store: StoreModel, findings: Findings) -> None:
+def _check_store(
+    here: Path, service: ServiceModel, store: StoreModel, cells: CellsModel | None, findings: Findings
+) -> None:
     if service.workload.command is not None:
         findings.report((*here, "store"), "is a program already; remove it or `command`", at_key=True)
     if service.replicas == 0 and findings.is_whole(*here[:-1], "replicas"):
@@ -141,6 +144,13 @@ def _check_store(here: Path, service: ServiceModel, store: StoreModel, findings:
     if store.heartbeat is not None and store.heartbeat >= store.election_timeout:
         message = f"must be well below electionTimeout, which is {DURATION.format(store.election_timeout)}"
         findings.report((*here, "store", "heartbeat"), message)
+    partitions = store.groups if cells is None else cells.partitions
+    if cells is not None and store.partitions not in (None, partitions):
+        message = f"its partitions are the {partitions} of spec.cells; remove it"
+        findings.report((*here, "store", "partitions"), message)
+    elif store.groups > (partitions := store.partitions or partitions):
+        message = f"{partitions} partitions are not enough for {store.groups} groups"
+        findings.report((*here, "store", "groups"), message)
     if store.primary_zone is None:
         return
     known = zone_names(findings)

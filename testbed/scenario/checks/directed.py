@@ -31,6 +31,6 @@ def check_entry(model: ScenarioModel, cells: CellsModel, findings: Findings) -> 
                 findings.report(here, f"zone {zone!r} is written twice")
             written.add(zone)
     load = model.spec.load
-    if load.ids is None and load.locustfile is None and findings.is_whole("spec", "load"):
+    if load.ids is None and load.operations is None and load.locustfile is None and findings.is_whole("spec", "load"):
         message = "clients have no ids to ask the router about; write `load.ids`"
         findings.report((*_CELLS, "entry"), message)

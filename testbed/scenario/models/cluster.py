@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from testbed.documents.quantities import shown
+from testbed.scenario.models.cells import MAX_PARTITIONS
 from testbed.scenario.models.fields import (
     Bandwidth,
     Command,
@@ -201,7 +202,12 @@ class StoreModel(Model):
     """A replicated store of keys and values: `PUT /KEY` writes the body, `GET /KEY` reads it."""
 
     mode: Literal["quorum"] = "quorum"
-    """How replicas agree: `quorum` is Raft, with one log."""
+    """How replicas agree: `quorum` is Raft, with a log for each group of partitions."""
+    partitions: Annotated[int, Field(ge=1, le=MAX_PARTITIONS)] | None = None
+    """Of its keys, by hash; with `spec.cells` they are those of the cells, by their rule. Default: one a group."""
+    groups: Annotated[int, Field(ge=1, le=100)] = 1
+    """Neighbouring partitions are in one of so many groups, each with a log and a leader. Replicas take turns to
+    lead."""
     acks: Literal["quorum", "leader"] = "quorum"
     """When a write is acknowledged: when a majority has it on disk, or already when the leader has, which a new leader
     need not know."""
@@ -212,7 +218,8 @@ class StoreModel(Model):
     snapshot_every: Annotated[int, Field(ge=10, le=1_000_000)] = 10_000
     """After so many writes a snapshot takes the place of the log."""
     primary_zone: str | None = None
-    """Zone whose replicas are to lead while they can. Default: any leads."""
+    """Zone whose replicas are to lead while they can. Default: any leads, or where there are several groups, all in
+    turn."""
 
 
 class WorkloadModel(Model):

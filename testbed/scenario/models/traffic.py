@@ -261,7 +261,8 @@ class OperationsModel(Model):
     """Writes and reads of a store's keys."""
 
     keys: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """They are `k0` to `k<keys - 1>`, drawn alike."""
+    """They are `k0` to `k<keys - 1>`, drawn alike; with `spec.cells` the ids 0 to `keys` - 1, which requests carry as
+    their key."""
     writes: Percentage = 0.5
     """Share of operations that write."""
 

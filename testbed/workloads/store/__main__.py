@@ -2,7 +2,7 @@
 
 Runs as `python -m testbed.workloads.store`, configured by `TESTBED_STORE`. A write is answered with 200 once it is
 committed, and names in `x-store-owner` who took it; a read with 200 and the value, or 204 where nothing was written
-yet. 503: not done. 504: nobody knows.
+yet. 503: not done. 504: nobody knows. Answers name the partition of the key.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import uvloop
 
 from testbed.consensus.membership import Membership
 from testbed.consensus.storage import Stored
+from testbed.objects.cells import ENTRY_PARTITION_HEADER
 from testbed.workloads.http1 import BODY_BYTES_MAX, Request, Response, ServerProtocol
 from testbed.workloads.settings import STORE_OWNER_HEADER
-from testbed.workloads.store.commands import Get, Put
+from testbed.workloads.store.commands import NO_KEY, Get, Put
 from testbed.workloads.store.driver import Driver
 from testbed.workloads.store.journal import Damaged, Journal
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, StoreSettings
 
 REQUEST_ID = b"x-request-id"
 OWNER = STORE_OWNER_HEADER.encode()
+PARTITION = ENTRY_PARTITION_HEADER.encode()
 DAMAGED = 65
 """The exit code of a replica that cannot trust its disk: sysexits.h, EX_DATAERR."""
 
@@ -38,26 +41,29 @@ async def answer(driver: Driver, request: Request) -> Response:
     except UnicodeDecodeError:
         return Response(400, b"keys and values are UTF-8")
     if not key:
-        return Response(400, b"the path is the key: PUT /KEY or GET /KEY")
+        return Response(NO_KEY, b"the path is the key: PUT /KEY or GET /KEY")
+    partition = driver.partition_of(key)
+    if partition is None:
+        return Response(NO_KEY, b"the rule of partitions makes none of this key")
     match request.method:
         case b"GET" | b"HEAD":
-            found = await driver.do(Get(key))
+            found = await driver.do(partition, Get(key))
         case b"PUT" | b"POST" if len(value) > BODY_BYTES_MAX:
             return Response(413, b"a value has 1 MiB at most")
         case b"PUT" | b"POST":
             # Without an id, a write that is repeated on its way is two.
             write_id = request.headers.get(REQUEST_ID, b"").decode(errors="replace") or os.urandom(16).hex()
-            found = await driver.do(Put(write_id, key, value))
+            found = await driver.do(partition, Put(write_id, key, value))
         case _:
             return Response(405, b"PUT and GET only")
-    headers = ((OWNER, found.owner.encode()),) if found.owner else ()
-    return Response(found.status, found.body.encode(), headers)
+    owner = ((OWNER, found.owner.encode()),) if found.owner else ()
+    return Response(found.status, found.body.encode(), ((PARTITION, b"%d" % partition), *owner))
 
 
-async def serve(settings: StoreSettings, journal: Journal) -> None:
+async def serve(settings: StoreSettings, journals: Sequence[Journal]) -> None:
     """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
-    driver = Driver(settings, journal)
+    driver = Driver(settings, journals)
     running = loop.create_task(driver.run())
     loop.add_signal_handler(signal.SIGTERM, running.cancel)
     server = await loop.create_server(
@@ -73,13 +79,17 @@ def main() -> None:
     settings = StoreSettings.from_json(os.environ[SETTINGS_VARIABLE])
     names = tuple(sorted(each.name for each in settings.workload.replicas))
     try:
-        journal = Journal(settings.volume, Stored.nothing(Membership(names)))
+        journals = [
+            Journal(settings.volume / f"group-{number}", Stored.nothing(Membership(names)))
+            for number in range(len(settings.workload.groups))
+        ]
     except Damaged as damage:
         print(damage, flush=True)
         sys.exit(DAMAGED)
-    if journal.cut_off_bytes:
-        print(f"{journal.path}: a crash had torn the last record; its {journal.cut_off_bytes} bytes are cut off")
-    uvloop.run(serve(settings, journal))
+    for journal in journals:
+        if journal.cut_off_bytes:
+            print(f"{journal.path}: a crash had torn the last record; its {journal.cut_off_bytes} bytes are cut off")
+    uvloop.run(serve(settings, journals))
 
 
 if __name__ == "__main__":

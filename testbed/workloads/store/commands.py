@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-DONE, NOTHING_WRITTEN, REFUSED, UNKNOWN = 200, 204, 503, 504
-"""Statuses. REFUSED: it was not done, and will not be. UNKNOWN: it may have been, or may be yet."""
+DONE, NOTHING_WRITTEN, NO_KEY, REFUSED, UNKNOWN = 200, 204, 400, 503, 504
+"""Statuses. NO_KEY: the rule makes no partition of it. REFUSED: it was not done, and will not be. UNKNOWN: it may have
+been, or may be yet."""
 
 REMEMBERED: Final = 10_000
 """So many of the last writes are known by their ids: if one comes again, it is not done again."""

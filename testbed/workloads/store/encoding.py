@@ -28,12 +28,13 @@ _KINDS: dict[str, type[PeerMessage]] = {
 }
 
 
-def encode(message: PeerMessage) -> bytes:
-    return orjson.dumps((type(message).__name__, message))
+def encode(group: int, message: PeerMessage) -> bytes:
+    return orjson.dumps((group, type(message).__name__, message))
 
 
-def decode(data: bytes) -> PeerMessage:
-    kind, fields = orjson.loads(data)
+def decode(data: bytes) -> tuple[int, PeerMessage]:
+    """The group, and what its replicas tell each other."""
+    group, kind, fields = orjson.loads(data)
     if kind == "AppendEntries":
         fields["entries"] = tuple(map(entry, fields["entries"]))
     elif kind == "InstallSnapshot":
@@ -42,7 +43,7 @@ def decode(data: bytes) -> PeerMessage:
         fields["what"] = Put(**fields["what"]) if "id" in fields["what"] else Get(**fields["what"])
     elif kind == "Told":
         fields["answer"] = Answer(**fields["answer"])
-    return _KINDS[kind](**fields)
+    return group, _KINDS[kind](**fields)
 
 
 def entry(data: Mapping[str, Any]) -> Entry:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from testbed.objects.addresses import SocketAddress
-from testbed.objects.workloads import StoreReplica, StoreWorkload
+from testbed.objects.cells import PartitionRule
+from testbed.objects.workloads import StoreGroup, StoreReplica, StoreWorkload
 
 SETTINGS_VARIABLE = "TESTBED_STORE"
 
@@ -25,13 +27,14 @@ class Peer:
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
     """`host` and `port` are for clients, `listen` for peers. `volume` is the replica's folder: it outlives the
-    process."""
+    process. What `leaders` writes goes to `leaders_log`."""
 
     host: str
     port: int
     listen: SocketAddress
     peers: tuple[Peer, ...]
     volume: Path
+    leaders_log: Path
     seed: int
     workload: StoreWorkload
 
@@ -43,14 +46,24 @@ class StoreSettings:
         data = orjson.loads(text)
         workload = data.pop("workload")
         workload["replicas"] = tuple(StoreReplica(**each) for each in workload["replicas"])
-        workload["primaries"] = tuple(workload["primaries"])
+        workload["groups"] = tuple(map(_group, workload["groups"]))
+        workload["rule"] = PartitionRule(**{**workload["rule"], **_tuples(workload["rule"], "digits", "bounds")})
         return cls(
             listen=SocketAddress(**data.pop("listen")),
             peers=tuple(map(_peer, data.pop("peers"))),
             volume=Path(data.pop("volume")),
+            leaders_log=Path(data.pop("leaders_log")),
             workload=StoreWorkload(**workload),
             **data,
         )
+
+
+def _group(data: dict[str, Any]) -> StoreGroup:
+    return StoreGroup(**{**data, **_tuples(data, "primaries")})
+
+
+def _tuples(data: dict[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
+    return {name: tuple(data[name]) for name in names}
 
 
 def _peer(data: dict[str, dict[str, str | int] | str]) -> Peer:

@@ -45,7 +45,7 @@ from testbed.control.views.envoy.routes import domains, inbound_routes, outbound
 from testbed.control.views.envoy.shards import DIVIDED, served_partitions
 from testbed.control.views.kube_proxy import reachable
 from testbed.objects.addresses import SocketAddress
-from testbed.objects.cells import CELL, Layer, PartitionMap
+from testbed.objects.cells import CELL, ENTRY_PARTITION_HEADER, Layer, PartitionMap
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.mesh import HttpRoute, OutlierDetection, Subset, TrafficPolicy
 from testbed.objects.metadata import selects
@@ -56,9 +56,6 @@ PUSH_ORDER: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 
 ENTRY_ZONE_HEADER: Final = "x-testbed-entry-zone"
 """Names in every answer that a gateway routed the zone of the gateway."""
-
-ENTRY_PARTITION_HEADER: Final = "x-testbed-partition"
-"""Names there the partition that the gateway made of the request's key."""
 
 _READY: Final[Mapping[str, Any]] = {"match": {"path": READY_PATH}, "direct_response": {"status": 200}}
 

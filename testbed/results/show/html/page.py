@@ -19,6 +19,7 @@ from testbed.results.show import figures
 from testbed.results.show.history_table import history_table
 from testbed.results.show.html import bars, counted, plots
 from testbed.results.show.html import map as maps
+from testbed.results.show.leader_table import leader_table
 from testbed.results.show.ledger_tables import by_distance, by_right
 from testbed.results.show.operation_table import changes_heading, operation_steps
 from testbed.results.show.remarks import fault_notes, warnings
@@ -88,6 +89,7 @@ def page(summary: Summary, run: Run, requests: Requests) -> str:
         ],
         questions=questions(summary),
         history=history_table(summary),
+        leaders=leader_table(summary),
         course=course,
         course_data=course_data(course),
         lanes=plots.fault_lanes(faults, span),

@@ -1,0 +1,263 @@
+"""One group of partitions at one replica: carries out what its consensus wants, on a disk, with peers, for clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from itertools import count
+from random import Random
+from typing import Protocol
+
+from testbed.consensus.log import Entry
+from testbed.consensus.outputs import (
+    Accepted,
+    Apply,
+    ReadReady,
+    Refused,
+    Restore,
+    Role,
+    RoleChanged,
+    Send,
+    Write,
+)
+from testbed.consensus.replica import Outputs, Replica
+from testbed.consensus.settings import Settings
+from testbed.workloads.store.commands import DONE, REFUSED, UNKNOWN, Answer, Ask, Get, Put, Told, Values
+from testbed.workloads.store.encoding import PeerMessage
+from testbed.workloads.store.journal import Journal
+from testbed.workloads.store.settings import StoreSettings
+
+DISK_FAILED = 74
+"""The exit code of a replica whose disk took no more: sysexits.h, EX_IOERR."""
+
+Waiting = asyncio.Future[Answer]
+
+
+class Shell(Protocol):
+    """What all groups of a process share."""
+
+    def send(self, group: int, to: str, message: PeerMessage) -> bool: ...
+
+    def heard_s(self, name: str) -> float: ...
+
+    def note(self, leads: bool, group: int, term: int) -> None: ...
+
+    def wake(self, deadline_s: float) -> None: ...
+
+
+class Group:
+    """Writes that come while the disk is busy are made durable together."""
+
+    def __init__(self, number: int, settings: StoreSettings, journal: Journal, shell: Shell) -> None:
+        workload = settings.workload
+        self.name = workload.replica
+        self.number = number
+        self.ready = False
+        """Whether it has known a leader since it started."""
+        self._workload = workload
+        self._primaries = workload.groups[number].primaries
+        self._journal = journal
+        self._shell = shell
+        self._timeout_s = workload.election_timeout_s
+        stored = journal.stored
+        self._values = Values()
+        self._values.restore(stored.snapshot.state if isinstance(stored.snapshot.state, dict) else None)
+        timing = Settings(workload.election_timeout_s, workload.heartbeat_s)
+        random = Random(f"{settings.seed}/{self.name}/{number}")
+        self._replica = Replica(self.name, stored, timing, random, time.monotonic())
+        self._writes: list[Write] = []
+        self._to_write = asyncio.Event()
+        self._proposed: dict[int, list[tuple[int, Waiting]]] = {}
+        """By index, with the term of the entry that each waits for."""
+        self._asked: dict[int, Waiting] = {}
+        self._numbers = count()
+        self._reads: list[tuple[Get, Waiting]] = []
+        """Those of the round of heartbeats that is under way, and those that wait for the next."""
+        self._next_reads: list[tuple[Get, Waiting]] = []
+        self._primary_at_s = 0.0
+        self._led_term: int | None = None
+        """In which it leads, if it does."""
+
+    async def do(self, what: Put | Get) -> Answer:
+        """By this replica if it leads, else by the one that does."""
+        waiting: Waiting = asyncio.get_running_loop().create_future()
+        number = next(self._numbers)
+        leader = self._replica.leader
+        if self._replica.role is Role.LEADER:
+            self._begin(what, waiting)
+        elif leader is None:
+            return Answer(REFUSED, "no leader is known")
+        elif self._shell.send(self.number, leader, Ask(number, what)):
+            self._asked[number] = waiting
+        else:
+            return Answer(REFUSED, f"the leader {leader} is out of reach")
+        try:
+            # A new leader takes over within three time-outs, or clients are told to come again.
+            async with asyncio.timeout(3 * self._timeout_s):
+                return await waiting
+        except TimeoutError:
+            return Answer(UNKNOWN, "no answer of a majority in time")
+        finally:
+            self._asked.pop(number, None)
+
+    # --- requests ----------------------------------------------------------------------------------------------
+
+    def _begin(self, what: Put | Get, waiting: Waiting) -> None:
+        if isinstance(what, Put):
+            self._carry_out(self._replica.propose(waiting, what, time.monotonic()))
+        else:
+            self._next_reads.append((what, waiting))
+            self._begin_reads()
+
+    def _begin_reads(self) -> None:
+        if self._next_reads and not self._reads:
+            self._reads, self._next_reads = self._next_reads, []
+            self._carry_out(self._replica.read("reads", time.monotonic()))
+
+    def hear(self, sender: str, message: PeerMessage) -> None:
+        match message:
+            case Ask(number, what):
+                self._answer(sender, number, what)
+            case Told(number, answer):
+                if number in self._asked:
+                    _settle(self._asked[number], answer)
+            case _:
+                self._carry_out(self._replica.receive(message, time.monotonic()))
+
+    def _answer(self, asker: str, number: int, what: Put | Get) -> None:
+        waiting: Waiting = asyncio.get_running_loop().create_future()
+        waiting.add_done_callback(lambda done: self._shell.send(self.number, asker, Told(number, done.result())))
+        if self._replica.role is Role.LEADER:
+            self._begin(what, waiting)
+        else:
+            waiting.set_result(Answer(REFUSED, f"{self.name} does not lead any more"))
+
+    # --- what the replica wants done ------------------------------------------------------------------------------
+
+    def _carry_out(self, outputs: Outputs) -> None:
+        for output in outputs:
+            match output:
+                case Write():
+                    self._writes.append(output)
+                    self._to_write.set()
+                case Send(to, message):
+                    self._shell.send(self.number, to, message)
+                case Apply(entries):
+                    for entry in entries:
+                        self._apply(entry)
+                    self._take_snapshot_if_due()
+                case Restore(snapshot):
+                    self._values.restore(snapshot.state if isinstance(snapshot.state, dict) else None)
+                    self._settle_until(snapshot.index)
+                case Accepted(waiting, index, term):
+                    assert isinstance(waiting, asyncio.Future)
+                    self._proposed.setdefault(index, []).append((term, waiting))
+                case ReadReady():
+                    reads, self._reads = self._reads, []
+                    for what, waiting in reads:
+                        _settle(waiting, self._values.get(what.key))
+                    asyncio.get_running_loop().call_soon(self._begin_reads)
+                case Refused(request, reason):
+                    self._refuse(request, reason)
+                case RoleChanged(role, term, leader):
+                    self.ready |= leader is not None
+                    self._note(role is Role.LEADER, term)
+                    self._say(f"{role.value} in term {term}, the leader is {leader or 'not known'}")
+        self._shell.wake(self.next_deadline())
+
+    def _note(self, leads: bool, term: int) -> None:
+        if leads != (self._led_term is not None):
+            self._shell.note(leads, self.number, term if leads else self._led_term or 0)
+            self._led_term = term if leads else None
+
+    def _apply(self, entry: Entry) -> None:
+        if isinstance(entry.command, Put):
+            self._values.apply(entry.command)
+        self._settle_proposed(entry)
+
+    def _settle_proposed(self, entry: Entry) -> None:
+        for term, waiting in self._proposed.pop(entry.index, ()):
+            if term == entry.term:
+                _settle(waiting, self._done(term))
+            else:
+                _settle(waiting, Answer(REFUSED, "another leader had another write in its place"))
+
+    def _done(self, term: int) -> Answer:
+        return Answer(DONE, owner=f"{self.name}@{term}")
+
+    def _settle_until(self, index: int) -> None:
+        """A snapshot does not say which entries it stands for."""
+        for each in [each for each in self._proposed if each <= index]:
+            for _, waiting in self._proposed.pop(each):
+                _settle(waiting, Answer(UNKNOWN, "another leader has taken over"))
+
+    def _refuse(self, request: object, reason: str) -> None:
+        if isinstance(request, asyncio.Future):
+            _settle(request, Answer(REFUSED, reason))
+        elif request == "reads":
+            reads, self._reads = [*self._reads, *self._next_reads], []
+            self._next_reads = []
+            for _, waiting in reads:
+                _settle(waiting, Answer(REFUSED, reason))
+
+    def _take_snapshot_if_due(self) -> None:
+        replica = self._replica
+        if replica.applied_index - replica.log.snapshot.index >= self._workload.snapshot_entries:
+            self._carry_out(replica.compact(replica.applied_index, self._values.state(), time.monotonic()))
+
+    # --- the disk --------------------------------------------------------------------------------------------------
+
+    async def keep_writing(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            writes, self._writes = self._writes, []
+            try:
+                await loop.run_in_executor(None, self._journal.append, writes)
+            except OSError as error:
+                # Without a disk it can neither lead nor vote; what is on it is whole. Who restarts it tries again.
+                self._say(f"cannot write to {self._journal.path}: {error.strerror}; the replica ends")
+                os._exit(DISK_FAILED)
+            if self._workload.acks == "leader":
+                self._acknowledge_early(writes)
+            self._carry_out(self._replica.persisted(writes[-1].number, time.monotonic()))
+
+    def _acknowledge_early(self, writes: list[Write]) -> None:
+        for entry in (entry for write in writes for entry in write.entries):
+            for term, waiting in self._proposed.get(entry.index, ()):
+                if term == entry.term:
+                    _settle(waiting, self._done(term))
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When it wants to be told the time, monotonic seconds; infinite if never."""
+        return self._replica.next_deadline()
+
+    def tick(self, now_s: float) -> None:
+        self._carry_out(self._replica.tick(now_s))
+        self._hand_over_to_primary(now_s)
+
+    def _hand_over_to_primary(self, now_s: float) -> None:
+        """At most once a time-out, and only to one that has been heard of since."""
+        if self._replica.role is not Role.LEADER or now_s < self._primary_at_s:
+            return
+        self._primary_at_s = now_s + self._timeout_s
+        first = next((name for name in self._primaries if self._is_alive(name, now_s)), self.name)
+        if first != self.name:
+            self._carry_out(self._replica.transfer_leadership("primary", first, now_s))
+
+    def _is_alive(self, name: str, now_s: float) -> bool:
+        return name == self.name or now_s < self._shell.heard_s(name) + self._timeout_s
+
+    def _say(self, text: str) -> None:
+        print(time.strftime("%H:%M:%S"), f"group {self.number}: {text}", flush=True)
+
+
+def _settle(waiting: Waiting, answer: Answer) -> None:
+    """Whoever waited may have gone."""
+    if not waiting.done():
+        waiting.set_result(answer)

@@ -1,0 +1,23 @@
+"""When this replica began to lead a group and when it led no more: lines of a file, which become events of the run."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import orjson
+
+LEADERS_SUFFIX = ".leaders.jsonl"
+"""Of the file of a pod."""
+
+
+class LeadersLog:
+    """A killed process leaves no more than its last line torn."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def note(self, leads: bool, group: int, term: int, partitions: str) -> None:
+        line = {"t_s": time.monotonic(), "leads": leads, "group": group, "term": term, "partitions": partitions}
+        os.write(self._fd, orjson.dumps(line) + b"\n")
