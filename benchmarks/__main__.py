@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bring_up, cells, density, link_latency, live_page, push, report, throughput, wake_up
+from benchmarks import bring_up, cells, density, link_latency, live_page, push, report, store, throughput, wake_up
 from benchmarks.row import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "wake-up": wake_up.measure,
     "push": push.measure,
     "report": report.measure,
+    "store": store.measure,
 }
 
 
