@@ -96,6 +96,7 @@ class LoggedCalls:
             **common,
             access_log.DURATION_US: round(duration_s * 1e6),
             access_log.PEER: None,
+            access_log.ROUTE: None,
             access_log.ATTEMPTS: 1,
             access_log.BYTES_RECEIVED: 0,
             access_log.BYTES_SENT: 0 if answer is None else answer.body_bytes,
