@@ -40,8 +40,8 @@ def measure() -> Iterator[Row]:
 def _writes() -> Iterator[Row]:
     with _Fsyncs(temporary_folder() / "fsync") as fsyncs:
         run = testbed_run(SCENARIO)
-    if run.summary["verdict"]["status"] == "invalid":
-        raise RuntimeError(f"{SCENARIO}: the run is invalid: {run.summary['verdict']}")
+    if run.summary["verdict"] == "invalid":
+        raise RuntimeError(f"{SCENARIO}: the run is invalid: {run.summary['invalid_reasons']}")
     operations = read_table(run.run_dir, "operations")
     steady = pc.and_(pc.greater_equal(operations["invoked_s"], WARMUP_S), pc.equal(operations["outcome"], "ok"))
     written = operations.filter(steady)
