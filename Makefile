@@ -24,6 +24,7 @@ soak: install
 
 simulate: install
 	$(BIN)/python -m tests.consensus $(SCHEDULES)
+	$(BIN)/python -m tests.isr $(SCHEDULES)
 
 check: install
 	$(BIN)/ruff check .

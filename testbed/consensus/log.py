@@ -85,11 +85,15 @@ class Log:
         """Add entries in the place of all from the first one's index on."""
         first = entries[0].index
         assert self.snapshot.index < first <= self.last_index + 1
-        del self._entries[first - self.snapshot.index - 1 :]
-        while self._changes and self._changes[-1].index >= first:
-            self._changes.pop()
+        self.truncate(first - 1)
         self._entries += entries
         self._changes += [entry for entry in entries if isinstance(entry.command, Membership)]
+
+    def truncate(self, last_index: int) -> None:
+        """Take away all entries after that one."""
+        del self._entries[last_index - self.snapshot.index :]
+        while self._changes and self._changes[-1].index > last_index:
+            self._changes.pop()
 
     def replace_by(self, snapshot: Snapshot) -> None:
         """Put a snapshot in the place of what it stands for, and of all that does not follow from it (5.3)."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from testbed.consensus.log import Entry, Log, Snapshot
-from testbed.consensus.messages import Message
-from testbed.consensus.outputs import Output, Send, Write
+from testbed.consensus.outputs import Send, Write
+
+M = TypeVar("M")
+"""What is sent."""
+Other = TypeVar("Other")
+"""What else is put out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +22,7 @@ class _Pending:
     last_index: int
 
 
-class Outbox:
+class Outbox(Generic[M, Other]):
     def __init__(self, term: int, vote: str | None, last_index: int) -> None:
         """As they are on the disk."""
         self.durable_index = last_index
@@ -27,14 +32,14 @@ class Outbox:
         self._snapshot: Snapshot | None = None
         self._number = 0
         self._pending: deque[_Pending] = deque()
-        self._waiting: deque[tuple[int, Send]] = deque()
-        self._sends: list[Send] = []
-        self._outputs: list[Output] = []
+        self._waiting: deque[tuple[int, Send[M]]] = deque()
+        self._sends: list[Send[M]] = []
+        self._outputs: list[Write | Send[M] | Other] = []
 
-    def add(self, output: Output) -> None:
+    def add(self, output: Send[M] | Other) -> None:
         self._outputs.append(output)
 
-    def send(self, to: str, message: Message) -> None:
+    def send(self, to: str, message: M) -> None:
         """After all writes so far, including that of this step."""
         self._sends.append(Send(to, message))
 
@@ -80,6 +85,6 @@ class Outbox:
             self._outputs += self._sends
         self._sends = []
 
-    def take(self) -> tuple[Output, ...]:
+    def take(self) -> tuple[Write | Send[M] | Other, ...]:
         outputs, self._outputs = tuple(self._outputs), []
         return outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, TypeVar
 
 from testbed.consensus.log import Entry, Snapshot
 from testbed.consensus.messages import Message
@@ -32,12 +33,15 @@ class Write:
     snapshot: Snapshot | None
 
 
+M = TypeVar("M", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Send:
+class Send(Generic[M]):
     """May leave at once: whatever it depends on is durable."""
 
     to: str
-    message: Message
+    message: M
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +91,4 @@ class Refused:
     leader: str | None
 
 
-Output = Write | Send | Apply | Restore | RoleChanged | Accepted | ReadReady | Refused
+Output = Write | Send[Message] | Apply | Restore | RoleChanged | Accepted | ReadReady | Refused

@@ -42,7 +42,7 @@ class Replica:
         self._settings = settings
         self._random = random
         self._now_s = now_s
-        self._outbox = Outbox(self.term, self.vote, self.log.last_index)
+        self._outbox: Outbox[Message, Output] = Outbox(self.term, self.vote, self.log.last_index)
         self._ballot: Ballot | None = None
         self._leadership: Leadership | None = None
         self._leader_heard_s = -math.inf

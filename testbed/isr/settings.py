@@ -1,0 +1,24 @@
+"""How long brokers wait for each other, and what counts as written. Defaults are Kafka's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    min_insync_replicas: int = 1
+    """Below so many in sync, writes with acks=all are refused."""
+    unclean_leader_election: bool = False
+    """Whether a replica that is not in sync may lead when none is that is: what it lacks is lost."""
+    replica_lag_time_max_s: float = 30.0
+    """Who has not caught up with the leader for so long is not in sync any more."""
+    fetch_wait_max_s: float = 0.5
+    """So long a leader keeps a fetch that it has nothing for. An answer that does not come in twice the time is given
+    up: Kafka's connections would tell."""
+    fetch_backoff_s: float = 1.0
+    """After an answer that the one who was asked does not lead."""
+    broker_heartbeat_s: float = 2.0
+    broker_session_timeout_s: float = 9.0
+    """Who has not been heard for so long is fenced: in no ISR, and no leader."""
+    entries_per_fetch: int = 256

@@ -1,0 +1,211 @@
+"""One seed, one schedule: brokers, some of all faults for a while, then a healed network in which they must recover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.consensus.simulation import Chances
+from tests.isr.invariants import Violation
+from tests.isr.simulation import Host, Setting, Simulation, T
+
+RECOVERY_S = 60 * T
+"""Within that time after all is healed, all must be in sync, and a write must be acknowledged."""
+
+
+def run_schedule(seed: int, setting: Setting) -> Simulation:
+    """Raises Violation, or AssertionError of the replicas, if something is wrong."""
+    simulation = Simulation(seed, setting)
+    nemesis = Nemesis(simulation)
+    simulation.run_until((8 + 8 * simulation.random.random()) * T)
+    nemesis.end()
+    recover(simulation)
+    leader = simulation.leader()
+    assert leader
+    assert leader.broker
+    simulation.invariants.check_acknowledged(leader.broker.replicas[0])
+    return simulation
+
+
+def recover(simulation: Simulation) -> None:
+    end_s = simulation.now_s + RECOVERY_S
+
+    def all_in_sync() -> bool:
+        leader = simulation.leader()
+        if not leader or not leader.broker:
+            return False
+        partition = leader.broker.replicas[0].partition
+        return partition.leader == leader.name and set(partition.isr) == set(partition.replicas)
+
+    while simulation.now_s < end_s:
+        if not simulation.run_until(end_s, all_in_sync):
+            raise Violation(f"liveness: not all in sync in {RECOVERY_S:g} s after all was healed")
+        leader = simulation.leader()
+        assert leader
+        if write(simulation, leader):
+            return
+    raise Violation(f"liveness: nothing acknowledged in {RECOVERY_S:g} s after all was healed")
+
+
+def write(simulation: Simulation, leader: Host) -> bool:
+    """True if it is acknowledged soon."""
+    request = simulation.produce(leader)
+    acknowledged = simulation.invariants.acknowledged
+    return simulation.run_until(simulation.now_s + 3 * T, lambda: request in acknowledged.values())
+
+
+class Nemesis:
+    """What goes wrong, and what clients ask for meanwhile, in rounds. In each, some brokers are away in one way or
+    another, mostly so few that the others can go on without them, and often the leader among them. Each schedule has
+    some kinds of faults only, for all of them together would let nothing happen."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._random = random = simulation.random
+        self.ended = False
+        ways = (
+            self._crash,
+            self._restart,
+            self._isolate,
+            self._deafen,
+            self._mute,
+            self._part,
+            self._part,
+            self._pause,
+        )
+        self._ways: list[Callable[[Host], None]] = random.sample(ways, k=3)
+        self._round_s = random.choice((0.5, 1.0, 2.0)) * T
+        self._client_pause_s = random.choice((0.1, 0.3)) * T
+        self._eager = random.choice((0.0, 0.5, 1.0))
+        self._power = random.choice((0.0, 0.05, 0.2))
+        simulation.chances = Chances(
+            lost=random.choice((0.0, 0.0, 0.05, 0.2)),
+            doubled=random.choice((0.0, 0.1)),
+            late=random.choice((0.0, 0.0, 0.1, 0.3)),
+            delay_s=random.choice((0.03, 0.1)) * T,
+            sync_s=random.choice((0.01, 0.1, 0.3)) * T,
+        )
+        if random.random() < 0.5:
+            for host in simulation.hosts.values():
+                host.clock_rate = random.choice((0.5, 1.0, 1.0, 1.5))
+        simulation.on_changed = self._after_change
+        simulation.on_acknowledged = self._after_acknowledgement
+        simulation.at(3 * T, self._round)
+        simulation.at(random.random() * 2 * T, self._client)
+
+    def end(self) -> None:
+        """All is up, every message is delivered soon, and clocks go about right."""
+        self.ended = True
+        simulation = self._simulation
+        simulation.chances = Chances(delay_s=0.05 * T)
+        self._bring_back(1.0)
+        for host in simulation.hosts.values():
+            now_s = simulation.clock(host)
+            host.clock_rate = self._random.uniform(0.95, 1.05)
+            host.clock_offset_s = now_s - simulation.now_s * host.clock_rate
+            simulation.set_timer(host)
+
+    # --- clients ----------------------------------------------------------------------------------------------
+
+    def _client(self) -> None:
+        leaders = self._leaders()
+        host = self._random.choice(leaders or list(self._simulation.hosts.values()))
+        self._ask(host, write=self._random.random() < 0.7)
+        self._later(self._random.expovariate(1 / self._client_pause_s), self._client)
+
+    def _ask(self, host: Host, write: bool) -> None:
+        """Who stands still finds what it was asked meanwhile when it goes on."""
+        if host.paused_until_s > self._simulation.now_s:
+            self._later(host.paused_until_s - self._simulation.now_s, self._ask, host, write)
+        elif host.broker:
+            (self._simulation.produce if write else self._simulation.read)(host)
+
+    def _leaders(self) -> list[Host]:
+        return [
+            host
+            for host in self._simulation.hosts.values()
+            if host.broker and any(replica.leads for replica in host.broker.replicas.values())
+        ]
+
+    def _later(self, delay_s: float, action: Callable[..., None], *arguments: object) -> None:
+        def act() -> None:
+            if not self.ended:
+                action(*arguments)
+
+        self._simulation.at(self._simulation.now_s + delay_s, act)
+
+    def _soon(self, action: Callable[..., None], *arguments: object) -> None:
+        self._later(self._random.choice((0.0, 0.03, 0.1, 0.3)) * T, action, *arguments)
+
+    # --- rounds -----------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        self._bring_back(0.7)
+        if self._random.random() < self._power:
+            self._power_failure()
+        for host in self._away():
+            self._random.choice(self._ways)(host)
+        self._later(self._round_s * (0.5 + self._random.random()), self._round)
+
+    def _away(self) -> list[Host]:
+        hosts = list(self._simulation.hosts.values())
+        few = (len(hosts) - 1) // 2
+        away = self._random.sample(hosts, self._random.randint(0, few if self._random.random() < 0.9 else len(hosts)))
+        leader = self._simulation.leader()
+        if leader and leader not in away and self._random.random() < 0.5:
+            away = [leader, *away[1:]]
+        return away
+
+    def _bring_back(self, chance: float) -> None:
+        if self._random.random() < chance:
+            self._simulation.cut.clear()
+        for host in self._simulation.hosts.values():
+            if not host.broker and self._random.random() < chance:
+                self._simulation.start(host)
+            if host.paused_until_s > self._simulation.now_s and self._random.random() < chance:
+                host.paused_until_s = self._simulation.now_s
+
+    def _after_change(self, host: Host) -> None:
+        """The first moments of a leader are those in which most can go wrong."""
+        if not self.ended and self._random.random() < 0.4 * self._eager:
+            self._soon(self._ask, host, True)
+            self._soon(self._random.choice(self._ways), host)
+
+    def _after_acknowledgement(self, host: Host) -> None:
+        """What is acknowledged must survive even if its leader is gone at once."""
+        if not self.ended and self._random.random() < 0.1 * self._eager:
+            self._random.choice((self._isolate, self._crash, self._restart))(host)
+
+    # --- faults -----------------------------------------------------------------------------------------------
+
+    def _crash(self, host: Host) -> None:
+        if host.broker:
+            self._simulation.crash(host)
+
+    def _restart(self, host: Host) -> None:
+        if host.broker:
+            self._simulation.crash(host)
+            self._simulation.start(host)
+
+    def _power_failure(self) -> None:
+        """Takes some down at one moment, and brings some of these up at once."""
+        for host in self._simulation.hosts.values():
+            if self._random.random() < 0.7:
+                self._random.choice((self._crash, self._restart))(host)
+
+    def _isolate(self, host: Host) -> None:
+        self._deafen(host)
+        self._mute(host)
+
+    def _deafen(self, host: Host) -> None:
+        self._simulation.cut |= {(other, host.name) for other in self._simulation.hosts if other != host.name}
+
+    def _mute(self, host: Host) -> None:
+        self._simulation.cut |= {(host.name, other) for other in self._simulation.hosts if other != host.name}
+
+    def _part(self, host: Host) -> None:
+        """From one other only: its controllers may still reach both."""
+        other = self._random.choice([name for name in self._simulation.hosts if name != host.name])
+        self._simulation.cut |= {(host.name, other), (other, host.name)}
+
+    def _pause(self, host: Host) -> None:
+        host.paused_until_s = self._simulation.now_s + self._random.random() * 3 * T
