@@ -32,11 +32,28 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class PodListed:
+    """A pod that a node has started, as its kubelet last reported it, or would have if somebody had listened."""
+
+    name: str
+    address: PodAddress
+    restarts: int
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRegistered:
-    """A kubelet came up, at first or after a reboot. None of its pods run until PodStarted says so."""
+    """A kubelet came up, at first or after a reboot, or has found a control plane that may not have heard it before.
+
+    `pods` are all that it has started; of the others none runs until PodStarted says so.
+    """
 
     node: str
     relays: tuple[tuple[str, SocketAddress], ...] = ()
+    pods: tuple[PodListed, ...] = ()
+    booted: bool = True
+    """Whether the node has booted just now, and not only listed again what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +93,12 @@ class PodStopped:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConnected:
-    """A subscriber opened its configuration stream and knows nothing yet. A proxy has the name of its pod."""
+    """A subscriber opened its configuration stream. A proxy has the name of its pod."""
 
     proxy: str
+    versions: tuple[tuple[str, int], ...] = ()
+    """By type, the last version that it was sent on an earlier stream, as xDS has it in a first request; it is told
+    everything again, in newer ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,16 +64,30 @@ class ControlPlane:
     `now` is in seconds, from any origin, and never goes back. The same calls give the same commands.
     """
 
-    def __init__(self, timings: Timings, mesh_mode: MeshMode, clients: Sequence[str] = ()) -> None:
-        """Nothing is declared yet: `Apply` does that, then and later. `clients` are told where gateways are."""
+    def __init__(
+        self, timings: Timings, mesh_mode: MeshMode, clients: Sequence[str] = (), store: Store | None = None
+    ) -> None:
+        """Nothing is declared yet: `Apply` does that, then and later. `clients` are told where gateways are.
+
+        `store` is what another control plane has left; `resume` goes on from there.
+        """
         self._clients = tuple(clients)
-        self._store = Store()
+        self._store = Store() if store is None else store
         self._node_health = NodeHealth(timings)
         self._discovery = Discovery(timings, mesh_mode, clients)
-        self._deleted_nodes: set[str] = set()
         self._all_registered = False
         self._coming_up = True
         self._deadline_s: float | None = None
+
+    def resume(self, now: float) -> list[Command]:
+        """Go on with what the store holds, which another control plane has left.
+
+        It believes the store until it hears better: nodes get the time that they have to renew a lease, endpoints are
+        those of before, and nobody is told anything until they connect.
+        """
+        self._node_health.resume(self._store, now)
+        self._coming_up = not self.pods()
+        return self._settle(now)
 
     def apply(self, objects: Iterable[Declared], now: float) -> list[Command]:
         """Several objects, before anything follows from any of them. Raises Refused; then none is applied."""
@@ -85,7 +99,7 @@ class ControlPlane:
     def handle(self, event: Event | None, now: float) -> list[Command]:
         """What is to be done because of an event, or of `now` alone.
 
-        Raises KeyError for a node that was never declared, and Refused for what cannot be applied or deleted.
+        Raises Refused for what cannot be applied or deleted.
         """
         return self._handle([] if event is None else [event], now)
 
@@ -101,7 +115,10 @@ class ControlPlane:
         due = self._deadline_s is not None and now >= self._deadline_s
         if settled and not due:
             return commands
-        commands += self._reconcile(now)
+        return commands + self._settle(now)
+
+    def _settle(self, now: float) -> list[Command]:
+        commands = self._reconcile(now)
         commands += self._discovery.reconcile(self._store, now, coming_up=self._is_coming_up())
         deadlines = (self._node_health.next_deadline(self._store), self._discovery.next_deadline())
         self._deadline_s = min((deadline for deadline in deadlines if deadline is not None), default=None)
@@ -223,18 +240,13 @@ class ControlPlane:
 
     def _take_in(self, event: Event, now: float) -> list[Command]:
         match event:
-            case Apply(declared):
-                commands = api_server.apply(self._store, event)
-                if isinstance(declared, Node):
-                    self._deleted_nodes.discard(declared.name)
-                return commands
+            case Apply():
+                return api_server.apply(self._store, event)
             case Delete():
-                commands = api_server.delete(self._store, event)
-                if event.kind is Node:
-                    self._deleted_nodes.add(event.name)
-                return commands
-            case NodeRegistered() | LeaseRenewed() if event.node in self._deleted_nodes:
-                # Its kubelet does not know. It is taken in again when it registers after the node is applied again.
+                return api_server.delete(self._store, event)
+            case NodeRegistered() | LeaseRenewed() if self._store.find(Node, event.node) is None:
+                # It was deleted, and its kubelet does not know. It is taken in again when it registers after the node
+                # is applied again.
                 return []
             case NodeRegistered():
                 self._discovery.disconnect(self._store, event.node)

@@ -1,12 +1,13 @@
 """The API server's storage: versioned objects by kind, namespace and name.
 
-Owns which objects exist, in which order and at which version. Decides nothing and calls nobody back: a write returns
-the change that it made, and who made it acts on it.
+Owns which objects exist, in which order and at which version, and which writes a replicated log has to hold so that
+another store becomes the same. Decides nothing and calls nobody back: a write returns the change that it made, and who
+made it acts on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from testbed.objects.cells import PartitionMap
@@ -43,6 +44,19 @@ class Change(Generic[T]):
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What was done to a store, in order: done to an equal one, both are equal again. As an entry of a log."""
+
+    objects: tuple[tuple[type[Any], _Key, Any], ...]
+    """Kind and key, with the object that is there from then on; None where there is none."""
+    generated: tuple[tuple[str, int], ...]
+    """By prefix, how many names were given out."""
+
+    def __bool__(self) -> bool:
+        return bool(self.objects or self.generated)
+
+
 class Store:
     """Objects of all kinds. `version` grows by one a change, whatever the kind."""
 
@@ -51,6 +65,8 @@ class Store:
         self._objects: dict[type[Any], dict[_Key, Any]] = {kind: {} for kind in KINDS}
         self._kind_versions: dict[type[Any], int] = dict.fromkeys(self._objects, 0)
         self._generated: dict[str, int] = {}
+        self._written: list[tuple[type[Any], _Key, Any]] = []
+        self._given_out: set[str] = set()
 
     def put(self, new: T) -> Change[T] | None:
         """Creates or replaces the object of that kind, namespace and name; None when an equal one is there already.
@@ -63,12 +79,18 @@ class Store:
         if old == new:
             return None
         self._objects[kind][key] = new
+        if not _is_heartbeat(old, new):
+            self._written.append((kind, key, new))
         return Change(old, new, self._count(kind))
 
     def delete(self, kind: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> Change[T] | None:
         """Removes an object; None when there is none."""
-        old = self._objects[kind].pop(_key(kind, name, namespace), None)
-        return None if old is None else Change(old, None, self._count(kind))
+        key = _key(kind, name, namespace)
+        old = self._objects[kind].pop(key, None)
+        if old is None:
+            return None
+        self._written.append((kind, key, None))
+        return Change(old, None, self._count(kind))
 
     def get(self, kind: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T:
         """Raises KeyError that names the object which is not there."""
@@ -93,12 +115,42 @@ class Store:
     def generate_name(self, prefix: str) -> str:
         """A name that was never given out before: `prefix` and a number that grows from 1 (compare `generateName`)."""
         self._generated[prefix] = self._generated.get(prefix, 0) + 1
+        self._given_out.add(prefix)
         return f"{prefix}{self._generated[prefix]}"
+
+    # --- what a log holds of it ---
+
+    def take_writes(self) -> Writes:
+        """All since the last call, but for heartbeats: as in Kubernetes these are no news to anybody but the leader,
+        and there are more of them than of all else."""
+        writes = Writes(tuple(self._written), tuple((each, self._generated[each]) for each in sorted(self._given_out)))
+        self._written.clear()
+        self._given_out.clear()
+        return writes
+
+    def redo(self, writes: Writes) -> None:
+        """What was done to another store. It is in the log already."""
+        for kind, key, new in writes.objects:
+            if new is None:
+                self._objects[kind].pop(key, None)
+            else:
+                self._objects[kind][key] = new
+            self._count(kind)
+        self._generated.update(writes.generated)
+
+    def everything(self) -> Writes:
+        """What makes an empty store equal to this one."""
+        objects = ((kind, key, each) for kind, there in self._objects.items() for key, each in there.items())
+        return Writes(tuple(objects), tuple(self._generated.items()))
 
     def _count(self, kind: type[Any]) -> int:
         self.version += 1
         self._kind_versions[kind] = self.version
         return self.version
+
+
+def _is_heartbeat(old: Any, new: Any) -> bool:
+    return isinstance(old, Node) and old == replace(new, lease_renewed_s=old.lease_renewed_s)
 
 
 def _name(an_object: Declared | Pod | EndpointSlice) -> str:

@@ -63,6 +63,36 @@ class KillPods:
 
 
 @dataclass(frozen=True, slots=True)
+class KillMaster:
+    """The process of a master ends at once, at a place that lives: who supervises it starts it again."""
+
+    lasts: ClassVar = False
+
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseMaster:
+    """The process of a master does nothing, but is there. Undone: it goes on, and has noticed nothing."""
+
+    lasts: ClassVar = True
+
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutMasterPower:
+    """The place of a master is without power: its process dies, behind links that are silent already.
+
+    Undone, and with no other power cut in force: it begins again, with what is on its disk.
+    """
+
+    lasts: ClassVar = True
+
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class PowerOffMachine:
     """A machine of the Ray cluster, by its host name or node address, loses its power with every place on it, for good.
 
@@ -75,4 +105,4 @@ class PowerOffMachine:
     command: tuple[str, ...]
 
 
-Effect = ImpairLinks | CutPower | KillPods | PowerOffMachine
+Effect = ImpairLinks | CutPower | KillPods | KillMaster | PauseMaster | CutMasterPower | PowerOffMachine

@@ -8,12 +8,13 @@ from typing import Literal
 from testbed.faults.effects import Effect
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
+from testbed.faults.masters import MasterFault
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.zones import ZoneCrash
 from testbed.objects.places import Topology
 
-Fault = LinkFault | MachinePowerOff | NodeCrash | PodKill | ZoneCrash
+Fault = LinkFault | MachinePowerOff | MasterFault | NodeCrash | PodKill | ZoneCrash
 
 
 @dataclass(frozen=True, slots=True)

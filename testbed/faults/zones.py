@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbed.faults.effects import CutPower, Effect
+from testbed.faults.effects import CutMasterPower, CutPower, Effect
 from testbed.faults.links import silence
 from testbed.objects.places import Topology
 
@@ -13,7 +13,7 @@ from testbed.objects.places import Topology
 class ZoneCrash:
     """All nodes of a zone lose their power at once.
 
-    A control plane that lies in the zone falls silent with it: what it decides reaches nobody until the zone is back.
+    So does a master that lies there.
     """
 
     zone: str
@@ -23,5 +23,10 @@ class ZoneCrash:
         return topology.nodes_of((self.zone,))
 
     def effects(self, topology: Topology) -> tuple[Effect, ...]:
-        silenced = silence(topology.places_of((self.zone,)), topology)
-        return (silenced, *(CutPower(node) for node in self.victims(topology)))
+        places = topology.places_of((self.zone,))
+        masters = [place for place in places if topology.place(place).kind == "control-plane"]
+        return (
+            silence(places, topology),
+            *(CutMasterPower(master) for master in masters),
+            *(CutPower(node) for node in self.victims(topology)),
+        )

@@ -17,6 +17,8 @@ class Timings:
     restart_backoff_initial_s: float = 10.0
     restart_backoff_max_s: float = 300.0
     restart_backoff_reset_s: float = 600.0
+    master_restart_s: float = 10.0
+    """From when a master is killed to when the next process begins: kubelets restart static pods like all others."""
     push_debounce_s: float = 0.1
     push_debounce_max_s: float = 10.0
     entry_check_interval_s: float = 10.0

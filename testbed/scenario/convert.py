@@ -10,6 +10,7 @@ from testbed.control.cells.subsets import subsets_of
 from testbed.faults.effects import LinkEffect
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
+from testbed.faults.masters import MasterFault
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.timeline import Fault, ScheduledFault
@@ -361,6 +362,9 @@ def scheduled_faults(spec: SpecModel) -> tuple[ScheduledFault, ...]:
 
 def fault_of(fault: FaultModel) -> Fault:
     """The fault itself, without its time. Expects exactly one of its kinds."""
+    for what in ("kill", "pause", "crash"):
+        if (aimed := getattr(fault, what)) is not None and aimed.master is not None:
+            return MasterFault(aimed.master, what)
     if fault.crash is not None:
         return NodeCrash(fault.crash.node) if fault.crash.node is not None else ZoneCrash(_sure(fault.crash.zone))
     if fault.kill is not None:

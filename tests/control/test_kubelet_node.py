@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from testbed.control.kubelet.messages import (
     Answered,
+    Connected,
     End,
     Ended,
     Failed,
@@ -32,7 +33,7 @@ from testbed.control.kubelet.messages import (
 from testbed.control.kubelet.node import BOOT_SPACING_S, NodeLifecycle
 from testbed.control.kubelet.pod_lifecycle import KubeletCommand, PodLifecycle, ProbeFinished, ProxyReady
 from testbed.control.kubelet.process import Process
-from testbed.control.messages import LeaseRenewed, PodStarted, PodStopped, StartPod, StopPod
+from testbed.control.messages import LeaseRenewed, PodListed, PodStarted, PodStopped, StartPod, StopPod
 from testbed.objects import workloads
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod
@@ -98,6 +99,22 @@ def test_without_power_a_node_is_deaf_and_silent() -> None:
     assert node.handle(StopPod("a", "web-1"), 2.0) == []
     assert node.handle(Ended("web-1", "app", 1, -9), 2.0) == [], "nobody is there to write it down"
     assert not node.holds("web-2")
+
+
+def test_a_control_plane_that_may_not_have_heard_is_told_which_pods_were_started() -> None:
+    node = running("web-1", "web-2")
+    starting, stopping = start("web-3"), StopPod("a", "web-2")
+    node.handle(starting, 1.0)
+    node.handle(stopping, 1.0)
+    (register,) = node.handle(Connected(), 2.0)
+    assert register == Register((PodListed("web-1", ADDRESS, 0, True),), booted=False)
+    node.handle(Killed("web-1"), 3.0)
+    node.handle(Ended("web-1", "app", 1, -9), 3.0)
+    (register,) = [each for each in node.handle(Connected(), 3.0) if isinstance(each, Register)]
+    assert [(pod.name, pod.ready, bool(pod.reason)) for pod in register.pods] == [("web-1", False, True)]
+    node.handle(PowerCut("outage"), 4.0)
+    assert node.handle(Connected(), 4.0) == [], "nobody hears it"
+    assert Register() in node.handle(PowerBack("outage"), 5.0), "nothing runs after a boot"
 
 
 def test_pods_of_a_booting_node_start_one_after_the_other() -> None:

@@ -123,9 +123,10 @@ def test_a_pod_that_nobody_wants_is_stopped() -> None:
     assert plane.handle(PodStopped("east-a-1", "web-9"), 0.1) == []
 
 
-def test_an_undeclared_node_is_refused_by_name() -> None:
-    with pytest.raises(KeyError, match="no Node 'east-z-1': there are east-a-1"):
-        started().handle(NodeRegistered("east-z-1"), 0.0)
+def test_a_node_that_nobody_declares_is_not_taken_in() -> None:
+    plane = started()
+    assert plane.handle(NodeRegistered("east-z-1"), 0.0) == plane.handle(LeaseRenewed("east-z-1"), 0.1) == []
+    assert "east-z-1" not in [node.name for node in plane.nodes()]
 
 
 @pytest.mark.parametrize(

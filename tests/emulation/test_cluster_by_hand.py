@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
-from testbed.emulation.driver.channel import ask
+from testbed.emulation.driver.channel import Declined, ask
 from testbed.results.tables.facts import RunFacts
 from testbed.results.tables.writer import read_table
 from tests.emulation.conftest import COMMAND, RUN_TIMEOUT_S, SCENARIOS, processes_marked, until
@@ -95,6 +95,11 @@ def _driven(terminal: Terminal) -> Path:
     assert [fault["name"] for fault in terminal.status()["faults"]] == ["gone"]
     assert "gone: healed" in terminal.type("heal", "mine", "gone")
     assert until(lambda: all(pod["ready"] for pod in terminal.status()["pods"]))
+    assert "no-master: hit control-plane" in terminal.type(
+        "inject", "-", given="{name: no-master, kill: {master: control-plane}}"
+    )
+    assert until(lambda: _there(terminal))
+    assert until(lambda: [pod["proxy"] for pod in terminal.status()["pods"]] == ["in sync", "in sync"])
     two = terminal.folder / "two.yaml"
     two.write_text(SMALL.read_text().replace("replicas: 1", "replicas: 2"))
     assert "all is as declared" in terminal.type("apply", two)
@@ -112,6 +117,14 @@ def _driven(terminal: Terminal) -> Path:
     assert terminal.guest is not None
     terminal.guest.wait(RUN_TIMEOUT_S)
     return run_dir
+
+
+def _there(terminal: Terminal) -> bool:
+    """Whether there is a master again."""
+    try:
+        return bool(terminal.status()["nodes"])
+    except Declined:
+        return False
 
 
 OWN = """
@@ -173,11 +186,20 @@ def _sent(run_dir: Path) -> int:
 
 def test_what_was_done_by_hand_is_recorded_as_what_a_run_declares(session: Path) -> None:
     facts = RunFacts.load(session)
-    assert [(fault.name, fault.healed_s is not None) for fault in facts.faults] == [("gone", True), ("apply", True)]
+    ended = [(fault.name, fault.healed_s is not None) for fault in facts.faults]
+    assert ended == [("gone", True), ("no-master", False), ("apply", True)]
     summary = orjson.loads((session / "summary.json").read_bytes())
     phases = {phase["name"]: phase for phase in summary["phases"]}
     assert phases["during gone"]["unknown"] > 0
     assert "after apply" in phases
+    without = phases["after no-master"]
+    assert without["sent"] == without["ok"] > 0, "a data plane needs no master"
+    events = read_table(session, "events").to_pylist()
+    killed_s, *_ = [event["t_s"] for event in events if (event["kind"], event["reason"]) == ("Master", "Killed")]
+    applied_s = next(fault.applied_s for fault in facts.faults if fault.name == "apply")
+    meanwhile = {event["reason"] for event in events if killed_s < event["t_s"] < applied_s}
+    assert {"Started", "Leading", "Connected"} <= meanwhile
+    assert not meanwhile & {"EndpointsChanged", "NodeNotReady", "NotReady", "ProcessExited"}
     assert len(facts.sending) == 2
     assert summary["requests"]["sent"] == summary["locust"]["requests"] == len(read_table(session, "requests"))
     assert len(set(read_table(session, "requests", ["request_id"])["request_id"].to_pylist())) == _sent(session)

@@ -17,8 +17,9 @@ from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.emulation.actors import entry_points, locust_process
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.locust_process import LoadProgress
-from testbed.emulation.actors.reports import EncodedPush, MachineFolders, Reported
+from testbed.emulation.actors.reports import MachineFolders, Reported
 from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.relay import Relays
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, candidates
@@ -99,7 +100,7 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
     async def told(version: str, *addresses: SocketAddress) -> None:
         found = (Endpoint("gateway-east-b-1", "east-b-1", locality, address) for address in addresses)
         resource = orjson.dumps(told_endpoints(GATEWAY, found))
-        await clients.take_commands([EncodedPush(CLIENTS, ENDPOINT_SLICE, version, (resource,))])
+        await clients.take_commands([EncodedPush(CLIENTS, CLIENTS, ENDPOINT_SLICE, version, (resource,))])
 
     lost: list[str] = []
     relays = Relays("the link relay", tmp_path / "relay.log", lost.append)
@@ -124,6 +125,8 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
         assert master.heard[1:] == acked[:3]
         await clients.lift("cut", time.monotonic())
         await eventually(lambda: master.heard[1:] == acked)
+        await clients.take_commands([Leads(2)])
+        await eventually(lambda: master.heard[-1] == ProxyConnected(CLIENTS, ((ENDPOINT_SLICE, 4),)))
         assert lost == []
     finally:
         await clients.shut_down()

@@ -1,246 +1,248 @@
-"""The master as a shell around the control plane, called in this process."""
+"""The place of a master and its process, which is a real one: what goes in and out, and how it dies and comes back."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import orjson
+import psutil
 import pytest
-import uvloop
 
 from testbed.control.api_server import Refused
 from testbed.control.messages import (
     ConfigAcked,
     ConfigRejected,
     Event,
-    LeaseRenewed,
     NodeRegistered,
+    PodListed,
     PodStarted,
     ProxyConnected,
+    StartPod,
 )
-from testbed.control.plane import ControlPlane
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
-from testbed.emulation.actors.master import Master
+from testbed.emulation.actors.master import ControlPlaneDown, Master
 from testbed.emulation.actors.network_card import NetworkCard
-from testbed.emulation.actors.reports import EncodedPush, NodeCommand, Push, Reported
+from testbed.emulation.actors.reports import MachineFolders, NodeCommand, Push, Reported
 from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackNetwork
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cluster import ClusterSpec
-from testbed.objects.core import Node, Service
+from testbed.objects.core import Node
 from testbed.objects.places import Locality, Place, Topology
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Deployment, PodTemplate
+from tests.emulation.loopback import eventually
 
 LOCALITY = Locality("east", "east-a")
-NODES = ("east-a-1", "east-a-2")
-GRACE_S = 1.0
-CLUSTER = ClusterSpec(
-    objects=tuple(Node(name, LOCALITY) for name in NODES),
-    timings=Timings(lease_renew_s=0.1, lease_grace_s=600.0, node_monitor_s=0.05),
-)
-STRICT = replace(CLUSTER, timings=replace(CLUSTER.timings, lease_grace_s=GRACE_S))
-"""Where leases are what a test is about: nobody renews them in the others."""
-TOPOLOGY = Topology((*(Place(name, LOCALITY) for name in NODES), Place("control-plane", LOCALITY, "control-plane")))
-WITHIN_S = 30.0
-AHEAD_S = {"east-a-1": 0.0, "east-a-2": 1000.0}
-"""The clocks of the nodes' machines."""
-
-
-class Deaf:
-    """A node that is told things and does nothing."""
-
-    async def take_commands(self, commands: list[NodeCommand]) -> None: ...
-
-
-def card(topology: Topology) -> NetworkCard:
-    """Never plugged in: a control plane has no listener."""
-    network = LoopbackNetwork(1, [place.name for place in topology.places])
-    return NetworkCard("control-plane", topology, network, Path("nowhere"), 1)
-
-
-async def connected_master(cluster: ClusterSpec = CLUSTER) -> Master:
-    master = Master(cluster, TOPOLOGY, card(TOPOLOGY), [])
-    await master.connect({name: handle_of(Deaf()) for name in NODES}, AHEAD_S)
-    for name in NODES:
-        await report(master, NodeRegistered(name), time.monotonic())
-    return master
-
-
-async def report(master: Master, event: Any, delivered_s: float) -> None:
-    reported: Event = event
-    ahead_s = AHEAD_S[event.node]
-    await master.report(event.node, delivered_s + ahead_s, [Reported(reported, delivered_s + ahead_s)])
-
-
-async def lost_nodes(master: Master) -> list[str]:
-    events = await master.records()
-    return [event.object for event in events if event.reason == "NodeNotReady"]
-
-
-async def test_a_busy_master_gives_no_node_up_whose_lease_it_has_not_read_yet() -> None:
-    master = await connected_master(STRICT)
-    began_s = time.monotonic()
-    time.sleep(2 * GRACE_S)  # as a long push does
-    for tenths in range(1, round(20 * GRACE_S) + 1):
-        for name in NODES:
-            await report(master, LeaseRenewed(name), began_s + tenths / 10)
-    await asyncio.sleep(0.1)
-    assert await lost_nodes(master) == []
-
-
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "Ray's"])
-def test_a_node_that_is_silent_is_given_up_all_the_same(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    async def given_up() -> list[str]:
-        master = await connected_master(STRICT)
-        deadline_s = time.monotonic() + WITHIN_S
-        lost: list[str] = []
-        while not lost and time.monotonic() < deadline_s:
-            await report(master, LeaseRenewed("east-a-2"), time.monotonic())
-            await asyncio.sleep(0.05)
-            lost += await lost_nodes(master)
-        return lost
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(given_up()) == ["east-a-1"]
-
-
-CLIENTS = "clients/east-a"
-WITH_CLIENTS = Topology((*TOPOLOGY.places, Place(CLIENTS, LOCALITY, "clients")))
+NODE, CLIENTS, PLACE = "east-a-1", "clients/east-a", "control-plane"
 GATEWAY = Deployment("gateway", 1, PodTemplate("gateway", None, role="gateway"))
+CLUSTER = ClusterSpec(
+    (Node(NODE, LOCALITY), GATEWAY), Timings(lease_grace_s=600.0, node_monitor_s=0.05, master_restart_s=0.2)
+)
+TOPOLOGY = Topology(
+    (Place(NODE, LOCALITY), Place(CLIENTS, LOCALITY, "clients"), Place(PLACE, LOCALITY, "control-plane"))
+)
+AHEAD_S = {NODE: 1000.0, CLIENTS: 500.0}
+"""The clocks of the places' machines."""
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
+CUT = LinkEffect(cut=True)
 
 
-class Listening:
-    """Clients that write down what reaches them."""
+class Told:
+    """A place that writes down what reaches it."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, list[str]]] = []
+        self.commands: list[NodeCommand] = []
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
-        for command in commands:
-            assert isinstance(command, EncodedPush)
-            (resource,) = map(orjson.loads, command.resources)
-            self.told.append((command.version, [str(address) for _, address in read_endpoints(resource)[1]]))
+        self.commands += commands
+
+    @property
+    def terms(self) -> list[int]:
+        return [each.term for each in self.commands if isinstance(each, Leads)]
+
+    def pushes(self) -> list[tuple[str, list[str]]]:
+        """Version and addresses."""
+        pushed = [each for each in self.commands if isinstance(each, EncodedPush) and each.type_url == ENDPOINT_SLICE]
+        resources = [(each.version, orjson.loads(each.resources[0])) for each in pushed]
+        return [(version, [str(at) for _, at in read_endpoints(resource)[1]]) for version, resource in resources]
 
 
-async def until_true(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.01)
+class Cluster:
+    def __init__(self, folder: Path) -> None:
+        network = LoopbackNetwork(1, [place.name for place in TOPOLOGY.places])
+        # Never plugged in: a control plane has no listener.
+        card = NetworkCard(PLACE, TOPOLOGY, network, Path("nowhere"), 1)
+        self.master = Master(CLUSTER, TOPOLOGY, card, [CLIENTS], MachineFolders(folder, folder, "test"), 1)
+        self.places = {NODE: Told(), CLIENTS: Told()}
+
+    async def say(self, place: str, *events: Event) -> None:
+        at_s, term = time.monotonic() + AHEAD_S[place], max(self.places[place].terms)
+        await self.master.report(place, at_s, [Reported(event, at_s, term) for event in events])
+
+    async def led(self, times: int) -> None:
+        """All places know so many leaders."""
+        await eventually(lambda: all(len(place.terms) >= times for place in self.places.values()))
+
+    async def pushes_to(self, place: str, count: int) -> list[Push]:
+        found: list[Push] = []
+        deadline_s = time.monotonic() + 30
+        while len(found) < count:
+            assert time.monotonic() < deadline_s
+            found = [push for push in await self.master.pushes() if push.place == place]
+            await asyncio.sleep(0.01)
+        return found
+
+    async def reasons(self) -> list[str]:
+        return [each.reason for each in await self.master.records() if each.kind == "Master"]
+
+    @property
+    def process(self) -> psutil.Process:
+        """That of the master, once it leads."""
+        mine = psutil.Process().children()
+        (found,) = [each for each in mine if "testbed.emulation.processes.master_process" in each.cmdline()]
+        return found
 
 
-async def test_new_addresses_of_gateways_reach_clients_over_the_control_path_and_not_while_it_is_cut() -> None:
-    clients = Listening()
-    cluster = replace(CLUSTER, objects=(*CLUSTER.objects, GATEWAY))
-    master = Master(cluster, WITH_CLIENTS, card(WITH_CLIENTS), [CLIENTS])
-    actors = {name: handle_of(Deaf()) for name in NODES} | {CLIENTS: handle_of(clients)}
-    ahead_s = AHEAD_S | {CLIENTS: 500.0}
-    await master.connect(actors, ahead_s)
-
-    async def say(place: str, event: Event) -> None:
-        at_s = time.monotonic() + ahead_s[place]
-        await master.report(place, at_s, [Reported(event, at_s)])
-
-    await say(CLIENTS, ProxyConnected(CLIENTS))
-    await until_true(lambda: clients.told == [("1", [])])
-    for name in NODES:
-        await say(name, NodeRegistered(name))
-    await say("east-a-1", PodStarted("east-a-1", "gateway-1", ADDRESS))
-    await until_true(lambda: clients.told[1:] == [("2", ["127.20.1.3:8080"])])
-    await master.impose("cut", [(CLIENTS, "control-plane")], LinkEffect(cut=True), time.monotonic())
-    moved = replace(ADDRESS, app=SocketAddress("127.20.1.4", 8080))
-    await say("east-a-1", PodStarted("east-a-1", "gateway-1", moved))
-    pushed = await pushes_to(master, CLIENTS, 3)
-    assert [push.acked_s for push in pushed] == [None] * 3
-    assert len(clients.told) == 2
-    await master.lift("cut", time.monotonic())
-    await until_true(lambda: clients.told[2:] == [("3", ["127.20.1.4:8080"])])
-    await say(CLIENTS, ConfigAcked(CLIENTS, ENDPOINT_SLICE, "3"))
-    assert (await pushes_to(master, CLIENTS, 3))[-1].acked_s is not None
+@asynccontextmanager
+async def up(folder: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(folder)
+    await cluster.master.connect({name: handle_of(place) for name, place in cluster.places.items()}, AHEAD_S)
+    try:
+        await cluster.led(1)
+        await cluster.say(CLIENTS, ProxyConnected(CLIENTS))
+        await cluster.say(NODE, NodeRegistered(NODE))
+        await eventually(lambda: StartPod in map(type, cluster.places[NODE].commands))
+        await cluster.say(NODE, PodStarted(NODE, "gateway-1", ADDRESS))
+        await eventually(lambda: cluster.places[CLIENTS].pushes()[-1:] == [("2", ["127.20.1.3:8080"])])
+        yield cluster
+    finally:
+        await cluster.master.shut_down()
 
 
-async def pushes_to(master: Master, place: str, count: int) -> list[Push]:
-    """Those to one place, once there are so many."""
-    deadline_s = time.monotonic() + WITHIN_S
-    while len(found := [push for push in await master.pushes() if push.place == place]) < count:
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.01)
-    return found
-
-
-async def test_what_is_applied_and_deleted_later_is_carried_out_and_what_cannot_be_is_refused() -> None:
-    master = await connected_master()
-    with pytest.raises(Refused, match="Node 'elsewhere': the topology has no such place"):
-        await master.apply([Service("web"), Node("elsewhere", LOCALITY)])
-    await master.apply([GATEWAY])
-    assert (await master.readiness()).total == 1
-    await master.delete(Deployment, "gateway")
-    assert (await master.readiness()).total == 0
-    events = await master.records()
-    assert [(e.kind, e.object) for e in events if e.reason == "Created"] == [
-        ("Node", "east-a-1"),
-        ("Node", "east-a-2"),
-        ("Deployment", "gateway"),
-    ]
-    with pytest.raises(Refused, match="not found"):
+async def test_what_is_decided_takes_the_control_path_and_what_is_answered_is_kept(tmp_path: Path) -> None:
+    async with up(tmp_path) as cluster:
+        master, clients = cluster.master, cluster.places[CLIENTS]
+        await master.impose("cut", [(CLIENTS, PLACE)], CUT, time.monotonic())
+        moved = replace(ADDRESS, app=SocketAddress("127.20.1.4", 8080))
+        await cluster.say(NODE, PodStarted(NODE, "gateway-1", moved))
+        assert [push.acked_s for push in await cluster.pushes_to(CLIENTS, 3)] == [None] * 3
+        assert len(clients.pushes()) == 2
+        due_s = time.monotonic() + 0.05
+        assert await master.lift("cut", due_s) >= due_s
+        await eventually(lambda: clients.pushes()[2:] == [("3", ["127.20.1.4:8080"])])
+        await cluster.say(CLIENTS, ConfigAcked(CLIENTS, ENDPOINT_SLICE, "3"))
+        await cluster.say(CLIENTS, ConfigRejected(CLIENTS, ENDPOINT_SLICE, "2", "no such slice"))
+        _, refused, acked = await cluster.pushes_to(CLIENTS, 3)
+        assert (refused.acked_s, refused.error) == (None, "no such slice")
+        assert acked.acked_s is not None
+        with pytest.raises(Refused, match="Node 'elsewhere': the topology has no such place"):
+            await master.apply([GATEWAY, Node("elsewhere", LOCALITY)])
+        with pytest.raises(Refused, match="not found"):
+            await master.delete(Deployment, "web")
         await master.delete(Deployment, "gateway")
+        ((pod, _),) = await master.pods_ever()
+        assert (pod.name, pod.node, pod.address) == ("gateway-1", NODE, ADDRESS)
+        readiness = await master.readiness()
+        assert (readiness.started, readiness.total) == (1, 0)
+        with pytest.raises(KeyError):
+            await master.report("nowhere", 0.0, [])
+        assert [defect.partition(" (")[0] for defect in await master.vigil(0.0)] == [
+            "a defect of the control plane: KeyError: 'nowhere'"
+        ]
 
 
-async def test_what_a_proxy_refuses_is_kept_with_its_push(monkeypatch: pytest.MonkeyPatch) -> None:
-    master = await connected_master()
-    await master.apply([GATEWAY])
-    await tell_of(master, "east-a-1", PodStarted("east-a-1", "gateway-1", ADDRESS), ProxyConnected("gateway-1"))
-    (push, *_) = await pushes_to(master, "east-a-1", 1)
-    await tell_of(master, "east-a-1", ConfigRejected("gateway-1", push.type_url, push.version, "no such filter"))
-    (refused,) = [push for push in await master.pushes() if push.error is not None]
-    assert (refused.proxy, refused.version, refused.error) == ("gateway-1", push.version, "no such filter")
-    assert refused.acked_s is None
+async def test_a_master_that_is_killed_begins_again_with_its_disk_and_hears_only_who_has_connected_anew(
+    tmp_path: Path,
+) -> None:
+    async with up(tmp_path) as cluster:
+        master, node, clients = cluster.master, cluster.places[NODE], cluster.places[CLIENTS]
+        before = await master.overview()
+        killed, due_s = cluster.process, time.monotonic() + 0.05
+        at_s = await master.kill(due_s)
+        assert at_s is not None
+        assert at_s >= due_s
+        assert not killed.is_running()
+        with pytest.raises(ControlPlaneDown, match="was killed, and is not back yet"):
+            await master.overview()
+        assert await master.kill(time.monotonic()) is None, "there is none"
+        await cluster.say(NODE, PodStarted(NODE, "gateway-1", replace(ADDRESS, app=SocketAddress("127.20.1.9", 1))))
+        await cluster.led(2)
+        assert time.monotonic() >= at_s + CLUSTER.timings.master_restart_s
+        assert node.terms[1] > node.terms[0]
+        assert await master.overview() == before, "what was said while there was none is lost"
+        await cluster.say(NODE, NodeRegistered(NODE, pods=(PodListed("gateway-1", ADDRESS, 0, False),), booted=False))
+        await cluster.say(CLIENTS, ProxyConnected(CLIENTS, ((ENDPOINT_SLICE, 2),)))
+        await eventually(lambda: clients.pushes()[2:] == [("3", ["127.20.1.3:8080"])])
+        assert [each.pod.name for each in node.commands if isinstance(each, StartPod)] == ["gateway-1"] * 2
+        assert await cluster.reasons() == ["Started", "Leading", "Killed", "Started", "Leading"]
+        assert await master.vigil(0.0) == []
 
 
-async def tell_of(master: Master, node: str, *events: Event) -> None:
-    at_s = time.monotonic() + AHEAD_S[node]
-    await master.report(node, at_s, [Reported(event, at_s) for event in events])
+async def test_a_master_without_power_says_nothing_until_it_is_back(tmp_path: Path) -> None:
+    async with up(tmp_path) as cluster:
+        master = cluster.master
+        await master.impose("crash", [(PLACE, NODE), (NODE, PLACE)], CUT, time.monotonic())
+        await master.apply([replace(GATEWAY, replicas=2)])
+        killed = cluster.process
+        await master.cut_power("crash")
+        await master.cut_power("zone")
+        assert not killed.is_running()
+        await master.restore_power("crash")
+        with pytest.raises(ControlPlaneDown, match="has no power, by zone"):
+            await master.readiness()
+        await master.restore_power("zone")
+        await master.lift("crash", time.monotonic())
+        await cluster.led(2)
+        sent = [each.pod.name for each in cluster.places[NODE].commands if isinstance(each, StartPod)]
+        assert sent == ["gateway-1"], "what had not left is lost; who connects anew is told"
+        assert (await master.readiness()).total == 2
+        assert await cluster.reasons() == ["Started", "Leading", "PoweredOff", "Started", "Leading"]
 
 
-async def test_a_pod_that_ran_is_remembered_when_it_is_gone() -> None:
-    master = await connected_master()
-    await master.apply([GATEWAY])
-    started_s = time.monotonic()
-    await master.report("east-a-1", started_s, [Reported(PodStarted("east-a-1", "gateway-1", ADDRESS), started_s)])
-    assert (await master.readiness()).started == 1
-    await master.delete(Deployment, "gateway")
-    assert [(pod.name, at_s) for pod, at_s in await master.pods_ever()] == [("gateway-1", started_s)]
+async def test_a_master_that_is_paused_goes_on_and_is_not_taken_for_one_that_was_held_up(tmp_path: Path) -> None:
+    async with up(tmp_path) as cluster:
+        master = cluster.master
+        assert await master.pause("still", time.monotonic()) is not None
+        await eventually(lambda: cluster.process.status() == psutil.STATUS_STOPPED)
+        with pytest.raises(ControlPlaneDown, match="is paused, by still"):
+            await master.readiness()
+        await asyncio.sleep(1.2)  # longer than its loop waits for anything
+        await master.resume("still", time.monotonic())
+        # What is said late is said between two answers.
+        assert [(await master.readiness()).total for _ in range(2)] == [1, 1]
+        records = await master.records()
+        assert [each.reason for each in records if each.kind in ("Master", "Process")] == [
+            "Started",
+            "Leading",
+            "Paused",
+            "Resumed",
+        ]
 
 
-async def test_a_fault_of_links_waits_for_its_time() -> None:
-    master = await connected_master()
-    due_s = time.monotonic() + 0.05
-    assert await master.impose("cut", (("east-a-1", "control-plane"),), LinkEffect(cut=True), due_s) >= due_s
-    assert await master.lift("cut", due_s) >= due_s
+async def test_a_master_that_nobody_killed_is_a_defect_and_what_it_was_asked_is_answered(tmp_path: Path) -> None:
+    async with up(tmp_path) as cluster:
+        os.kill(cluster.process.pid, signal.SIGKILL)
+        (defect,) = await cluster.master.vigil(30.0)
+        assert defect.startswith("the process of the master died (exit code -9)")
+        with pytest.raises(ControlPlaneDown, match="died"):
+            await cluster.master.readiness()
 
 
-async def test_what_goes_wrong_where_nobody_waits_is_told_to_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    master = await connected_master()
-    with pytest.raises(KeyError):
-        await master.report("nowhere", 0.0, [])
-    assert [defect.partition(" (")[0] for defect in await master.vigil(0.0)] == [
-        "a defect of the control plane: KeyError: 'nowhere'"
-    ]
-    unhandled: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["exception"]))
-
-    def broken(*_: object) -> None:
-        raise KeyError("web-9")
-
-    monkeypatch.setattr(ControlPlane, "handle", broken)
-    (defect,) = await master.vigil(WITHIN_S)
-    assert defect.startswith("a defect of the control plane: KeyError: 'web-9'")
-    assert [str(error) for error in unhandled] == ["'web-9'"]
+async def test_a_master_that_cannot_trust_its_disk_says_why_and_does_not_start(tmp_path: Path) -> None:
+    volume = tmp_path / "volumes" / PLACE
+    volume.mkdir(parents=True)
+    (volume / "journal").write_bytes(b"not a journal")
+    cluster = Cluster(tmp_path)
+    with pytest.raises(ChildProcessError, match="the record at byte 0 is damaged"):
+        await cluster.master.connect({}, {})
+    await cluster.master.shut_down()

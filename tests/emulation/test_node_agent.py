@@ -17,12 +17,22 @@ import pytest
 
 from testbed.control.kubelet import node
 from testbed.control.kubelet.pod_lifecycle import KubeletCommand, PodLifecycle
-from testbed.control.messages import Event, PodReadinessChanged, PodStarted, PodStopped, StartPod, StopPod
+from testbed.control.messages import (
+    Event,
+    NodeRegistered,
+    PodReadinessChanged,
+    PodStarted,
+    PodStopped,
+    ProxyConnected,
+    StartPod,
+    StopPod,
+)
 from testbed.emulation.actors import node_agent
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Letter, MachineFolders
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.janitor import RUN_VARIABLE
+from testbed.emulation.processes.master_messages import Leads
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.objects.addresses import PodAddress
 from testbed.objects.core import Pod
@@ -51,9 +61,17 @@ class Master:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.registered: list[tuple[int, list[str], bool]] = []
+        """In which term, with which pods, and whether the node had booted."""
 
     async def report_all(self, letters: list[Letter]) -> None:
         self.events += [report.event for letter in letters for report in letter.reports]
+        self.registered += [
+            (report.term, [pod.name for pod in report.event.pods], report.event.booted)
+            for letter in letters
+            for report in letter.reports
+            if isinstance(report.event, NodeRegistered)
+        ]
 
     def of(self, kind: type[E], pod: str) -> list[E]:
         return [event for event in self.events if isinstance(event, kind) and getattr(event, "pod", None) == pod]
@@ -85,6 +103,22 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[NodeAgent, Master]]:
 async def start(agent: NodeAgent, master: Master, *pods: Pod) -> None:
     await agent.take_commands([StartPod(NODE, each) for each in pods])
     await eventually(lambda: all(master.of(PodStarted, each.name) for each in pods))
+
+
+async def test_a_master_that_leads_is_told_again_what_is_there_and_in_its_own_term(tmp_path: Path) -> None:
+    async with running(tmp_path) as (agent, master):
+        await start(agent, master, pod("web-1"))
+        await agent.proxy_reported("web-1", "connected", 1.0, ())
+        master.events.clear()
+        await agent.take_commands([Leads(2)])
+        await eventually(lambda: ProxyConnected("web-1") in master.events)
+        await agent.cut_power("crash")
+        master.events.clear()
+        await agent.take_commands([Leads(3)])
+        await agent.restore_power("crash")
+        await eventually(lambda: master.of(PodStarted, "web-1"))
+        assert master.registered == [(0, [], True), (2, ["web-1"], False), (3, [], True)]
+        assert not [event for event in master.events if isinstance(event, ProxyConnected)]
 
 
 async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(

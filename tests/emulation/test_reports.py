@@ -5,15 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.control.messages import LeaseRenewed, NodeRegistered, PodReadinessChanged, PushConfig, StartPod, StopPod
-from testbed.emulation.actors.reports import Outgoing, Reported, latest_lease_only, latest_only
+from testbed.control.messages import LeaseRenewed, NodeRegistered, PodReadinessChanged, StartPod, StopPod
+from testbed.emulation.actors.reports import NodeCommand, Reported, latest_lease_only, latest_only
+from testbed.emulation.processes.master_messages import EncodedPush
 from testbed.objects.core import Pod
 from testbed.objects.workloads import PodTemplate
 
 PODS = ("cart-0", "cart-1")
 
 pushes = st.builds(
-    PushConfig,
+    EncodedPush,
     place=st.just("n"),
     proxy=st.sampled_from(PODS),
     type_url=st.sampled_from(["clusters", "endpoints"]),
@@ -31,16 +32,16 @@ others = st.just(NodeRegistered("n")) | st.builds(
 reports = st.lists(st.builds(Reported, event=leases | others, at_s=st.floats(0, 100)), max_size=20)
 
 
-def pushes_of(messages: list[Outgoing], proxy: str, type_url: str) -> list[Outgoing]:
+def pushes_of(messages: list[NodeCommand], proxy: str, type_url: str) -> list[NodeCommand]:
     return [
         message
         for message in messages
-        if isinstance(message, PushConfig) and (message.proxy, message.type_url) == (proxy, type_url)
+        if isinstance(message, EncodedPush) and (message.proxy, message.type_url) == (proxy, type_url)
     ]
 
 
 @given(commands)
-def test_of_the_pushes_of_one_type_to_one_proxy_the_last_is_left(messages: list[Outgoing]) -> None:
+def test_of_the_pushes_of_one_type_to_one_proxy_the_last_is_left(messages: list[NodeCommand]) -> None:
     left = latest_only(messages)
     for proxy in PODS:
         for type_url in ("clusters", "endpoints"):
@@ -48,20 +49,20 @@ def test_of_the_pushes_of_one_type_to_one_proxy_the_last_is_left(messages: list[
 
 
 @given(commands)
-def test_starts_and_stops_of_pods_are_all_left_in_their_order(messages: list[Outgoing]) -> None:
-    assert [message for message in latest_only(messages) if not isinstance(message, PushConfig)] == [
-        message for message in messages if not isinstance(message, PushConfig)
+def test_starts_and_stops_of_pods_are_all_left_in_their_order(messages: list[NodeCommand]) -> None:
+    assert [message for message in latest_only(messages) if not isinstance(message, EncodedPush)] == [
+        message for message in messages if not isinstance(message, EncodedPush)
     ]
 
 
 @given(commands)
-def test_commands_that_are_left_keep_their_order(messages: list[Outgoing]) -> None:
+def test_commands_that_are_left_keep_their_order(messages: list[NodeCommand]) -> None:
     rest = iter(messages)
     assert all(any(message is left for message in rest) for left in latest_only(messages))
 
 
 @given(commands)
-def test_thinning_out_commands_twice_changes_nothing(messages: list[Outgoing]) -> None:
+def test_thinning_out_commands_twice_changes_nothing(messages: list[NodeCommand]) -> None:
     once = latest_only(messages)
     assert latest_only(once) == once
 

@@ -13,6 +13,7 @@ from testbed.emulation.driver.member import Resident
 from testbed.emulation.driver.world import AnnouncedLinks, EmulatedWorld, Impact
 from testbed.faults.effects import CutPower, ImpairLinks, KillPods, LinkEffect
 from testbed.faults.links import silence
+from testbed.faults.masters import MasterFault
 from testbed.faults.nodes import NodeCrash
 from testbed.objects.core import Pod
 from testbed.objects.places import Locality, Place, Topology
@@ -72,13 +73,16 @@ def test_an_effect_that_makes_nothing_worse_hits_nothing() -> None:
 
 async def test_what_is_without_power_for_good_is_not_hit() -> None:
     fleet = SimpleNamespace(of=lambda place: SimpleNamespace(powered_off=place == "b-1"))
-    world = EmulatedWorld(TOPOLOGY, cast(Fleet, fleet), {}, [])
+    world = EmulatedWorld(TOPOLOGY, cast(Fleet, fleet), {}, {}, [])
     impact = await world.apply("cut", (cut("b-1"),), 0.0)
     assert (impact.victims, bool(impact.hit_nothing)) == ((), True)
     assert (await world.apply("other", (cut("c-1"),), 1.0)).victims == ("a-1 > c-1", "c-1 > a-1")
     impact = await world.apply("crash", (silence(("b-1",), TOPOLOGY), CutPower("b-1")), 2.0)
     assert (impact.victims, impact.hit_nothing) == ((), "the machine of node b-1 was off already")
     assert await world.revert("crash", (CutPower("b-1"),), 3.0) == 3.0
+
+
+DEAD_MASTER = "dead master"
 
 
 class Party:
@@ -96,8 +100,12 @@ class Party:
             return self.pods
         self.heard.append((self.name, method))
         match method, arguments:
-            case "impose" | "lift" | "kill_pod", (*_, float(due_s)):
+            case "kill", _ if self.name == DEAD_MASTER:
+                return None
+            case "impose" | "lift" | "kill_pod" | "kill" | "pause" | "resume", (*_, float(due_s)):
                 return due_s + 0.001
+            case "cut_power", _ if "master" in self.name:
+                return 100.5
             case "cut_power", _:
                 return 100.5, [pod.name for pod in self.pods]
             case "restore_power", _:
@@ -105,13 +113,14 @@ class Party:
         raise AssertionError((method, arguments))
 
 
-def world_of(*pods: Pod) -> tuple[EmulatedWorld, list[tuple[str, str]]]:
+def world_of(*pods: Pod, master: str = "master") -> tuple[EmulatedWorld, list[tuple[str, str]]]:
     heard: list[tuple[str, str]] = []
     fleet = SimpleNamespace(of=lambda _: SimpleNamespace(powered_off=False))
     nodes = ("a-1", "b-1", "c-1")
     agents = {name: Party(name, heard, tuple(pod for pod in pods if pod.node == name)) for name in nodes}
     parties = cast(dict[str, Resident], agents)
-    return EmulatedWorld(TOPOLOGY, cast(Fleet, fleet), parties, [cast(Resident, Party("master", heard))]), heard
+    masters = {"control-plane": cast(Resident, Party(master, heard))}
+    return EmulatedWorld(TOPOLOGY, cast(Fleet, fleet), parties, masters, []), heard
 
 
 async def test_a_node_dies_when_all_have_silenced_it_and_boots_when_all_hear_it_again() -> None:
@@ -125,6 +134,24 @@ async def test_a_node_dies_when_all_have_silenced_it_and_boots_when_all_hear_it_
     heard.clear()
     assert await world.revert("crash", effects, 1.0) == pytest.approx(1.001)
     assert ({name for name, _ in heard[:4]}, heard[4:]) == (everybody, [("a-1", "restore_power")])
+
+
+async def test_a_master_dies_behind_silence_or_alone_or_stands_still_and_goes_on() -> None:
+    world, heard = world_of()
+    crash = MasterFault("control-plane", "crash").effects(TOPOLOGY)
+    assert (await world.apply("crash", crash, 0.0)).victims == ("control-plane",)
+    assert ([method for _, method in heard[:4]], heard[4:]) == (["impose"] * 4, [("master", "cut_power")])
+    await world.revert("crash", crash, 1.0)
+    assert heard[-1] == ("master", "restore_power")
+    (kill,) = MasterFault("control-plane", "kill").effects(TOPOLOGY)
+    assert (await world.apply("kill", (kill,), 2.0)).victims == ("control-plane",)
+    pause = MasterFault("control-plane", "pause").effects(TOPOLOGY)
+    assert (await world.apply("pause", pause, 3.0)).victims == ("control-plane",)
+    assert await world.revert("pause", pause, 4.0) == pytest.approx(4.001)
+    assert [method for _, method in heard[-3:]] == ["kill", "pause", "resume"]
+    nobody, _ = world_of(master=DEAD_MASTER)
+    impact = await nobody.apply("kill", (kill,), 0.0)
+    assert (impact.victims, impact.hit_nothing) == ((), "no master was running at control-plane")
 
 
 async def test_kills_of_one_moment_take_different_pods_of_a_service_and_say_when_there_are_no_more() -> None:

@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.faults.effects import CutPower, Effect, ImpairLinks, KillPods, LinkEffect, PowerOffMachine
+from testbed.faults.effects import (
+    CutMasterPower,
+    CutPower,
+    Effect,
+    ImpairLinks,
+    KillPods,
+    LinkEffect,
+    PauseMaster,
+    PowerOffMachine,
+)
 from testbed.faults.links import LinkFault, cut_off
 from testbed.faults.machines import MachinePowerOff
+from testbed.faults.masters import MasterFault
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.timeline import Fault, ScheduledFault, Timeline
@@ -35,8 +45,8 @@ class World:
                 case ImpairLinks(pairs, what):
                     for pair in pairs:
                         self.upon.setdefault(pair, {})[fault] = what
-                case CutPower(node):
-                    self.upon.setdefault(node, {})[fault] = None
+                case CutPower(name) | CutMasterPower(name) | PauseMaster(name):
+                    self.upon.setdefault(name, {})[fault] = None
                 case _:
                     raise AssertionError(f"{effect} does not last")
         return self
@@ -44,7 +54,12 @@ class World:
     def revert(self, fault: str, *effects: Effect) -> World:
         for effect in effects:
             assert effect.lasts
-            for target in effect.pairs if isinstance(effect, ImpairLinks) else (effect.node,):
+            match effect:
+                case ImpairLinks():
+                    targets: tuple[tuple[str, str] | str, ...] = effect.pairs
+                case CutPower(name) | CutMasterPower(name) | PauseMaster(name):
+                    targets = (name,)
+            for target in targets:
                 del self.upon[target][fault]
                 if not self.upon[target]:
                     del self.upon[target]
@@ -54,6 +69,8 @@ class World:
 FAULTS: tuple[Fault, ...] = (
     NodeCrash("a-1"),
     ZoneCrash("a"),
+    MasterFault("control-plane", "crash"),
+    MasterFault("control-plane", "pause"),
     LinkFault(("a",), ("b",), CUT),
     LinkFault(("a",), ("b",), CUT, both_ways=False),
     LinkFault(("a",), ("*",), CUT),
@@ -105,8 +122,9 @@ def test_a_zone_loses_all_its_nodes_after_all_of_them_are_silent() -> None:
     assert rest == [CutPower("a-1"), CutPower("a-2")]
 
 
-def test_a_control_plane_in_a_crashed_zone_falls_silent_with_it() -> None:
-    silenced = ZoneCrash("a").effects(MASTER_IN_A)[0]
+def test_a_master_in_a_crashed_zone_dies_with_it() -> None:
+    silenced, *rest = ZoneCrash("a").effects(MASTER_IN_A)
+    assert rest == [CutMasterPower("control-plane"), CutPower("a-1"), CutPower("a-2")]
     assert isinstance(silenced, ImpairLinks)
     assert {("control-plane", "b-1"), ("b-1", "control-plane")} < set(silenced.pairs)
 

@@ -37,7 +37,7 @@ class Discovery:
 
     def connect(self, store: Store, event: ProxyConnected) -> list[Command]:
         kind = self._kind(event.proxy)
-        if kind is None or not kind.connect(store, event.proxy):
+        if kind is None or not kind.connect(store, event):
             return []
         return [RecordEvent("Proxy", event.proxy, "Connected")]
 

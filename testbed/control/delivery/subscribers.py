@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from testbed.control.messages import Command, ConfigAcked, ConfigRejected, PushConfig
+from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, PushConfig
 from testbed.control.store import Store
 from testbed.control.views.envoy.envoy_api import ROUTE_TYPE
 from testbed.objects.timings import Timings
@@ -89,14 +89,19 @@ class Subscribers:
         """Of those that were not pushed to everyone yet; `_last_change_s` means something where there is one."""
         self._last_change_s = 0.0
 
-    def connect(self, store: Store, name: str) -> bool:
-        """It knows nothing yet. Versions grow on, so that no late answer is mistaken for one to a new push.
+    def connect(self, store: Store, event: ProxyConnected) -> bool:
+        """It is told everything. Versions grow on, so that no late answer is mistaken for one to a new push: from those
+        that were sent from here, or from those of whoever told it before.
 
         False when there should be nobody of that name.
         """
+        name = event.proxy
         if not any(each.name == name for each in self._view.subscribers(store)):
             return False
-        self._told[name] = _Told(pushed=self._versions(name), connected=True)
+        versions = self._versions(name)
+        for type_url, version in event.versions:
+            versions[type_url] = max(version, versions.get(type_url, 0))
+        self._told[name] = _Told(pushed=versions, connected=True)
         return True
 
     def disconnect(self, store: Store, place: str) -> None:

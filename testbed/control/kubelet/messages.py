@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from testbed.control.kubelet.pod_lifecycle import ProbeFinished, ProbeKind, ProxyReady
 from testbed.control.kubelet.process import Process
-from testbed.control.messages import LeaseRenewed, PodReadinessChanged, PodStarted, PodStopped, StartPod, StopPod
+from testbed.control.messages import (
+    LeaseRenewed,
+    PodListed,
+    PodReadinessChanged,
+    PodStarted,
+    PodStopped,
+    StartPod,
+    StopPod,
+)
 from testbed.objects.addresses import PodAddress
 from testbed.objects.core import Pod
 
@@ -18,6 +26,11 @@ from testbed.objects.core import Pod
 @dataclass(frozen=True, slots=True)
 class PluggedIn:
     """The node is there, and has power for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """There is a control plane that may not have heard what the node said before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,9 @@ class OfPod:
     event: ProbeFinished | ProxyReady
 
 
-NodeEvent = PluggedIn | PowerCut | PowerBack | Killed | ShutDown | Answered | Ended | OfPod | StartPod | StopPod
+NodeEvent = (
+    PluggedIn | Connected | PowerCut | PowerBack | Killed | ShutDown | Answered | Ended | OfPod | StartPod | StopPod
+)
 
 # --- actions: what is to be done on the node -------------------------------------------------------------------
 
@@ -103,7 +118,13 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """The kubelet is up: tell the control plane of the node and of all on it that takes configuration."""
+    """Tell the control plane of the node, of the pods that it has started, and of all on it that takes configuration.
+
+    `booted`: the kubelet is up just now, so that there is nothing of that yet.
+    """
+
+    pods: tuple[PodListed, ...] = ()
+    booted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from testbed.control.kubelet.messages import (
     Answered,
+    Connected,
     End,
     Ended,
     Failed,
@@ -47,7 +48,7 @@ from testbed.control.kubelet.pod_lifecycle import (
     StopRequested,
 )
 from testbed.control.kubelet.process import Process
-from testbed.control.messages import LeaseRenewed, PodStopped, StartPod, StopPod
+from testbed.control.messages import LeaseRenewed, PodListed, PodStopped, StartPod, StopPod
 from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import CRASHED, BuiltinWorkload, CommandWorkload
@@ -152,6 +153,10 @@ class NodeLifecycle:
         """Those of which every process runs."""
         return [pod for pod, up in self.up() if len(up) == len(self._pods[pod.name].runs)]
 
+    def _listed(self) -> tuple[PodListed, ...]:
+        listed = (held.lifecycle.listed() for held in self._pods.values())
+        return tuple(each for each in listed if each is not None)
+
     def handle(self, event: NodeEvent | None, now_s: float) -> list[NodeAction]:
         """What is to be done because of an event, or of `now_s` alone."""
         actions = [] if event is None else self._take_in(event, now_s)
@@ -169,6 +174,8 @@ class NodeLifecycle:
         match event:
             case PluggedIn():
                 return self._power_on(now_s)
+            case Connected():
+                return [Register(self._listed(), booted=False)] if self.at_work else []
             case PowerCut(fault):
                 self._without_power.add(fault)
                 return self._power_off(now_s)

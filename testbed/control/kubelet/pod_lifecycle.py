@@ -11,7 +11,7 @@ from random import Random
 from typing import Literal
 
 from testbed.control.kubelet.process import Process, ProcessLifecycle, State, Trigger
-from testbed.control.messages import PodReadinessChanged, PodStarted, PodStopped
+from testbed.control.messages import PodListed, PodReadinessChanged, PodStarted, PodStopped
 from testbed.objects.addresses import PodAddress
 from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
@@ -184,6 +184,13 @@ class PodLifecycle:
         """True when nothing of the pod is left and nothing will come."""
         return all(process.state is State.STOPPED for process in self._processes.values())
 
+    def listed(self) -> PodListed | None:
+        """What the control plane should know about it; None as long as it was not started."""
+        if not self._is_told_of or self._address is None:
+            return None
+        ready, reason = self._reported
+        return PodListed(self._pod.name, self._address, self._restarts, ready, reason)
+
     def handle(self, event: KubeletEvent | None, now: float) -> list[KubeletCommand]:
         """What is to be done because of an event, or of `now` alone."""
         commands = self._take_in(event, now)
@@ -241,8 +248,7 @@ class PodLifecycle:
         if not self._all_run():
             return []
         self._reported = (False, "")
-        restarts = max(process.starts for process in self._processes.values()) - 1
-        return [Report(PodStarted(self._node, self._pod.name, address, restarts))]
+        return [Report(PodStarted(self._node, self._pod.name, address, self._restarts))]
 
     def _exited(self, name: Process, code: int, now: float) -> list[KubeletCommand]:
         process = self._processes.get(name)
@@ -315,14 +321,22 @@ class PodLifecycle:
 
     def _report_readiness(self) -> list[KubeletCommand]:
         """Reports every change of what the control plane should know about a pod that was started."""
-        states = {process.state for process in self._processes.values()}
-        if self._address is None or states & {State.STOPPING, State.STOPPED, State.POWERED_OFF}:
+        if not self._is_told_of:
             return []
         reason = self._not_ready_reason()
         if (now_reported := (not reason, reason)) == self._reported:
             return []
         self._reported = now_reported
         return [Report(PodReadinessChanged(self._node, self._pod.name, not reason, reason))]
+
+    @property
+    def _is_told_of(self) -> bool:
+        states = {process.state for process in self._processes.values()}
+        return self._address is not None and not states & {State.STOPPING, State.STOPPED, State.POWERED_OFF}
+
+    @property
+    def _restarts(self) -> int:
+        return max(process.starts for process in self._processes.values()) - 1
 
     def _not_ready_reason(self) -> str:
         for process in self._processes.values():

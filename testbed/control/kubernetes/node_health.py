@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from testbed.control.kubernetes.deployments import terminate
-from testbed.control.messages import Command, LeaseRenewed, NodeRegistered, RecordEvent, StartPod, StopPod
+from testbed.control.messages import Command, LeaseRenewed, NodeRegistered, PodListed, RecordEvent, StartPod, StopPod
 from testbed.control.store import Store
 from testbed.objects.core import Node, Pod
 from testbed.objects.timings import Timings
@@ -73,29 +73,41 @@ class NodeHealth:
 
     # --- what a kubelet says ---
 
-    def register(self, store: Store, event: NodeRegistered, now: float) -> list[Command]:
-        """A first registration makes the node Ready. A second one is a reboot: nothing runs there until PodStarted.
+    def resume(self, store: Store, now: float) -> None:
+        """Take over what another control plane had: heartbeats are not handed on, so that nodes have as long as ever
+        from now on until they are missed (monitorNodeHealth, too, counts from when it first sees a node itself)."""
+        for node in store.list(Node):
+            if _has_registered(node):
+                store.put(replace(node, lease_renewed_s=now))
+                self._next_check_s = now + self._timings.node_monitor_s
 
-        After a reboot the kubelet is told again what it should run and what not; it ignores what it knows.
+    def register(self, store: Store, event: NodeRegistered, now: float) -> list[Command]:
+        """A first registration makes the node Ready. After a reboot nothing runs there until PodStarted, otherwise what
+        it lists.
+
+        The kubelet is told again what it should run and what not; it ignores what it knows.
         """
         if self._next_check_s is None:
             self._next_check_s = now + self._timings.node_monitor_s
         node = store.get(Node, event.node)
         self._limiter(node.locality.zone)
         store.put(replace(node, ready="True", lease_renewed_s=now, unreachable_since_s=None, relays=event.relays))
-        commands: list[Command] = [RecordEvent("Node", node.name, "NodeReady", {"rebooted": _has_registered(node)})]
+        commands: list[Command] = []
+        if event.booted or node.ready != "True":
+            rebooted = event.booted and _has_registered(node)
+            commands.append(RecordEvent("Node", node.name, "NodeReady", {"rebooted": rebooted}))
+        listed = {pod.name: pod for pod in event.pods}
         for pod in store.list(Pod):
             if pod.node != node.name:
                 continue
+            found = listed.pop(pod.name, None)
             if pod.phase == "Terminating":
                 commands.append(StopPod(node.name, pod.name))
             else:
-                down = replace(
-                    pod, phase="Pending", ready=False, containers_ready=False, address=None, reason=NODE_REBOOTED
-                )
-                store.put(down)
-                commands.append(StartPod(node.name, down))
-        return commands
+                pod = _not_running(pod) if found is None else _as_listed(pod, found)
+                store.put(pod)
+                commands.append(StartPod(node.name, pod))
+        return commands + [StopPod(node.name, unknown) for unknown in listed]
 
     def renew(self, store: Store, event: LeaseRenewed, now: float) -> list[Command]:
         """Keeps a node Ready, and makes one that came back Ready again. Ignored before its registration."""
@@ -211,6 +223,21 @@ class NodeHealth:
 
 def _has_registered(node: Node) -> bool:
     return node.lease_renewed_s is not None
+
+
+def _not_running(pod: Pod) -> Pod:
+    return replace(pod, phase="Pending", ready=False, containers_ready=False, address=None, reason=NODE_REBOOTED)
+
+
+def _as_listed(pod: Pod, found: PodListed) -> Pod:
+    return replace(
+        pod,
+        phase="Running",
+        address=found.address,
+        restarts=found.restarts,
+        containers_ready=found.ready,
+        reason=found.reason,
+    )
 
 
 def _collect_orphans(store: Store) -> list[Command]:

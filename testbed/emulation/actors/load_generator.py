@@ -30,8 +30,9 @@ from testbed.emulation.actors.entry_points import EntryPoints
 from testbed.emulation.actors.guests import Guests
 from testbed.emulation.actors.locust_process import STARTUP_DEADLINE_S, LoadProgress, LocustProcess
 from testbed.emulation.actors.network_card import NetworkCard, Placed
-from testbed.emulation.actors.reports import EncodedPush, MachineFolders, NodeCommand, Recorded, Reported
+from testbed.emulation.actors.reports import MachineFolders, NodeCommand, Recorded, Reported
 from testbed.emulation.actors.seam import Actor, tell
+from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.cells import ENTRY_PARTITION_HEADER
@@ -79,6 +80,9 @@ class LoadGenerator(Placed):
         self._settings_file = folders.logs / f"{zone}.load.json"
         self._log = folders.logs / f"{zone}.locust.log"
         self._to_master: ControlChannel[Reported] | None = None
+        self._term = 0
+        """Of the master that it talks to."""
+        self._versions: dict[str, int] = {}
         directed = () if load.directed is None else (load.directed.routers, load.directed.zones)
         self._entry = EntryPoints(
             zone, topology, timings, network, card, self._entry_file, self._entry_changed, *directed
@@ -98,13 +102,21 @@ class LoadGenerator(Placed):
     async def boot(self) -> None:
         self.loop_watch.start()
         self._to_master = self.card.channel(self._control_plane, self._deliver)
-        self._report(ProxyConnected(self._place))
+        self._connect()
+
+    def _connect(self) -> None:
+        self._report(ProxyConnected(self._place, tuple(self._versions.items())))
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
         """Where gateways and routers are, as the control plane tells whoever keeps an entry table."""
         for told in commands:
             match told:
-                case EncodedPush(self._place, type_url, version, resources):
+                case Leads(term):
+                    self._term = term
+                    if self._to_master is not None:
+                        self._connect()
+                case EncodedPush(self._place, _, type_url, version, resources):
+                    self._versions[type_url] = int(version)
                     await self._entry.lead(resources)
                     self._report(ConfigAcked(self._place, type_url, version))
                 case _:
@@ -112,7 +124,7 @@ class LoadGenerator(Placed):
 
     def _report(self, event: Event) -> None:
         assert self._to_master is not None, "boot() comes first"
-        self._to_master.send(Reported(event, time.monotonic()))
+        self._to_master.send(Reported(event, time.monotonic(), self._term))
 
     async def _deliver(self, reports: list[Reported]) -> None:
         await tell(self._master, "report", self._place, time.monotonic(), reports)

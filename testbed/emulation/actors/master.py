@@ -1,82 +1,117 @@
-"""The API server, controllers and istiod as one actor: feeds events to the control plane, carries out its commands.
+"""The place of a master, and whoever supervises its process there: hands it what places say, and to places what it
+decides, over the emulated links.
 
-Decides nothing. The control path to every node obeys the emulated links, from the place that the scenario gives it.
+Decides nothing, and outlives its process, as a NodeAgent outlives its node: it starts the next one, and it keeps what
+was recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-
-import orjson
+from itertools import count
+from typing import Any
 
 from testbed.control.api_server import Refused
 from testbed.control.messages import (
-    Command,
     ConfigAcked,
     ConfigRejected,
-    Delete,
     PodStarted,
-    PushConfig,
     RecordEvent,
     StartPod,
     StopPod,
 )
 from testbed.control.overview import Overview
-from testbed.control.plane import Behind, ControlPlane
-from testbed.control.views.kube_proxy import ENDPOINT_SLICE
+from testbed.control.plane import Behind
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
-from testbed.emulation.actors.pushed import PushedResources
 from testbed.emulation.actors.reports import (
-    EncodedPush,
     Letter,
+    MachineFolders,
     NodeCommand,
-    Outgoing,
     Push,
     Readiness,
     Recorded,
     Reported,
     latest_only,
 )
-from testbed.emulation.actors.seam import Actor, tell
-from testbed.emulation.processes.protobuf import shared_to_any
+from testbed.emulation.actors.seam import Actor, tell, until
+from testbed.emulation.processes.master import MasterLife
+from testbed.emulation.processes.master_messages import (
+    Answered,
+    Asked,
+    Begin,
+    FromMaster,
+    Late,
+    Leads,
+    Pushed,
+    Told,
+)
+from testbed.emulation.processes.process import last_lines
+from testbed.emulation.processes.pushed import PushedResources
 from testbed.objects.cells import Layer
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Pod
 from testbed.objects.metadata import DEFAULT_NAMESPACE
 from testbed.objects.places import Topology
-from testbed.objects.workloads import Deployment
 
-BUSY_S = 0.05
-"""A deadline that is met later than that was met by a busy master."""
-MAIL_S = 0.05
-"""What it then takes to read what has come in meanwhile."""
+ANSWERS_WITHIN_S = 10.0
+"""A master that is busy is asked for as long; one that is paused does not answer at all."""
+MASTER_LOG = "master.log"
+
+
+class ControlPlaneDown(Exception):
+    """No master answers; the message says why. What was asked may be done all the same."""
 
 
 class Master(Placed):
-    def __init__(self, cluster: ClusterSpec, topology: Topology, card: NetworkCard, clients: Sequence[str]) -> None:
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        topology: Topology,
+        card: NetworkCard,
+        clients: Sequence[str],
+        folders: MachineFolders,
+        seed: int,
+    ) -> None:
         """`card` is that of its place, `clients` are the places from which load comes."""
         super().__init__("the control plane", card)
         self._timings = cluster.timings
-        self._plane = ControlPlane(cluster.timings, cluster.mesh_mode, clients)
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)
-        self._channels: dict[str, ControlChannel[Outgoing]] = {}
+        self._begin = Begin(
+            card.place, folders.volumes / card.place, cluster.timings, cluster.mesh_mode, tuple(clients), seed
+        )
+        self._log = folders.logs / MASTER_LOG
+        self._environment = folders.environment()
+        self._channels: dict[str, ControlChannel[NodeCommand]] = {}
         self._clock_offsets_s: dict[str, float] = {}
-        self._now_s = 0.0
-        """What the control plane was last told is the time, by this machine's monotonic clock."""
+        self._life: MasterLife | None = None
+        """The process that runs, or is about to."""
+        self._restart: asyncio.TimerHandle | None = None
+        """By which it is to begin."""
+        self._term: int | None = None
+        """In which it leads; None while it does not."""
+        self._leading = asyncio.Event()
+        self._without_power: set[str] = set()
+        self._paused: set[str] = set()
+        self._resumed_s = 0.0
+        self._died: str | None = None
+        """How its process ended by itself, if it did."""
+        self._numbers = count()
+        self._open: dict[int, asyncio.Future[Any]] = {}
+        self._ordered: dict[str, Pod] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._wake_s = 0.0
-        """When that is due, by the monotonic clock."""
         self._pushes: dict[tuple[str, str, str], Push] = {}
         self._pushed = PushedResources()
 
     async def connect(self, subscribers: dict[str, Actor], clock_offsets_s: dict[str, float]) -> None:
-        """Open the control path to every place at which somebody is told something: nodes, and clients of zones.
+        """Start the master, and open the control path to every place at which somebody is told something: nodes, and
+        clients of zones.
 
         `clock_offsets_s` is the monotonic clock of each place's machine minus this one's.
         """
@@ -84,63 +119,66 @@ class Master(Placed):
         self._clock_offsets_s = clock_offsets_s
         for place, actor in subscribers.items():
             self._channels[place] = self.card.channel(place, partial(_deliver, actor), latest_only)
+        self._start(after_s=0.0)
+        await self._leading.wait()
+        if self._died is not None:
+            raise ChildProcessError(self._died)
         await self.apply(self._declared)
 
+    # --- what can be asked of it -------------------------------------------------------------------------------
+
     async def apply(self, objects: Sequence[Declared]) -> None:
-        """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed."""
+        """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed. As all that is
+        asked, it raises ControlPlaneDown."""
         for each in objects:
             if isinstance(each, Node) and each.name not in self._nodes:
                 raise Refused(f"Node {each.name!r}: the topology has no such place")
-        self._carry_out(self._plane.apply(objects, self._advanced_s()))
-        self._look_ahead()
+        await self._ask("apply", tuple(objects))
 
     async def delete(self, kind: type[Declared] | type[Pod], name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
         """As `kubectl delete` does. Raises Refused where there is no such object."""
-        self._carry_out(self._plane.handle(Delete(kind, name, namespace), self._advanced_s()))
-        self._look_ahead()
-
-    def _advanced_s(self) -> float:
-        """The time for what a user asks: now, unless there is mail of before to be read first."""
-        deadline_s, now_s = self._plane.next_deadline(), time.monotonic()
-        if deadline_s is None or now_s <= deadline_s + BUSY_S:
-            self._now_s = now_s
-        return self._now_s
-
-    async def report_all(self, letters: list[Letter]) -> None:
-        """The same from several places, in the order in which their links delivered it."""
-        for letter in letters:
-            await self.report(letter.place, letter.delivered_s, letter.reports)
-
-    async def report(self, place: str, delivered_s: float, reports: Sequence[Reported]) -> None:
-        """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
-        clock there."""
-        with self.failing_loudly():
-            self._take_in(reports, delivered_s - self._clock_offsets_s[place])
-
-    def _take_in(self, reports: Sequence[Reported], arrived_s: float) -> None:
-        # A control plane that is too busy to read its mail at once must not hold that against the nodes: a lease counts
-        # from when it arrived, and nobody is given up while what arrived before is unread.
-        self._now_s = max(self._now_s, min(arrived_s, time.monotonic()))
-        for report in reports:
-            self._note_answer(report)
-            self._carry_out(self._plane.handle(report.event, self._now_s))
-            if isinstance(report.event, PodStarted):
-                self._note_start(report.event.pod, report.at_s)
-        self._look_ahead()
+        await self._ask("delete", kind, name, namespace)
 
     async def readiness(self) -> Readiness:
-        pods, wanted = self._plane.pods(), self._plane.store.list(Deployment)
-        total = sum(deployment.replicas for deployment in wanted)
-        ready, waiting_for = sum(pod.ready for pod in pods), tuple(self._plane.not_ready())
+        ready, total, waiting_for = await self._ask("readiness")
         return Readiness(len(self._started), ready, total, waiting_for)
 
     async def overview(self) -> Overview:
         """Every node and pod, as the control plane knows them."""
-        return self._plane.overview()
+        overview: Overview = await self._ask("overview")
+        return overview
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""
-        return self._plane.behind(layer)
+        behind: Behind = await self._ask("behind", layer)
+        return behind
+
+    async def _ask(self, method: str, *arguments: object) -> Any:
+        number = next(self._numbers)
+        answer = self._open[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._require_answering()
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                await self._leading.wait()
+                self._require_answering()
+                assert self._life is not None
+                self._life.send(Asked(number, method, arguments))
+                return await answer
+        except TimeoutError:
+            raise ControlPlaneDown(f"the control plane has not answered for {ANSWERS_WITHIN_S:g} s") from None
+        finally:
+            self._open.pop(number, None)
+
+    def _require_answering(self) -> None:
+        for faults, what in ((self._without_power, "has no power"), (self._paused, "is paused")):
+            if faults:
+                raise ControlPlaneDown(f"the control plane {what}, by {', '.join(sorted(faults))}")
+        if self._died is not None:
+            raise ControlPlaneDown(self._died)
+        if self._restart is not None:
+            raise ControlPlaneDown("the control plane was killed, and is not back yet")
+
+    # --- what was recorded ---------------------------------------------------------------------------------------
 
     async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
         """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
@@ -154,13 +192,31 @@ class Master(Placed):
         """What these refer to, for `pushed.lines`."""
         return self._pushed.compressed()
 
-    def _note_start(self, name: str, at_s: float) -> None:
-        for pod in self._plane.pods():
-            if pod.name == name:
-                self._started.setdefault(name, (pod, at_s))
+    def patience_s(self) -> float:
+        return self._timings.lease_patience_s
 
-    def _note_answer(self, report: Reported) -> None:
+    # --- what places say -----------------------------------------------------------------------------------------
+
+    async def report_all(self, letters: list[Letter]) -> None:
+        """The same from several places, in the order in which their links delivered it."""
+        for letter in letters:
+            await self.report(letter.place, letter.delivered_s, letter.reports)
+
+    async def report(self, place: str, delivered_s: float, reports: Sequence[Reported]) -> None:
+        """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
+        clock there. What is said to a master that leads no more is lost."""
+        with self.failing_loudly():
+            arrived_s = delivered_s - self._clock_offsets_s[place]
+            for report in reports:
+                self._note(report)
+            events = tuple(report.event for report in reports if report.term == self._term)
+            if self._life is not None and events:
+                self._life.send(Told(place, arrived_s, events))
+
+    def _note(self, report: Reported) -> None:
         match report.event:
+            case PodStarted(_, pod, address) if pod in self._ordered:
+                self._started.setdefault(pod, (replace(self._ordered[pod], address=address), report.at_s))
             case ConfigAcked(proxy, type_url, version):
                 push = self._pushes.get((proxy, type_url, version))
                 if push is not None and push.acked_s is None:
@@ -170,64 +226,151 @@ class Master(Placed):
                 if push is not None:
                     push.error = error
 
-    def _carry_out(self, commands: list[Command]) -> None:
-        now_s = time.monotonic()
-        for command in commands:
-            match command:
-                case PushConfig():
-                    self._push(command, now_s)
-                case StartPod() | StopPod():
-                    self._channels[command.node].send(command)
-                case RecordEvent(kind, name, reason, details):
-                    self._events.append(Recorded(now_s, "master", kind, name, reason, details))
+    # --- what it decides -----------------------------------------------------------------------------------------
 
-    def _push(self, command: PushConfig, now_s: float) -> None:
-        self._pushes[command.proxy, command.type_url, command.version] = Push(
-            command.proxy,
-            command.place,
-            command.type_url,
-            command.version,
-            now_s,
-            self._pushed.numbers(command.resources),
-        )
-        self._channels[command.place].send(command)
-
-    def _look_ahead(self) -> None:
-        """Wake up at the control plane's next deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        deadline_s = self._plane.next_deadline()
-        if deadline_s is not None:
-            now_s = time.monotonic()
-            self._wake_s = max(now_s, deadline_s)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._wake_s - now_s, self._due, deadline_s)
-
-    def patience_s(self) -> float:
-        return self._timings.lease_patience_s
-
-    def _due(self, deadline_s: float) -> None:
-        self.loop_watch.woke(self._wake_s)
-        # Who was too busy to be on time has not read its mail either.
-        if time.monotonic() > deadline_s + BUSY_S:
-            self._timer = asyncio.get_running_loop().call_later(MAIL_S, self._advance)
-        else:
-            self._advance()
-
-    def _advance(self) -> None:
+    def _hear(self, messages: Sequence[FromMaster]) -> None:
         with self.failing_loudly():
-            self._now_s = time.monotonic()
-            self._carry_out(self._plane.handle(None, self._now_s))
-            self._look_ahead()
+            for message in messages:
+                self._carry_out(message)
+
+    def _carry_out(self, message: FromMaster) -> None:
+        match message:
+            case Leads(term):
+                self._term = term
+                self._leading.set()
+                self._record("Leading", {"term": term})
+                for channel in self._channels.values():
+                    channel.send(message)
+            case Pushed():
+                self._push(message)
+            case StartPod(node, pod):
+                self._ordered[pod.name] = pod
+                self._channels[node].send(message)
+            case StopPod(node):
+                self._channels[node].send(message)
+            case RecordEvent(kind, name, reason, details):
+                self._events.append(Recorded(time.monotonic(), "master", kind, name, reason, details))
+            case Answered(number, answer, error):
+                asked = self._open.get(number)
+                if asked is not None and not asked.done():
+                    asked.set_result(answer) if error is None else asked.set_exception(error)
+            case Late(due_s, late_s):
+                # Whoever was stopped by a fault was not held up by the testbed.
+                if due_s >= self._resumed_s:
+                    self.record_late(due_s, late_s, "the control plane")
+
+    def _push(self, pushed: Pushed) -> None:
+        push = pushed.push
+        self._pushed.add(pushed.contents)
+        self._pushes[push.proxy, push.type_url, push.version] = Push(
+            push.proxy,
+            push.place,
+            push.type_url,
+            push.version,
+            time.monotonic(),
+            self._pushed.numbers(pushed.digests),
+        )
+        self._channels[push.place].send(push)
+
+    # --- its process ---------------------------------------------------------------------------------------------
+
+    def _start(self, after_s: float) -> None:
+        """A process that begins after that time, and gets warm until then."""
+        life = self._life = MasterLife(self._environment, self._log, self._hear, self._end_by_itself)
+        self._restart = asyncio.get_running_loop().call_later(after_s, self._begin_life, life)
+
+    def _begin_life(self, life: MasterLife) -> None:
+        self._restart = None
+        life.send(self._begin)
+        self._record("Started")
+
+    def _end_by_itself(self, code: int) -> None:
+        self._died = f"the process of the master died (exit code {code}): {last_lines(self._log)}"
+        self.report_defect(self._died)
+        self._gone()
+        self._leading.set()
+
+    async def _kill(self) -> float:
+        """End its process, as `kill -9` does. Returns when, in monotonic seconds."""
+        life = self._life
+        if life is not None:
+            await life.kill()
+        at_s = time.monotonic()
+        if self._life is life:
+            self._gone()
+        return at_s
+
+    def _gone(self) -> None:
+        if self._restart is not None:
+            self._restart.cancel()
+        self._life = self._restart = self._term = None
+        self._leading.clear()
+        self._paused.clear()
+        for asked in self._open.values():
+            if not asked.done():
+                asked.set_exception(ControlPlaneDown("the control plane died before it has answered"))
+
+    async def kill(self, due_s: float) -> float | None:
+        """A fault ends the master's process; it is started again after `master_restart_s`. Returns when, in monotonic
+        seconds; None if there was none."""
+        await until(due_s)
+        if self._life is None or self._restart is not None:
+            return None
+        at_s = await self._kill()
+        self._record("Killed", at_s=at_s)
+        if not self._without_power:
+            self._start(self._timings.master_restart_s)
+        return at_s
+
+    async def cut_power(self, fault: str) -> float:
+        """Power off: the process ends, and there is none until power is back. The links were silenced before, and what
+        has not left is lost."""
+        was_on = not self._without_power
+        self._without_power.add(fault)
+        for channel in self._channels.values():
+            channel.drop_waiting()
+        at_s = await self._kill()
+        if was_on:
+            self._record("PoweredOff", at_s=at_s)
+        return at_s
+
+    async def restore_power(self, fault: str) -> float:
+        """What a fault did by `cut_power` is over. Returns when, in monotonic seconds."""
+        self._without_power.discard(fault)
+        if not self._without_power and self._life is None:
+            self._start(after_s=0.0)
+        return time.monotonic()
+
+    async def pause(self, fault: str, due_s: float) -> float | None:
+        """A fault stops the process, which notices nothing (SIGSTOP); None if there was none."""
+        await until(due_s)
+        if self._life is None or self._restart is not None:
+            return None
+        self._paused.add(fault)
+        self._life.signal(signal.SIGSTOP)
+        self._record("Paused")
+        return time.monotonic()
+
+    async def resume(self, fault: str, due_s: float) -> float:
+        """What a fault did by `pause` is over."""
+        await until(due_s)
+        if fault in self._paused:
+            self._paused.discard(fault)
+            if not self._paused and self._life is not None:
+                self._resumed_s = time.monotonic()
+                self._life.signal(signal.SIGCONT)
+                self._record("Resumed")
+        return time.monotonic()
+
+    async def shut_down(self) -> None:
+        self.loop_watch.stop()
+        await self._kill()
+        await self.card.unplug()
+
+    def _record(self, reason: str, details: dict[str, object] | None = None, at_s: float | None = None) -> None:
+        at_s = time.monotonic() if at_s is None else at_s
+        self._events.append(Recorded(at_s, "master", "Master", self.card.place, reason, details or {}))
 
 
-async def _deliver(actor: Actor, commands: list[Outgoing]) -> None:
-    # Encoded as late as this: what a newer push has superseded meanwhile is not.
-    encoded: list[NodeCommand] = [_encoded(each) if isinstance(each, PushConfig) else each for each in commands]
-    await tell(actor, "take_commands", encoded)
-
-
-def _encoded(push: PushConfig) -> EncodedPush:
-    encode = orjson.dumps if push.type_url == ENDPOINT_SLICE else shared_to_any
-    return EncodedPush(push.proxy, push.type_url, push.version, tuple(encode(each) for each in push.resources))
+async def _deliver(actor: Actor, commands: list[NodeCommand]) -> None:
+    await tell(actor, "take_commands", commands)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from testbed.emulation.actors.control_channel import ControlChannel
-from testbed.emulation.actors.lateness import LoopWatch
 from testbed.emulation.actors.reports import Recorded
 from testbed.emulation.actors.seam import until
 from testbed.emulation.actors.vigil import ActorLost, Attended
+from testbed.emulation.processes.lateness import LoopWatch
 from testbed.emulation.processes.relay import STARTS_WITHIN_S, relay_socket
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.backend import NetworkBackend

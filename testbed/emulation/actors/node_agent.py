@@ -16,6 +16,7 @@ from typing import Any
 
 from testbed.control.kubelet.messages import (
     Answered,
+    Connected,
     End,
     Ended,
     Failed,
@@ -52,7 +53,6 @@ from testbed.emulation.actors.mail import mail_to
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.pod import Pod
 from testbed.emulation.actors.reports import (
-    EncodedPush,
     MachineFolders,
     NodeCommand,
     Recorded,
@@ -65,6 +65,7 @@ from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.emulation.processes.kube_proxy import KubeProxy
+from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.probes import run_probe
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.addresses import PodAddress, SocketAddress
@@ -124,6 +125,12 @@ class NodeAgent(Placed):
         self._wake_s = 0.0
         """When that is due, by the monotonic clock."""
         self._to_master: ControlChannel[Reported] | None = None
+        self._term = 0
+        """Of the master that it talks to."""
+        self._versions: dict[str, dict[str, int]] = {}
+        """By who takes configuration here and by type, what it was sent last."""
+        self._connected: set[str] = set()
+        """Proxies that have a stream to who supervises them."""
 
     # --- power ---------------------------------------------------------------------------------------------------
 
@@ -147,6 +154,7 @@ class NodeAgent(Placed):
         """
         assert self._to_master is not None, "boot() comes first"
         self._to_master.drop_waiting()
+        self._connected.clear()
         killed = [pod.name for pod, up in self._node.up() if "proxy" in up]
         await asyncio.gather(*self._take(PowerCut(fault)))
         return time.monotonic(), killed
@@ -167,16 +175,21 @@ class NodeAgent(Placed):
     async def take_commands(self, commands: list[NodeCommand]) -> None:
         for command in commands:
             match command:
+                case Leads(term):
+                    self._term = term
+                    self._take(Connected())
                 case StartPod() | StopPod():
                     self._take(command)
                 case EncodedPush(self._kube_proxy.name) if self._node.at_work:
                     self.spawn(self._lead(command))
-                case EncodedPush(proxy, type_url, version, resources) if self._node.at_work:
+                case EncodedPush(proxy, _, type_url, version, resources) if self._node.at_work:
                     with self.failing_alone(f"configuration of pod {proxy}"):
                         if proxy in self._supervised:
+                            self._versions.setdefault(proxy, {})[type_url] = int(version)
                             self._supervised[proxy].actors["proxy"].actor.publish.remote(type_url, version, resources)
 
     async def _lead(self, push: EncodedPush) -> None:
+        self._versions.setdefault(push.proxy, {})[push.type_url] = int(push.version)
         await self._kube_proxy.take(push.resources)
         self._report(ConfigAcked(push.proxy, push.type_url, push.version))
 
@@ -184,6 +197,8 @@ class NodeAgent(Placed):
 
     async def process_exited(self, pod: str, process: Process, life: int, code: int, last_words: str) -> None:
         """A process of a pod ended; `life` is the number that it was started with."""
+        if process == "proxy":
+            self._connected.discard(pod)
         self._take(Ended(pod, process, life, code, last_words))
 
     async def proxy_reported(self, pod: str, what: str, at_s: float, details: tuple[str, ...]) -> None:
@@ -193,7 +208,8 @@ class NodeAgent(Placed):
         with self.failing_alone(f"pod {pod}"):
             match what, details:
                 case "connected", ():
-                    self._report(ProxyConnected(pod), at_s)
+                    self._connected.add(pod)
+                    self._report(self._connection_of(pod), at_s)
                 case "acked", (type_url, version):
                     self._report(ConfigAcked(pod, type_url, version), at_s)
                 case "rejected", (type_url, version, error):
@@ -246,10 +262,11 @@ class NodeAgent(Placed):
                 self._begin(self._start(action))
             case Probe(pod):
                 self.spawn(self._probe(action, self._supervised[pod.name].address))
-            case Register():
-                self._report(NodeRegistered(self._name, tuple(self._relays.items())))
-                if self._kube_proxy.addresses:
-                    self._report(ProxyConnected(self._kube_proxy.name))
+            case Register(pods, booted):
+                self._report(NodeRegistered(self._name, tuple(self._relays.items()), pods, booted))
+                kube_proxy = [self._kube_proxy.name] if self._kube_proxy.addresses else []
+                for proxy in (*kube_proxy, *sorted(self._connected)):
+                    self._report(self._connection_of(proxy))
             case Tell(event):
                 self._report(event)
             case RecordExit(pod, details):
@@ -326,6 +343,8 @@ class NodeAgent(Placed):
     def _forget(self, pod: str) -> None:
         """The last handles of its actors go, and so the actors."""
         supervised = self._supervised.pop(pod, None)
+        self._connected.discard(pod)
+        self._versions.pop(pod, None)
         if supervised is not None:
             for actor in supervised.actors.values():
                 actor.dismiss()
@@ -368,7 +387,10 @@ class NodeAgent(Placed):
 
     def _report(self, event: Event, at_s: float | None = None) -> None:
         if self._node.at_work and self._to_master is not None:
-            self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s))
+            self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s, self._term))
+
+    def _connection_of(self, proxy: str) -> ProxyConnected:
+        return ProxyConnected(proxy, tuple(self._versions.get(proxy, {}).items()))
 
     async def _deliver(self, reports: list[Reported]) -> None:
         self._mail.post(self._name, reports)

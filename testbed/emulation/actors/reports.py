@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control.messages import Event, LeaseRenewed, PushConfig, StartPod, StopPod
+from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
 from testbed.control.waiting import Waiting
 from testbed.emulation.processes.container import inherited
 from testbed.emulation.processes.janitor import RUN_VARIABLE
+from testbed.emulation.processes.master_messages import EncodedPush, Leads
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,12 @@ class MachineFolders:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """An event and when it happened at its source, in monotonic seconds."""
+    """An event and when it happened at its source, in monotonic seconds. `term` is that of the master to which it is
+    said; any other one does not hear it."""
 
     event: Event
     at_s: float
+    term: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,6 @@ class Letter:
     place: str
     delivered_s: float
     reports: tuple[Reported, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPush:
-    """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for who is no Envoy."""
-
-    proxy: str
-    type_url: str
-    version: str
-    resources: tuple[bytes, ...]
 
 
 @dataclass(slots=True)
@@ -105,23 +98,21 @@ class Readiness:
     waiting_for: tuple[Waiting, ...]
 
 
-NodeCommand = StartPod | StopPod | EncodedPush
+NodeCommand = Leads | StartPod | StopPod | EncodedPush
 """What reaches a place."""
-Outgoing = StartPod | StopPod | PushConfig
-"""The same before it is sent."""
 
 
-def latest_only(commands: list[Outgoing]) -> list[Outgoing]:
+def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:
     """Of several pushes of one type to one proxy, the last: xDS is state, not history."""
     last = {
         (command.proxy, command.type_url): index
         for index, command in enumerate(commands)
-        if isinstance(command, PushConfig)
+        if isinstance(command, EncodedPush)
     }
     return [
         command
         for index, command in enumerate(commands)
-        if not isinstance(command, PushConfig) or last[command.proxy, command.type_url] == index
+        if not isinstance(command, EncodedPush) or last[command.proxy, command.type_url] == index
     ]
 
 

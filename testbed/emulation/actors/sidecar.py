@@ -12,7 +12,6 @@ from tenacity import retry, retry_if_exception_type, wait_fixed
 
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from testbed.control.views.envoy.xds import PUSH_ORDER
-from testbed.emulation.actors.lateness import LoopWatch
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor, is_here
 from testbed.emulation.actors.vigil import Attended
@@ -21,6 +20,7 @@ from testbed.emulation.processes.ads import AdsServer
 from testbed.emulation.processes.container import ACCESS_SUFFIX
 from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
 from testbed.emulation.processes.http_get import get
+from testbed.emulation.processes.lateness import LoopWatch
 from testbed.emulation.processes.process import EMULATED_NICENESS, last_lines
 
 STOP_GRACE_S = 2.0

@@ -14,7 +14,7 @@ from testbed.control.plane import Behind
 from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.actors.load_generator import LoadGenerator, LoadGeneratorFailed
 from testbed.emulation.actors.locust_process import DRAIN_MARGIN_S, STARTUP_DEADLINE_S, LoadProgress
-from testbed.emulation.actors.master import Master
+from testbed.emulation.actors.master import ControlPlaneDown, Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
@@ -23,7 +23,7 @@ from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
 from testbed.network.links import LinkSample
-from testbed.objects.cells import Layer
+from testbed.objects.cells import Layer, PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import clients_of
@@ -72,6 +72,8 @@ class EmulatedCluster:
             topology,
             NetworkCard(control_plane, topology, fleet.network, fleet.of(control_plane).folders.sockets, scenario.seed),
             [clients_of(zone) for zone in zones],
+            fleet.of(control_plane).folders,
+            scenario.seed,
             title="the master",
             broken=self._failures.append,
         )
@@ -117,7 +119,11 @@ class EmulatedCluster:
         self._links: list[tuple[Member, LinkSample]] = []
         self._pods: tuple[tuple[PodObject, float], ...] = ()
         self.world = EmulatedWorld(
-            topology, fleet, self._agents, [*self._hosts, self._master, *self._load_generators.values()]
+            topology,
+            fleet,
+            self._agents,
+            {control_plane: self._master},
+            [*self._hosts, *self._load_generators.values()],
         )
 
     @property
@@ -143,25 +149,37 @@ class EmulatedCluster:
     async def put(self, objects: Sequence[Declared], gone: Sequence[Declared] = ()) -> None:
         """Create or change objects, and delete others, without waiting for what follows.
 
-        Raises Refused: for one to create or change, then nothing has changed.
+        Raises Refused: for one to create or change, then nothing has changed; and ControlPlaneDown.
         """
         await self._master.ask("apply", objects)
         for each in gone:
             await self._master.ask("delete", type(each), each.name)
+
+    async def put_map(self, cell_map: PartitionMap) -> None:
+        """The same with a partition map, as an operator does it: until a control plane has taken it. Raises Refused."""
+        await self._insist("apply", [cell_map])
 
     async def settle(self) -> None:
         """Wait until all is as declared. Raises BringUpFailed."""
         await self._as_declared(asyncio.sleep(0))
 
     async def overview(self) -> Overview:
-        """Every node and pod, as the control plane knows them."""
+        """Every node and pod, as the control plane knows them. Raises ControlPlaneDown."""
         overview: Overview = await self._master.ask("overview")
         return overview
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""
-        behind: Behind = await self._master.ask("behind", layer)
+        behind: Behind = await self._insist("behind", layer)
         return behind
+
+    async def _insist(self, method: str, *arguments: object) -> Any:
+        """Ask the control plane until one answers."""
+        while True:
+            try:
+                return await self._master.ask(method, *arguments)
+            except ControlPlaneDown:
+                await asyncio.sleep(READINESS_POLL_S)
 
     async def delete(self, kind: type[Declared], name: str) -> None:
         """The same with an object that is there no longer."""
@@ -177,7 +195,7 @@ class EmulatedCluster:
             while True:
                 if changing.done():
                     changing.result()
-                    readiness = await self._master.ask("readiness")
+                    readiness = await self._insist("readiness")
                     if readiness.ready >= readiness.total and not readiness.waiting_for:
                         return
                 show(self._how_far(readiness))
@@ -310,7 +328,7 @@ class EmulatedCluster:
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
-        residents = [*self._agents.values(), *self._load_generators.values()]
+        residents = [self._master, *self._agents.values(), *self._load_generators.values()]
         await ask_all("shut_down", residents, within_s=ENDS_WITHIN_S)
 
     async def _prepare(self, generator: Resident) -> None:

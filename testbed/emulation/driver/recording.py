@@ -11,11 +11,11 @@ from pathlib import Path
 
 import orjson
 
-from testbed.emulation.actors.pushed import lines
 from testbed.emulation.actors.reports import Push, Recorded
 from testbed.emulation.driver.cluster import ClusterRecords
 from testbed.emulation.processes.container import ACCESS_SUFFIX
 from testbed.emulation.processes.kube_proxy import CONNECTIONS_SUFFIX
+from testbed.emulation.processes.pushed import lines
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.network.links import LinkSample
 from testbed.objects.cells import CELL

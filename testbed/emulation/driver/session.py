@@ -147,7 +147,7 @@ class Session:
 
     async def put_map(self, cell_map: PartitionMap) -> None:
         """Apply a new version of the partition map, without waiting until anybody has it. Raises Refused."""
-        await self._cluster.put([cell_map])
+        await self._cluster.put_map(cell_map)
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""

@@ -19,6 +19,7 @@ from typing import Any
 from loadgen.command import guest_line
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.load_generator import LoadGeneratorFailed
+from testbed.emulation.actors.master import ControlPlaneDown
 from testbed.emulation.actors.reports import Readiness
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import result_folder
@@ -182,7 +183,7 @@ class Up:
             answer: dict[str, Any] = await getattr(self._commands, command)(**arguments)
         except KeyError as missing:
             raise Declined(f"{command} lacks {missing}") from missing
-        except (MachineLost, ActorLost, FaultRefused, PowerOffFailed) as failure:
+        except (MachineLost, ActorLost, ControlPlaneDown, FaultRefused, PowerOffFailed) as failure:
             raise Declined(str(failure)) from failure
         return answer
 

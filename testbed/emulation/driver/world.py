@@ -11,7 +11,16 @@ from itertools import groupby
 
 from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import MachineLost, Resident, ask_all
-from testbed.faults.effects import CutPower, Effect, ImpairLinks, KillPods, PowerOffMachine
+from testbed.faults.effects import (
+    CutMasterPower,
+    CutPower,
+    Effect,
+    ImpairLinks,
+    KillMaster,
+    KillPods,
+    PauseMaster,
+    PowerOffMachine,
+)
 from testbed.faults.impact import Impact
 from testbed.faults.links import cut_off
 from testbed.network.links import LinkTable
@@ -57,13 +66,19 @@ class EmulatedWorld:
     """
 
     def __init__(
-        self, topology: Topology, fleet: Fleet, agents: Mapping[str, Resident], others_with_links: Sequence[Resident]
+        self,
+        topology: Topology,
+        fleet: Fleet,
+        agents: Mapping[str, Resident],
+        masters: Mapping[str, Resident],
+        others_with_links: Sequence[Resident],
     ) -> None:
-        """`agents` are those of the nodes, by name."""
+        """`agents` are those of the nodes, by name, `masters` by their places."""
         self._topology = topology
         self._fleet = fleet
         self._agents = agents
-        self._with_links = [*others_with_links, *agents.values()]
+        self._masters = masters
+        self._with_links = [*others_with_links, *masters.values(), *agents.values()]
         self._links = AnnouncedLinks(topology)
         self._doomed: set[str] = set()
         """Pods that a kill has chosen and not yet killed: of several kills at one moment each takes others."""
@@ -113,6 +128,16 @@ class EmulatedWorld:
                 return Impact(at_s, tuple((pod, at_s) for pod in killed), (node,))
             case KillPods():
                 return await self._kill(effect, due_s)
+            case KillMaster(place) | PauseMaster(place):
+                how = ("kill",) if isinstance(effect, KillMaster) else ("pause", fault)
+                done_s = await self._at(self._masters[place], how[0], due_s, *how[1:])
+                why = "" if done_s is not None else f"no master was running at {place}"
+                return Impact(done_s or due_s, victims=() if why else (place,), hit_nothing=why)
+            case CutMasterPower(place) if self._is_off(place):
+                return Impact(due_s, hit_nothing=f"the machine of {place} was off already")
+            case CutMasterPower(place):
+                at_s = self._masters[place].machine.clock.to_local(await self._masters[place].ask("cut_power", fault))
+                return Impact(at_s, victims=(place,))
             case PowerOffMachine():
                 at_s = await self._fleet.power_off(effect, due_s)
                 return Impact(at_s, victims=(effect.machine,), by_command=True)
@@ -124,6 +149,11 @@ class EmulatedWorld:
             case CutPower(node) if not self._is_off(node):
                 agent = self._agents[node]
                 return agent.machine.clock.to_local(await agent.ask("restore_power", fault))
+            case CutMasterPower(place) if not self._is_off(place):
+                master = self._masters[place]
+                return master.machine.clock.to_local(await master.ask("restore_power", fault))
+            case PauseMaster(place):
+                return await self._at(self._masters[place], "resume", due_s, fault) or due_s
             case _:
                 return due_s
 

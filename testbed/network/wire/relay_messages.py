@@ -35,6 +35,6 @@ async def read_message(reader: asyncio.StreamReader) -> Any:
     return pickle.loads(await reader.readexactly(length))
 
 
-def write_message(writer: asyncio.StreamWriter, message: tuple[Any, ...]) -> None:
+def write_message(writer: asyncio.StreamWriter, message: object) -> None:
     data = pickle.dumps(message)
     writer.write(_LENGTH.pack(len(data)) + data)

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_snake
 from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
-from testbed.objects.places import Topology
+from testbed.objects.places import CONTROL_PLANE, Topology
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER
 from testbed.scenario.cells import placements, router_zones
 from testbed.scenario.checks.cluster import node_names, zone_names, zones_of
@@ -27,7 +27,7 @@ from testbed.scenario.models.experiment import (
 from testbed.scenario.models.metrics import OF_A_ROUTER, OF_A_SERVICE, OF_A_STORE, OF_CELLS
 from testbed.scenario.wording import listed
 
-KINDS = ("crash", "kill", "cut", "degrade", "powerOff")
+KINDS = ("crash", "kill", "pause", "cut", "degrade", "powerOff")
 
 
 def check_faults(model: ScenarioModel, findings: Findings, *, by_hand: bool = False) -> None:
@@ -90,6 +90,8 @@ def _check_kind(
         findings.report((*here, "machine"), message, at_key=True)
     elif fault.kill is not None:
         _check_kill((*here, "kill"), fault.kill, model, findings, by_hand=by_hand)
+    elif fault.pause is not None:
+        _check_master((*here, "pause"), fault.pause.master, findings)
     elif fault.degrade is not None:
         worse = fault.degrade
         effects = (worse.latency, worse.jitter, worse.loss, worse.bandwidth)
@@ -102,9 +104,11 @@ def _check_kind(
 
 
 def _check_crash(here: Path, crash: CrashModel, findings: Findings) -> None:
-    if (crash.zone is None) == (crash.node is None):
+    if [crash.zone, crash.node, crash.master].count(None) != 2:
         if findings.is_whole(*here):
-            findings.report(here, "must have either `zone` or `node`", at_key=True)
+            findings.report(here, "must have exactly one of `zone`, `node` and `master`", at_key=True)
+    elif crash.master is not None:
+        _check_master(here, crash.master, findings)
     elif crash.zone is not None:
         instead = {"node": f"`node: {crash.zone}`"}
         findings.reference((*here, "zone"), "zone", crash.zone, zone_names(findings), instead)
@@ -113,11 +117,19 @@ def _check_crash(here: Path, crash: CrashModel, findings: Findings) -> None:
         findings.reference((*here, "node"), "node", crash.node, findings.known("node"), instead)
 
 
+def _check_master(here: Path, master: str, findings: Findings) -> None:
+    findings.reference((*here, "master"), "master", master, (CONTROL_PLANE,))
+
+
 def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Findings, *, by_hand: bool) -> None:
     zones = zone_names(findings)
-    if (kill.pod is None) == (kill.service is None):
+    if [kill.pod, kill.service, kill.master].count(None) != 2:
         if findings.is_whole(*here):
-            findings.report(here, "must have either `pod` or `service`", at_key=True)
+            findings.report(here, "must have exactly one of `pod`, `service` and `master`", at_key=True)
+    elif kill.master is not None:
+        for key in (key for key in ("zone", "count") if getattr(kill, key) is not None):
+            findings.report((*here, key), "belongs to `service`; remove it", at_key=True)
+        _check_master(here, kill.master, findings)
     elif kill.pod is not None:
         for key in (key for key in ("zone", "count") if getattr(kill, key) is not None):
             findings.report((*here, key), "belongs to `service`; a `pod` is one already", at_key=True)

@@ -130,6 +130,8 @@ class TimingsModel(Model):
     """Longest wait before a restart."""
     restart_backoff_reset: Duration | None = None
     """A container that ran this long starts again from the initial wait."""
+    master_restart: Duration | None = None
+    """Wait before a master that was killed is started again."""
     push_debounce: Duration | None = None
     """Quiet time before proxies are told of changes."""
     push_debounce_max: Duration | None = None

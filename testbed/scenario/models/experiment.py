@@ -36,21 +36,27 @@ from testbed.scenario.schema_rules import (
 
 
 class CrashModel(Model):
-    """Loss of power; either a zone or a node."""
+    """Loss of power of a zone, a node or a master."""
 
-    model_config = ConfigDict(json_schema_extra=exactly_one_of("zone", "node"))
+    model_config = ConfigDict(json_schema_extra=exactly_one_of("zone", "node", "master"))
 
     zone: str | None = None
-    """All nodes of this zone, and the control plane if it lies there."""
+    """All nodes of this zone, and a master that lies there."""
     node: str | None = None
     """One node."""
+    master: str | None = None
+    """A replica of the control plane, by the name of its place: `control-plane`."""
 
 
 class KillModel(Model):
-    """Sudden end of pods on nodes that live; either a pod or a service."""
+    """Sudden end of pods on nodes that live, or of a master; one of a pod, a service and a master."""
 
     model_config = ConfigDict(
-        json_schema_extra=all_of(exactly_one_of("pod", "service"), with_key("pod", without("zone", "count")))
+        json_schema_extra=all_of(
+            exactly_one_of("pod", "service", "master"),
+            with_key("pod", without("zone", "count")),
+            with_key("master", without("zone", "count")),
+        )
     )
 
     pod: str | None = None
@@ -61,6 +67,16 @@ class KillModel(Model):
     """Only pods of the service in this zone."""
     count: Annotated[int, Field(ge=1, le=1000)] | None = None
     """How many pods of the service. Default 1."""
+    master: str | None = None
+    """A replica of the control plane, by the name of its place: `control-plane`. It is started again after
+    `masterRestart`."""
+
+
+class PauseModel(Model):
+    """A process that does nothing and notices nothing (SIGSTOP), as a virtual machine that is moved."""
+
+    master: str
+    """A replica of the control plane, by the name of its place: `control-plane`."""
 
 
 class CutModel(Model):
@@ -97,12 +113,12 @@ class PowerOffModel(Model):
 
 
 class FaultModel(Model):
-    """Something that goes wrong; exactly one of crash, kill, cut, degrade and powerOff."""
+    """Something that goes wrong; exactly one of crash, kill, pause, cut, degrade and powerOff."""
 
     model_config = ConfigDict(
         json_schema_extra=all_of(
-            exactly_one_of("crash", "kill", "cut", "degrade", "powerOff"),
-            *(with_key(lasting, needs("for")) for lasting in ("crash", "cut", "degrade")),
+            exactly_one_of("crash", "kill", "pause", "cut", "degrade", "powerOff"),
+            *(with_key(lasting, needs("for")) for lasting in ("crash", "pause", "cut", "degrade")),
             *(with_key(instant, without("for")) for instant in ("kill", "powerOff")),
             with_key("powerOff", needs("machine")),
             with_key("machine", needs("powerOff")),
@@ -118,9 +134,11 @@ class FaultModel(Model):
     machine: Annotated[str, Field(min_length=1)] | None = None
     """The machine of a powerOff: a host name or the address of a Ray node."""
     crash: CrashModel | None = None
-    """Loss of power of a zone or a node."""
+    """Loss of power of a zone, a node or a master."""
     kill: KillModel | None = None
-    """Sudden end of pods."""
+    """Sudden end of pods or of a master."""
+    pause: PauseModel | None = None
+    """A master that stands still."""
     cut: CutModel | None = None
     """Links that carry nothing."""
     degrade: DegradeModel | None = None

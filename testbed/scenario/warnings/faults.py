@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from testbed.documents.quantities import DURATION
 from testbed.faults.links import LinkFault
 from testbed.faults.machines import MachinePowerOff
+from testbed.faults.masters import MasterFault
 from testbed.faults.nodes import NodeCrash
 from testbed.faults.pods import PodKill
 from testbed.faults.timeline import ScheduledFault
@@ -46,6 +47,7 @@ class _Hit:
     both_ways: bool = False
     """Of the links between the sides."""
     machine: str | None = None
+    master: str | None = None
 
 
 def warn_of_overlaps(scenario: Scenario, pods: Sequence[Pod], findings: Findings) -> None:
@@ -86,6 +88,8 @@ def _hit(
         case LinkFault() as links:
             there, back = map(frozenset, links.sides(topology))
             return _Hit(position, fault, end_s, sides=(there, back), both_ways=links.both_ways)
+        case MasterFault(place):
+            return _Hit(position, fault, end_s, master=place)
         case MachinePowerOff(machine):
             return _Hit(position, fault, math.inf, machine=machine)
 
@@ -94,6 +98,8 @@ def _both(first: _Hit, second: _Hit) -> str | None:
     """What both of them hit, in words; two crashes of one node are no scenario."""
     if first.machine is not None and first.machine == second.machine:
         return f"machine {first.machine}"
+    if first.master is not None and first.master == second.master:
+        return f"master {first.master}"
     if second.by_name and set(second.pods) & set(first.pods):
         return f"pod {second.pods[0][0]}"
     for crash, other in ((first, second), (second, first)):

@@ -1,24 +1,25 @@
 """The disk of one replica: a file of records, of which a crash can tear the last one only.
 
 A record is a magic number, the length of its body, the body's checksum (CRC-32), and the body: the writes that were
-made durable together, as JSON. The next one is not begun before the disk has it (fsync). So what is damaged at the end
-of the file was never acknowledged, and is cut off; what is damaged with a whole record behind it was, and nobody may go
-on without it. The first record is all that was stored when the file was made: where a snapshot takes the place of
-entries, a new file takes the place of the old one.
+made durable together, in a form that can be chosen. The next one is not begun before the disk has it (fsync). So what
+is damaged at the end of the file was never acknowledged, and is cut off; what is damaged with a whole record behind it
+was, and nobody may go on without it. The first record is all that was stored when the file was made: where a snapshot
+takes the place of entries, a new file takes the place of the old one.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zlib import crc32
 
 import orjson
 
-from testbed.consensus.log import Log
+from testbed.consensus.log import Entry, Log, Snapshot
 from testbed.consensus.outputs import Write
 from testbed.consensus.storage import Stored
 from testbed.workloads.store import encoding
@@ -28,6 +29,39 @@ _HEAD = struct.Struct(">4sII")
 _FILE = "journal"
 
 
+class Form(Protocol):
+    """How bodies are written, and what is read becomes entries and snapshots again."""
+
+    def dumps(self, body: object, /) -> bytes: ...
+    def loads(self, body: bytes, /) -> Any: ...
+    def entry(self, read: Any, /) -> Entry: ...
+    def snapshot(self, read: Any, /) -> Snapshot: ...
+
+
+class Json:
+    """Of a store."""
+
+    dumps = staticmethod(orjson.dumps)
+    loads = staticmethod(orjson.loads)
+    entry = staticmethod(encoding.entry)
+    snapshot = staticmethod(encoding.snapshot)
+
+
+class Pickled:
+    """Of whoever puts Python's own objects into the log. Only its own disk is read."""
+
+    dumps = staticmethod(pickle.dumps)
+    loads = staticmethod(pickle.loads)
+
+    @staticmethod
+    def entry(read: Entry) -> Entry:
+        return read
+
+    @staticmethod
+    def snapshot(read: Snapshot) -> Snapshot:
+        return read
+
+
 class Damaged(Exception):
     """What was stored cannot be read, and must not be guessed. The text says where and what can be done."""
 
@@ -35,9 +69,10 @@ class Damaged(Exception):
 class Journal:
     """Of one replica, in a folder of its own. For one thread at a time."""
 
-    def __init__(self, folder: Path, first: Stored) -> None:
+    def __init__(self, folder: Path, first: Stored, form: Form | None = None) -> None:
         """Opens what there is, or begins with `first`. Raises Damaged, and OSError as the disk does."""
         self.path = folder / _FILE
+        self._form = form or Json()
         self.cut_off_bytes = 0
         """What a crash had left of a record, and is gone now."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +101,7 @@ class Journal:
             self._renew()
         else:
             body = [{"term": each.term, "vote": each.vote, "entries": each.entries} for each in writes]
-            _write_all(self._fd, _record(body))
+            _write_all(self._fd, self._record(body))
             os.fdatasync(self._fd)
 
     def close(self) -> None:
@@ -83,7 +118,8 @@ class Journal:
         """A file with all that is stored. It takes the place of the old one at once, or not at all."""
         new = self.path.with_suffix(".new")
         self._fd = os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o644)
-        _write_all(self._fd, _record(self.stored))
+        first = {"term": self._term, "vote": self._vote, "snapshot": self._log.snapshot, "entries": self._log.entries}
+        _write_all(self._fd, self._record(first))
         os.fsync(self._fd)
         new.replace(self.path)
         folder = os.open(self.path.parent, os.O_RDONLY)
@@ -100,19 +136,23 @@ class Journal:
             if body is None:
                 self._refuse_unless_torn(data, at)
                 return at
-            self._take_body(orjson.loads(body), first=at == 0)
+            self._take_body(self._form.loads(body), first=at == 0)
             at += _HEAD.size + len(body)
         return at
 
     def _take_body(self, body: Any, first: bool) -> None:
         if first:
-            entries = tuple(map(encoding.entry, body["entries"]))
+            entries = tuple(map(self._form.entry, body["entries"]))
             self._term, self._vote = body["term"], body["vote"]
-            self._log = Log(encoding.snapshot(body["snapshot"]), entries)
+            self._log = Log(self._form.snapshot(body["snapshot"]), entries)
             return
         for write in body:
-            entries = tuple(map(encoding.entry, write["entries"]))
+            entries = tuple(map(self._form.entry, write["entries"]))
             self._take(Write(0, write["term"], write["vote"], entries, None))
+
+    def _record(self, body: object) -> bytes:
+        data = self._form.dumps(body)
+        return _HEAD.pack(_MAGIC, len(data), crc32(data)) + data
 
     def _refuse_unless_torn(self, data: bytes, at: int) -> None:
         if at == 0:
@@ -130,11 +170,6 @@ class Journal:
                     "let it join again as a new one"
                 )
             after = data.find(_MAGIC, after + 1)
-
-
-def _record(body: object) -> bytes:
-    data = orjson.dumps(body)
-    return _HEAD.pack(_MAGIC, len(data), crc32(data)) + data
 
 
 def _body_at(data: bytes, at: int) -> bytes | None:
