@@ -55,6 +55,17 @@ def _exit(t_s: float, pod: str, program: str, by: str | None, code: int = -9) ->
     return t_s, f"Pod/{pod}", "ProcessExited", {"process": process, "code": code, "program": program, "by": by}
 
 
+def test_a_replica_of_a_store_that_refuses_its_disk_is_named_with_its_own_words() -> None:
+    damaged = "/volumes/data-r1/group-0/journal: the record at byte 0 is damaged; the replica must not start"
+    t_s, what, reason, details = _exit(5.0, "data-r1-1", "workload", None, 65)
+    rows = [
+        (t_s, what, reason, {**details, "last_lines": f"starting | {damaged}"}),
+        _exit(6.0, "data-r2-1", "workload", None),
+    ]
+    why = [each.why for each in undeclared(_table(rows), FACTS, ())]
+    assert why == [f"built-in workload ended with code 65: {damaged}", "built-in workload ended by signal 9"]
+
+
 @pytest.mark.parametrize("faults", [(), (OUTAGE,)])
 @pytest.mark.parametrize("program", ["envoy", "workload"])
 def test_a_program_of_the_testbed_that_nobody_ended_is_named_and_makes_the_run_invalid_whatever_else_happens(

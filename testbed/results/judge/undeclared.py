@@ -89,7 +89,8 @@ def _judged(event: _Event) -> Undeclared | None:
         case "Pod", "ProcessExited" if event.details.get("by") != "fault":
             program = event.details.get("program", "")
             name = _OWN.get(program) or str(event.details.get("process", "process"))
-            return Undeclared(event.t_s, "death", event.object, f"{name} {_how(event.details)}", program in _OWN)
+            how = f"{name} {_how(event.details)}{_said(event.details) if program in _OWN else ''}"
+            return Undeclared(event.t_s, "death", event.object, how, program in _OWN)
         case ("Node", "NodeNotReady") | ("Pod", "NotReady"):
             return Undeclared(event.t_s, "not ready", event.object)
         case "Endpoint", "Ejected":
@@ -105,6 +106,12 @@ def _how(details: Mapping[str, Any]) -> str:
             return f"ended by signal {-code}"
         case code:
             return f"ended with code {code}"
+
+
+def _said(details: Mapping[str, Any]) -> str:
+    """What a program said before it ended by itself, as a store's replica that cannot trust its disk, or use it."""
+    code, last = details.get("code"), str(details.get("last_lines") or "").rpartition(" | ")[2]
+    return f": {last}" if last and isinstance(code, int) and code > 0 else ""
 
 
 def _events(events: pa.Table) -> Iterator[_Event]:
