@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from testbed.control.cells.ownership import evenly
 from testbed.control.cells.subsets import groups_of
 from testbed.objects.cells import (
+    CELL,
     CITY,
     REFUSE,
     WORKER,
@@ -46,17 +47,24 @@ def placements(name: str, service: ServiceModel, spec: SpecModel) -> Iterator[Pl
     cells = spec.cells
     if service.workload.store is not None:
         for replica, zone in homes(name, service, spec):
-            yield Placement(replica.name, (zone,), 1, node=replica.node)
+            inside = cell_of(zone, cells) if cells is not None and service.class_ == "sharded" else None
+            labels: Labels = () if inside is None else ((CELL, inside),)
+            yield Placement(replica.name, (zone,), 1, labels, node=replica.node)
     elif cells is not None and service.class_ == "sharded":
         for cell_name, cell in cells.cells.items():
-            for subset, labels, _ in groups_of(_cell(cell_name, cell)):
-                whole = Placement(f"{name}-{subset}", tuple(cell.zones), service.replicas, labels)
+            for subset, of_group, _ in groups_of(_cell(cell_name, cell)):
+                whole = Placement(f"{name}-{subset}", tuple(cell.zones), service.replicas, of_group)
                 yield from [whole] if service.shuffle_shards is None else _workers(whole)
     elif cells is not None and service.class_ == "perCity":
         for city in cities_of(spec):
             yield Placement(f"{name}-{city.name}", city.zones, service.replicas, ((CITY, city.name),))
     else:
         yield Placement(name, tuple(service.zones), service.replicas)
+
+
+def cell_of(zone: str, cells: CellsModel) -> str | None:
+    """The first cell that is in that zone."""
+    return next((name for name, cell in cells.cells.items() if zone in cell.zones), None)
 
 
 def _workers(whole: Placement) -> Iterator[Placement]:
@@ -75,7 +83,7 @@ def partition_map(spec: SpecModel) -> PartitionMap | None:
         name=CELLS,
         version=1,
         key=key_of(cells.key),
-        rule=rule_of(cells.partition),
+        rule=_rule(cells.partition),
         cells=tuple(_cell(name, cell) for name, cell in cells.cells.items()),
         owners=_owners(cells),
         cities=cities_of(spec),
@@ -148,7 +156,7 @@ def _owners(cells: CellsModel) -> tuple[str, ...]:
     return tuple(owners)
 
 
-def rule_of(rule: PartitionRuleModel) -> PartitionRule:
+def _rule(rule: PartitionRuleModel) -> PartitionRule:
     if rule.digits is not None:
         return PartitionRule("digits", digits=tuple(rule.digits))
     if rule.ranges is not None:

@@ -23,7 +23,6 @@ from testbed.objects.metadata import Labels
 from testbed.objects.places import CONTROL_PLANE, LinkQuality, Locality, Place, Topology, ZoneLink, clients_of
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import (
-    BY_HASH,
     GATEWAY,
     NODE_PROXY,
     ROUTER,
@@ -37,7 +36,7 @@ from testbed.objects.workloads import (
     gateway_of,
     router_of,
 )
-from testbed.scenario.cells import key_of, partition_map, placements, router_zones, rule_of
+from testbed.scenario.cells import key_of, partition_map, placements, router_zones
 from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import (
     LinkModel,
@@ -227,8 +226,8 @@ def _deployments(name: str, service: ServiceModel, spec: SpecModel) -> list[Depl
     for each in placements(name, service, spec):
         placed = replace(template, zones=each.zones, extra_labels=each.labels, node=each.node)
         if service.workload.store is not None:
-            rule = BY_HASH if spec.cells is None else rule_of(spec.cells.partition)
-            workload = store_workload(each.deployment, name, service, spec, service.workload.store, rule)
+            store, cell_map = service.workload.store, partition_map(spec)
+            workload = store_workload(each.deployment, name, service, spec, store, cell_map)
             placed = replace(placed, workload=workload)
         deployments.append(Deployment(each.deployment, each.replicas, placed))
     return deployments

@@ -34,6 +34,7 @@ def _scheduled(model: OperationModel, cells: CellsModel) -> ScheduledOperation:
         pause_s=model.pause,
         for_s=model.for_,
         order=model.order,
+        promotes=model.promote,
         roll_back=None if condition is None else RollBack(condition.errors_above, condition.over),
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
-from testbed.objects.cells import PartitionRule
-from testbed.objects.workloads import StoreGroup, StoreReplica, StoreWorkload
+from testbed.objects.cells import PartitionMap
+from testbed.objects.workloads import BY_HASH, StoreGroup, StoreReplica, StoreWorkload
 from testbed.scenario.models.cluster import ServiceModel, StoreModel
 from testbed.scenario.models.experiment import SpecModel
 
@@ -27,16 +28,20 @@ def homes(name: str, service: ServiceModel, spec: SpecModel) -> list[tuple[Store
 
 
 def store_workload(
-    replica: str, name: str, service: ServiceModel, spec: SpecModel, store: StoreModel, rule: PartitionRule
+    replica: str, name: str, service: ServiceModel, spec: SpecModel, store: StoreModel, cell_map: PartitionMap | None
 ) -> StoreWorkload:
     """Of a scenario that is checked and completed."""
     all_homes = homes(name, service, spec)
+    preferred = [each.name for each, zone in all_homes if store.primary_zone in (None, zone)]
+    groups = _groups(store, preferred)
+    if cell_map is not None and service.class_ == "sharded" and store.primary_zone is None:
+        groups = _led_by_owners(groups, cell_map, [(each.name, zone) for each, zone in all_homes])
     assert store.heartbeat is not None
     return StoreWorkload(
         replica=replica,
         replicas=tuple(each for each, _ in all_homes),
-        groups=_groups(store, [each.name for each, zone in all_homes if store.primary_zone in (None, zone)]),
-        rule=rule,
+        groups=groups,
+        rule=BY_HASH if cell_map is None else cell_map.rule,
         acks=store.acks,
         election_timeout_s=store.election_timeout,
         heartbeat_s=store.heartbeat,
@@ -50,11 +55,28 @@ def _groups(store: StoreModel, primaries: list[str]) -> tuple[StoreGroup, ...]:
     assert store.partitions is not None
     if store.groups == 1 and store.primary_zone is None:
         return (StoreGroup(0, store.partitions),)
-    bounds = [number * store.partitions // store.groups for number in range(store.groups + 1)]
     return tuple(
-        StoreGroup(start, end, tuple(primaries[number % len(primaries) :] + primaries[: number % len(primaries)]))
-        for number, (start, end) in enumerate(pairwise(bounds))
+        replace(group, primaries=tuple(primaries[number % len(primaries) :] + primaries[: number % len(primaries)]))
+        for number, group in enumerate(groups_of(store.partitions, store.groups))
     )
+
+
+def groups_of(partitions: int, groups: int) -> tuple[StoreGroup, ...]:
+    """Without primaries."""
+    bounds = [number * partitions // groups for number in range(groups + 1)]
+    return tuple(StoreGroup(start, end) for start, end in pairwise(bounds))
+
+
+def _led_by_owners(
+    groups: tuple[StoreGroup, ...], cell_map: PartitionMap, replicas: list[tuple[str, str]]
+) -> tuple[StoreGroup, ...]:
+    """Each by a replica in the zones of the cell that owns its first partition, while one can; then by the others."""
+    found = []
+    for group in groups:
+        zones = cell_map.cell(cell_map.owners[group.start]).zones
+        in_order = sorted(replicas, key=lambda replica: replica[1] not in zones)
+        found.append(replace(group, primaries=tuple(name for name, _ in in_order)))
+    return tuple(found)
 
 
 def _first_number(name: str, spec: SpecModel) -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
+from testbed.control.cells.promotion import Promotion, ShardedStore
 from testbed.control.plane import Behind
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import operating
-from testbed.emulation.driver.events import LoadReported, MapChanged, MapDelivered, SessionEvent
+from testbed.emulation.driver.events import DataPromoted, LoadReported, MapChanged, MapDelivered, SessionEvent
 from testbed.emulation.driver.operating import Operating
 from testbed.objects.cells import Cell, Layer, PartitionKey, PartitionMap, PartitionRule
+from testbed.objects.workloads import StoreGroup
 from tests.emulation.loopback import eventually
 
 MAP = PartitionMap(
@@ -41,6 +44,9 @@ class Proxies:
     async def put_map(self, cell_map: PartitionMap) -> None:
         assert cell_map.rollout is None or cell_map.rollout.previous.version == cell_map.version - 1
         self.maps.append((cell_map.version, None if cell_map.rollout is None else cell_map.rollout.layer))
+
+    async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]:
+        raise AssertionError("nothing is to be promoted")
 
     async def behind(self, layer: Layer) -> Behind:
         if (layer, len(self.maps)) in self._asked:
@@ -84,6 +90,37 @@ def test_layers_are_told_in_the_order_that_was_asked_for(order: Order, maps: lis
     assert sorted(layers[:2]) == sorted(layers[2:]) == ["gateways", "sidecars"]
     if order == "sidecarsFirst":
         assert layers[0] == "sidecars"
+
+
+def test_data_is_promoted_before_anybody_has_the_map_that_moves_traffic_to_it() -> None:
+    orders: list[object] = []
+
+    class WithData(Proxies):
+        async def put_map(self, cell_map: PartitionMap) -> None:
+            orders.append(cell_map.version)
+            await super().put_map(cell_map)
+
+        async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]:
+            orders.extend(promotions)
+            return ("data-r3-1",)
+
+    told: list[SessionEvent] = []
+    groups = (StoreGroup(0, 1), StoreGroup(1, 2), StoreGroup(2, 4))
+    store = ShardedStore("data", groups, (("data-r1", "rz01"), ("data-r2", "rz02")))
+
+    async def carry_out() -> None:
+        move = ScheduledOperation("move", 0.05, MovePartitions((1,), "rz02"), for_s=0.1, promotes="data")
+        work = Operating(MAP, [move], WithData(), told.append, time.monotonic(), {"data": store})
+        await work.carry_out()
+        assert work.failure is None
+
+    asyncio.run(carry_out())
+    there, back = ("data-r2", "data-r1"), ("data-r1", "data-r2")
+    assert orders == [Promotion("data", 1, there), 2, Promotion("data", 1, back), 3]
+    first = next(event for event in told if isinstance(event, DataPromoted))
+    changed = next(event for event in told if isinstance(event, MapChanged))
+    assert first.began_s <= first.at_s <= changed.at_s
+    assert first.missing == ("data-r3-1",)
 
 
 def test_who_never_acknowledges_is_waited_for_in_vain_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

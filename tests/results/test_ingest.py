@@ -79,21 +79,30 @@ def test_a_request_without_finish_is_unknown(tmp_path: Path) -> None:
 
 def test_what_a_replica_of_a_store_noted_of_its_leadership_are_events(tmp_path: Path) -> None:
     lines = [
-        {"t_s": 90.0, "leads": True, "group": 0, "term": 1, "partitions": "0-49"},
-        {"t_s": 112.5, "leads": False, "group": 0, "term": 1, "partitions": "0-49"},
-        {"t_s": 111.0, "leads": True, "group": 1, "term": 7, "partitions": "50"},
-        {"t_s": "soon", "leads": True, "group": 1, "term": 7, "partitions": "50"},
+        {"t_s": 90.0, "what": "leads", "group": 0, "term": 1, "partitions": "0-49"},
+        {"t_s": 112.5, "what": "leads no more", "group": 0, "term": 1, "partitions": "0-49"},
+        {"t_s": 111.0, "what": "leads", "group": 1, "term": 7, "partitions": "50"},
+        {"t_s": 113.5, "what": "yields", "group": 1, "term": 7, "partitions": "50"},
+        {"t_s": 113.75, "what": "leads", "group": 1, "term": 8, "partitions": "50"},
+        {"t_s": 114.0, "what": "leads no more", "group": 1, "term": 7, "partitions": "50"},
+        {"t_s": 115.0, "what": "leads", "group": 1, "term": 9, "partitions": "50"},
+        {"t_s": "soon", "what": "leads", "group": 1, "term": 7, "partitions": "50"},
     ]
     path = _write(tmp_path / "data-r1-1.leaders.jsonl", lines, end=b'{"t_s": 1')
     with TableWriter(tmp_path, "events", "a") as events:
         counts = ingest_leaders(path, "data-r1-1", "data", CLOCK, events)
-    assert (counts.lines, counts.rows, counts.unreadable) == (5, 3, 2)
+    assert (counts.lines, counts.rows, counts.unreadable) == (9, 7, 2)
     table = read_table(tmp_path, "events")
     assert {(row["source"], row["kind"]) for row in table.to_pylist()} == {("data-r1-1", "Leader")}
     # Who led before the load began is no change.
     assert leader_changes(table) == (
-        LeaderChange(11.0, "data/1", "50", "data-r1-1", 7, True),
-        LeaderChange(12.5, "data/0", "0-49", "data-r1-1", 1, False),
+        LeaderChange(11.0, "data/1", "50", "data-r1-1", 7, "leads"),
+        LeaderChange(12.5, "data/0", "0-49", "data-r1-1", 1, "leads no more"),
+        LeaderChange(13.5, "data/1", "50", "data-r1-1", 7, "yields"),
+        LeaderChange(13.75, "data/1", "50", "data-r1-1", 8, "leads", 0.25),
+        # It had not heard yet that it does not lead: nobody was blocked since then.
+        LeaderChange(14.0, "data/1", "50", "data-r1-1", 7, "leads no more"),
+        LeaderChange(15.0, "data/1", "50", "data-r1-1", 9, "leads"),
     )
 
 

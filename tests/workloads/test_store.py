@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -265,6 +266,41 @@ def test_each_group_has_a_leader_of_its_own_and_one_disk_folder_and_listener_ser
             await store.start("data-r2")
             await until(lambda: led_by(*names))
             assert sorted(path.name for path in (tmp_path / "data-r2").iterdir()) == ["group-0", "group-1", "group-2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_leader_that_is_asked_for_takes_over_its_group_alone_and_stays_after_restarts(tmp_path: Path) -> None:
+    order = ("data-r1", "data-r2", "data-r3")
+    groups = (StoreGroup(0, 1, order), StoreGroup(1, 2, order))
+
+    async def scenario() -> None:
+        async with cluster(tmp_path, groups=groups, rule=PartitionRule("modulo")) as store:
+
+            async def leaders() -> list[str]:
+                return [(await store.ask("data-r3", "PUT", key, "v"))[1].partition("@")[0] for key in ("0", "1")]
+
+            async def are(*expected: str) -> str:
+                with contextlib.suppress(Refused, OSError):
+                    return "yes" if await leaders() == list(expected) else ""
+                return ""
+
+            await until(lambda: are("data-r1", "data-r1"))
+            preferred = '["data-r2", "data-r1", "data-r3"]'
+            await asyncio.gather(*(store.ask(name, "PATCH", "0", preferred) for name in store.names))
+            # 204 says that it leads, as far as that replica knows.
+            assert await leaders() == ["data-r2", "data-r1"]
+            notes = [json.loads(line) for line in (tmp_path / "data-r1.leaders").read_text().splitlines()]
+            assert [each["what"] for each in notes if each["group"] == 0][-2:] == ["yields", "leads no more"]
+            for wrong in ("0", "2", "x"):
+                body = preferred if wrong != "0" else '["data-r9"]'
+                with pytest.raises(Refused, match=r"HTTP/1\.1 400"):
+                    await store.ask("data-r1", "PATCH", wrong, body)
+            for name in store.names:
+                await store.kill(name)
+            for name in store.names:
+                await store.start(name)
+            await until(lambda: are("data-r2", "data-r1"))
 
     asyncio.run(scenario())
 

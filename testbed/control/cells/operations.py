@@ -92,6 +92,8 @@ class ScheduledOperation:
     for_s: float | None = None
     order: Order = "together"
     roll_back: RollBack | None = None
+    promotes: str | None = None
+    """A store whose replicas in the cells that get partitions are to lead these before the map changes."""
 
     @property
     def last_step_s(self) -> float:

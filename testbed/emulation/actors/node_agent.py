@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import orjson
+
+from testbed.control.cells.promotion import Promotion
 from testbed.control.kubelet.messages import (
     Answered,
     Connected,
@@ -64,6 +67,7 @@ from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import fork_server_socket
+from testbed.emulation.processes.http_get import get
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.probes import run_probe
@@ -169,6 +173,20 @@ class NodeAgent(Placed):
             return None
         await asyncio.gather(*killing)
         return time.monotonic()
+
+    async def prefer_leader(self, pod: str, promotion: Promotion, within_s: float) -> bool:
+        """Ask a store's replica here for that leader; whether it knows by then that it leads. The order itself takes no
+        way over links."""
+        supervised = self._supervised.get(pod)
+        if supervised is None:
+            return False
+        body = orjson.dumps(promotion.primaries)
+        try:
+            async with asyncio.timeout(within_s):
+                reply = await get(supervised.address.app, f"/{promotion.group}", method="PATCH", body=body)
+        except OSError:  # a time-out is one, too
+            return False
+        return reply.status == 204
 
     # --- the control plane wants something -----------------------------------------------------------------------
 

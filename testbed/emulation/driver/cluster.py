@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from testbed.control.cells.promotion import Promotion
 from testbed.control.overview import Overview
 from testbed.control.placement import Hosting, agents_a_process
 from testbed.control.plane import Behind
@@ -27,11 +28,13 @@ from testbed.objects.cells import Layer, PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import clients_of
+from testbed.objects.workloads import StoreWorkload
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
 ENDS_WITHIN_S = 120.0
+PROMOTED_WITHIN_S = 5.0
 """Every process is killed two seconds after it was asked to end, but dozens of them share the cores for that."""
 
 
@@ -240,6 +243,22 @@ class EmulatedCluster:
         now_s = time.monotonic()
         master_s = self._master.machine.clock.to_remote(now_s)
         return {place: each.machine.clock.to_remote(now_s) - master_s for place, each in residents.items()}
+
+    async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]:
+        """Ask all replicas of stores for these leaders. Returns the replicas that do not know by then that they lead;
+        raises MachineLost or ActorLost."""
+        running = await ask_all("running_pods", self._agents.values())
+        asked = [
+            (agent, pod.name, promotion)
+            for agent, pods in running
+            for pod in pods
+            for promotion in promotions
+            if pod.template.service == promotion.service and isinstance(pod.template.workload, StoreWorkload)
+        ]
+        known = await asyncio.gather(
+            *(agent.ask("prefer_leader", pod, promotion, PROMOTED_WITHIN_S) for agent, pod, promotion in asked)
+        )
+        return tuple(dict.fromkeys(pod for (_, pod, _), knows in zip(asked, known, strict=True) if not knows))
 
     async def prepare_load(self) -> None:
         """Raises LoadGeneratorFailed or MachineLost."""

@@ -16,6 +16,7 @@ from testbed.emulation.driver.events import (
     Broken,
     ChangeBegun,
     ChangeSettled,
+    DataPromoted,
     FaultApplied,
     FaultHealed,
     GoingDown,
@@ -30,7 +31,15 @@ from testbed.emulation.driver.events import (
     SessionEvent,
     TimeBegins,
 )
-from testbed.results.tables.facts import AppliedFault, LocustCount, MachineFacts, MapStep, RunFacts, UnreadLines
+from testbed.results.tables.facts import (
+    AppliedFault,
+    LocustCount,
+    MachineFacts,
+    MapStep,
+    PromotedData,
+    RunFacts,
+    UnreadLines,
+)
 from testbed.scenario import Expectation, Scenario
 
 OVERDUE_S = 1.0
@@ -58,6 +67,7 @@ class Course:
         self._healed: dict[str, FaultHealed] = {}
         self._maps: list[MapChanged] = []
         self._deliveries: list[MapDelivered] = []
+        self._promoted: list[DataPromoted] = []
         self._broken: list[str] = []
         self._interrupted = False
 
@@ -91,6 +101,8 @@ class Course:
                 self._applied[fault] = event
             case FaultHealed(fault):
                 self._healed[fault] = event
+            case DataPromoted():
+                self._promoted.append(event)
             case MapChanged():
                 self._maps.append(event)
             case MapDelivered():
@@ -208,7 +220,7 @@ class Course:
             yield AppliedFault(
                 operation.name,
                 operation.at_s,
-                steps[0].applied_s,
+                steps[0].began_s,
                 last.applied_s if last is not None and over else None,
                 instant=len(operation.steps) == 1 and operation.for_s is None,
                 steps=steps,
@@ -217,6 +229,7 @@ class Course:
     def _step(self, change: MapChanged) -> MapStep:
         step = change.step
         delivered = [each for each in self._deliveries if each.step == step]
+        promoted = next((each for each in self._promoted if each.step == step), None)
         return MapStep(
             step.number,
             step.of,
@@ -230,4 +243,8 @@ class Course:
             tuple(sorted(step.lent)),
             step.gives_up,
             step.change.moves,
+            None if promoted is None else self._promotion(promoted),
         )
+
+    def _promotion(self, promoted: DataPromoted) -> PromotedData:
+        return PromotedData(promoted.began_s - self._t0_s, promoted.at_s - self._t0_s, promoted.missing)

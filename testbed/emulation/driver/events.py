@@ -180,6 +180,17 @@ class FaultHealed:
 
 
 @dataclass(frozen=True, slots=True)
+class DataPromoted:
+    """Before a step, leaders of a store were asked for where its partitions go. `missing` are the replicas that did not
+    know by then that they lead."""
+
+    step: PlannedStep
+    began_s: float
+    at_s: float
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MapChanged:
     """A step of an operation: there is a new version of the partition map, and the first proxies are told."""
 
@@ -250,6 +261,7 @@ SessionEvent = (
     | GuestsLeft
     | FaultApplied
     | FaultHealed
+    | DataPromoted
     | MapChanged
     | MapDelivered
     | MachinesLost

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -24,9 +24,17 @@ from testbed.control.cells.operations import (
     planned,
     taken_back,
 )
+from testbed.control.cells.promotion import Promotion, ShardedStore, promotions
 from testbed.control.plane import Behind
 from testbed.emulation.actors.vigil import ActorLost, in_short
-from testbed.emulation.driver.events import LoadReported, MapChanged, MapDelivered, SessionEvent, Watcher
+from testbed.emulation.driver.events import (
+    DataPromoted,
+    LoadReported,
+    MapChanged,
+    MapDelivered,
+    SessionEvent,
+    Watcher,
+)
 from testbed.emulation.driver.member import MachineLost
 from testbed.objects.cells import Layer, PartitionMap, Rollout
 
@@ -46,6 +54,8 @@ class Changeable(Protocol):
 
     async def put_map(self, cell_map: PartitionMap) -> None: ...
 
+    async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]: ...
+
     async def behind(self, layer: Layer) -> Behind: ...
 
 
@@ -59,8 +69,10 @@ class Operating:
         session: Changeable,
         tell: Watcher,
         t0_s: float,
+        stores: Mapping[str, ShardedStore] | None = None,
     ) -> None:
-        """Raises OperationImpossible."""
+        """`stores` are those that operations promote, by service. Raises OperationImpossible."""
+        self._stores = stores or {}
         self._map = cell_map
         self._operations = {each.name: each for each in operations}
         self._waiting = deque(planned(cell_map, operations))
@@ -127,6 +139,7 @@ class Operating:
             self._gone_back -= step.change.partitions
         step = replace(step, lent=step.lent - self._gone_back)
         before, self._map, self._lent = self._map, changed(self._map, step.change), step.lent
+        await self._promote(step)
         told: tuple[Layer, ...] = ()
         for layers in _LAYERS[step.order]:
             told += layers
@@ -135,6 +148,15 @@ class Operating:
             if told == layers:
                 self._begun(step)
             await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
+
+    async def _promote(self, step: PlannedStep) -> None:
+        """Data first: whoever gets traffic is to lead already."""
+        store = self._operations[step.operation].promotes
+        if store is None:
+            return
+        began_s = time.monotonic()
+        missing = await self._session.promote(promotions(self._stores[store], step.change))
+        self._tell(DataPromoted(step, began_s, time.monotonic(), missing))
 
     def _begun(self, step: PlannedStep) -> None:
         self._tell(MapChanged(step, self._map.version, time.monotonic()))

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from testbed.control.cells.promotion import Promotion
 from testbed.control.overview import Overview
 from testbed.control.placement import Hosting
 from testbed.control.plane import Behind
@@ -148,6 +149,11 @@ class Session:
     async def put_map(self, cell_map: PartitionMap) -> None:
         """Apply a new version of the partition map, without waiting until anybody has it. Raises Refused."""
         await self._cluster.put_map(cell_map)
+
+    async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]:
+        """Bring the leaders of a store's groups to where these want them. Returns the replicas that do not know by then
+        that they are."""
+        return await self._cluster.promote(promotions)
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""

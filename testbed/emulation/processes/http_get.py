@@ -1,4 +1,4 @@
-"""One GET to whoever listens, on a connection of its own: what probes and checks ask. Costs no thread while it waits.
+"""One GET, say, to whoever listens, on a connection of its own: what probes and checks ask. Needs no thread meanwhile.
 
 Parsing is httptools'. What the built-in workload needs, connections that are kept, is `http1`.
 """
@@ -32,7 +32,13 @@ class Reply:
 
 
 async def get(
-    server: SocketAddress | Path, path: str, *, user_agent: str = "testbed", body_bytes_max: int = 64 << 10
+    server: SocketAddress | Path,
+    path: str,
+    *,
+    user_agent: str = "testbed",
+    body_bytes_max: int = 64 << 10,
+    method: str = "GET",
+    body: bytes = b"",
 ) -> Reply:
     """The answer, once all of it is there or `body_bytes_max` of its body. `server` is an address or a Unix socket.
 
@@ -40,7 +46,7 @@ async def get(
     """
     loop, answer = asyncio.get_running_loop(), _Answer()
     with await connection(server) as connected:
-        await _send(loop, connected, _request(server, path, user_agent))
+        await _send(loop, connected, _request(server, path, user_agent, method, len(body)) + body)
         while not (answer.complete or len(answer.reply.body) >= body_bytes_max):
             await _readable(loop, connected)
             answer.take(connected.recv(_READ_BYTES))
@@ -75,11 +81,12 @@ def _is_connected(connecting: socket.socket) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _request(server: SocketAddress | Path, path: str, user_agent: str) -> bytes:
+def _request(server: SocketAddress | Path, path: str, user_agent: str, method: str, body_bytes: int) -> bytes:
     host = "localhost" if isinstance(server, Path) else str(server)
+    length = f"content-length: {body_bytes}\r\n" if body_bytes else ""
     return (
-        f"GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {user_agent}\r\naccept: */*\r\n"
-        "connection: close\r\n\r\n".encode()
+        f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {user_agent}\r\naccept: */*\r\n"
+        f"{length}connection: close\r\n\r\n".encode()
     )
 
 

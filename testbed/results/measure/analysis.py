@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from testbed.results.measure.blocked import BlockedWrites, blocked_writes
 from testbed.results.measure.calls import Calls, CallShares, calls_made
 from testbed.results.measure.control_path import CutOffs
 from testbed.results.measure.entry import Entries
@@ -44,6 +45,8 @@ class Measured:
     history: HistoryReport | None = None
     """None where clients did nothing to a store's keys."""
     leaders: tuple[LeaderChange, ...] = ()
+    blocked: Mapping[int, BlockedWrites] = field(default_factory=dict)
+    """By version of the partition map, of steps that moved data."""
 
 
 def measure(run: Run, requests: Requests) -> Measured:
@@ -56,6 +59,7 @@ def measure(run: Run, requests: Requests) -> Measured:
     made = calls_made(run.hops)
     calls = Calls(made)
     ledger = Ledger(made, facts.prices, facts.cities, facts.backups, facts.cross_cell, facts.lent)
+    leaders, steps = leader_changes(run.events), [step for fault in facts.faults for step in fault.steps]
     return Measured(
         stats,
         {phase.name: calls.within(phase) for phase in parts},
@@ -63,9 +67,10 @@ def measure(run: Run, requests: Requests) -> Measured:
         {impact.fault.name: impact for impact in found},
         steady,
         steady_by,
-        handovers(run.hops, [step for fault in facts.faults for step in fault.steps]),
+        handovers(run.hops, steps),
         checked(run.operations),
-        leader_changes(run.events),
+        leaders,
+        blocked_writes(run.operations, leaders, steps),
     )
 
 

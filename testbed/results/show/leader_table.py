@@ -19,10 +19,11 @@ def leader_table(summary: Summary) -> NotedGrid | None:
     rows: list[list[str | Text]] = []
     for change in changes[:_FIRST]:
         cause, since_s = _cause(summary, change.t_s)
-        what = Text("leads") if change.elected else Text("leads no more", style="yellow")
+        what = Text(change.what, style="" if change.what == "leads" else "yellow")
+        blocked = NONE if change.blocked_s is None else seconds(change.blocked_s)
         told = [change.log, seconds(change.t_s), change.partitions, change.who]
-        rows.append([*told, what, str(change.term), cause, NONE if since_s is None else seconds(since_s)])
-    headers = ("log", "at", "partitions", "replica", "", "term", "last change", "since then")
+        rows.append([*told, what, str(change.term), blocked, cause, NONE if since_s is None else seconds(since_s)])
+    headers = ("log", "at", "partitions", "replica", "", "term", "blocked", "last change", "since then")
     more = len(changes) - _FIRST
     notes = (Text(f"and {more} more; all are in the table events"),) if more > 0 else ()
     return NotedGrid(Grid(headers, rows), notes)

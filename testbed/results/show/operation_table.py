@@ -3,16 +3,18 @@ moved changed hands."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 from rich.text import Text
 
 from testbed.objects.cells import Layer
+from testbed.results.measure.blocked import BlockedWrites
 from testbed.results.measure.handover import Handover
 from testbed.results.show.figures import NONE, seconds
 from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
-from testbed.results.tables.facts import MapStep, named
+from testbed.results.tables.facts import MapStep, PromotedData, named
 
 LAYERS = get_args(Layer)
 _STEPS = 12
@@ -40,6 +42,8 @@ def operation_steps(summary: Summary) -> NotedGrid | None:
         delivered = [_delivered(step, layer) for layer in LAYERS]
         told = [f"{name} {which}", seconds(step.applied_s), str(step.version), step.partitions or NONE, *delivered]
         rows.append([*told, *_handed(step, handover)])
+        if step.promoted is not None:
+            notes += _data_first(f"{name} {which}", step, step.promoted, summary.blocked.get(str(step.version)))
         if step.missing:
             notes.append(f"{name} {which}: without version {step.version} were left {named(step.missing)}")
         if handover is not None and handover.served_by_both:
@@ -48,6 +52,25 @@ def operation_steps(summary: Summary) -> NotedGrid | None:
             notes.append(f"{name} {which}: {of} were served by both owners at a time: {both}")
     headers = ("step", "at", "map", "partitions", *LAYERS, *_HANDED)
     return NotedGrid(Grid(headers, rows, (3 + len(LAYERS), len(_HANDED))), tuple(map(Text, notes)))
+
+
+def _data_first(what: str, step: MapStep, promoted: PromotedData, blocked: BlockedWrites | None) -> Iterator[str]:
+    took = seconds(promoted.until_s - promoted.began_s)
+    late = f"; {named(promoted.missing)} did not know of it by then" if promoted.missing else ""
+    yield f"{what}: before it, replicas of the new owners were asked to lead, and did after {took}{late}"
+    if blocked is None:
+        return
+    gaps = [f"{seconds(blocked_s)} (partitions {partitions})" for partitions, blocked_s in blocked.blocked]
+    yield f"{what}: without a leader were {named(gaps) if gaps else 'none, as far as leaders could tell'}"
+    moved, others = (
+        f"{refused} of {sent} writes {of}"
+        for refused, sent, of in (
+            (blocked.moved_refused, blocked.moved, "of what moved"),
+            (blocked.others_refused, blocked.others, "of all else"),
+        )
+    )
+    span = f"from {seconds(blocked.from_s)} to {seconds(blocked.until_s)}"
+    yield f"{what}: {moved} and {others} were not acknowledged {span}"
 
 
 def _delivered(step: MapStep, layer: str) -> Text | str:

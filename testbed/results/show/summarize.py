@@ -150,6 +150,7 @@ def _summary(run: Run, measured: Measured, requests: Requests, strangers: Strang
         clock_error_ms=max((machine.clock_error_s for machine in facts.machines), default=0.0) * 1e3,
         history=None if measured.history is None else history_figures(measured.history, run.operations),
         leaders=measured.leaders,
+        blocked={str(version): blocked for version, blocked in measured.blocked.items()},
     )
 
 

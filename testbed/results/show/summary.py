@@ -6,12 +6,13 @@ value. Whatever `measure` and `judge` found stands here as it is; `summarize` fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.judge.verdict import ExpectationResult, Verdict
+from testbed.results.measure.blocked import BlockedWrites
 from testbed.results.measure.calls import CallMatrix
 from testbed.results.measure.control_path import ControlPath
 from testbed.results.measure.entry import EntryMove
@@ -249,6 +250,8 @@ class Summary:
     """None where clients did nothing to a store's keys."""
     leaders: tuple[LeaderChange, ...] = ()
     """Changes of who leads which log while load was sent."""
+    blocked: dict[str, BlockedWrites] = field(default_factory=dict)
+    """By version of the partition map (JSON has keys of text), of steps before which data was moved."""
 
     def json(self) -> bytes:
         """The content of `summary.json`."""

@@ -32,6 +32,16 @@ def named(victims: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class PromotedData:
+    """From when to when leaders of a store's groups were brought to where their partitions go. `missing` are the
+    replicas that did not know by then that they lead."""
+
+    began_s: float
+    until_s: float
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MapStep:
     """A new version of the partition map. `delivered_s` says for each layer of proxies when all of it that could be
     reached had acknowledged (None: not while it was waited for), `missing` who had not, reached or not."""
@@ -51,6 +61,13 @@ class MapStep:
     """It reverts because the operation was given up."""
     moves: tuple[Move, ...] = ()
     """Of `partitions`, from which cell to which."""
+    promoted: PromotedData | None = None
+    """None where no data was moved before."""
+
+    @property
+    def began_s(self) -> float:
+        """When it was first felt: with the data, if that came first."""
+        return self.applied_s if self.promoted is None else self.promoted.began_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ NOT_FINISHED = "not finished when the run ended"
 
 _Trip = tuple[str | None, str | None, int | None, int | None, float | None]
 _OF_A_LEADER = ("term", "partitions")
+_LEADERS = {"leads": "LeaderElected", "yields": "LeaderYields", "leads no more": "LeaderLost"}
 _NO_TRIP: _Trip = (None, None, None, None, None)
 
 
@@ -166,14 +167,14 @@ def ingest_outlier_log(path: Path, pod: str, pods: Pods, clock: Clock, events: T
 
 
 def ingest_leaders(path: Path, pod: str, service: str, clock: Clock, events: TableWriter) -> IngestCounts:
-    """What a replica of a store noted -> `events` of kind Leader, reason LeaderElected or LeaderLost, of its group."""
+    """What a replica of a store noted -> `events` of kind Leader: LeaderElected, LeaderYields, LeaderLost."""
     total = rows = unreadable = 0
     for lines, torn in blocks(path):
         total, unreadable = total + len(lines) + torn, unreadable + torn
         for line in lines:
             try:
                 t_s, details = clock.from_monotonic(line["t_s"] + 0.0), {key: line[key] for key in _OF_A_LEADER}
-                group, reason = f"{service}/{line['group']}", "LeaderElected" if line["leads"] else "LeaderLost"
+                group, reason = f"{service}/{line['group']}", _LEADERS[line["what"]]
             except (KeyError, TypeError):
                 unreadable += 1
                 continue

@@ -16,6 +16,7 @@ from testbed.scenario.models.cells import CellModel, CellsModel
 from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.models.traffic import RequestModel
+from testbed.scenario.stores import homes
 from testbed.scenario.wording import listed
 
 _CELLS: Path = ("spec", "cells")
@@ -176,7 +177,10 @@ def _check_classes(model: ScenarioModel, findings: Findings) -> None:
                 message = f"{service.class_} has no place: there are no cells; write `spec.cells`, or remove it"
                 findings.report((*here, "class"), message)
             continue
-        if service.class_ in ("sharded", "perCity") and service.zones:
+        stores_data = service.workload.store is not None
+        if service.class_ == "sharded" and stores_data and model.spec.cells is not None:
+            _check_sharded_store(here, name, service, model, model.spec.cells, findings)
+        if service.class_ in ("sharded", "perCity") and service.zones and not stores_data:
             where = "of its cells" if service.class_ == "sharded" else "of each city"
             findings.report((*here, "zones"), f"a {service.class_} service lives in the zones {where}", at_key=True)
         _check_shards(here, service, model, findings)
@@ -191,6 +195,28 @@ def _check_classes(model: ScenarioModel, findings: Findings) -> None:
     if model.spec.cells is not None and findings.is_whole("spec", "services") and not sharded:
         message = "no service lives in them: give one at least the class sharded"
         findings.report((*_CELLS, "cells"), message, at_key=True)
+
+
+def _check_sharded_store(
+    here: Path, name: str, service: ServiceModel, model: ScenarioModel, cells: CellsModel, findings: Findings
+) -> None:
+    """Every replica is in one cell, and every cell has one."""
+    if service.shuffle_shards is not None:
+        findings.report((*here, "shuffleShards"), "a store has one leader for each partition; remove it", at_key=True)
+    zones = dict.fromkeys(zone for _, zone in homes(name, service, model.spec))
+    for zone in zones:
+        inside = [cell_name for cell_name, cell in cells.cells.items() if zone in cell.zones]
+        if len(inside) != 1 and zone in zone_names(findings):
+            found = f"in the cells {listed(inside)}" if inside else "in no cell"
+            message = f"zone {zone} is {found}, but each replica of a sharded store is in one; name its `zones`"
+            findings.report(here, message, at_key=True)
+    for cell_name, cell in cells.cells.items():
+        if not set(cell.zones) & zones.keys() and findings.is_whole(*here):
+            message = f"no replica is in cell {cell_name}; give it more `replicas`, or name its `zones`"
+            findings.report(here, message, at_key=True)
+        if cell.groups:
+            message = f"replicas of the store {name} are in no deployment group; remove them, or write `class: global`"
+            findings.report((*_CELLS, "cells", cell_name, "groups"), message, at_key=True)
 
 
 def _check_shards(here: Path, service: ServiceModel, model: ScenarioModel, findings: Findings) -> None:

@@ -138,8 +138,8 @@ def _check_store(
         findings.report((*here, "store"), "is a program already; remove it or `command`", at_key=True)
     if service.replicas == 0 and findings.is_whole(*here[:-1], "replicas"):
         findings.report((*here[:-1], "replicas"), "a store has one replica at least")
-    if service.class_ in ("sharded", "perCity"):
-        message = f"a store is one for all: a {service.class_} service cannot be one yet; write `class: global`"
+    if service.class_ == "perCity":
+        message = "a store is one for all; write `class: global` or, with replicas in each cell, `class: sharded`"
         findings.report((*here[:-1], "class"), message, at_key=True)
     if store.heartbeat is not None and store.heartbeat >= store.election_timeout:
         message = f"must be well below electionTimeout, which is {DURATION.format(store.election_timeout)}"

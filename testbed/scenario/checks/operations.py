@@ -8,6 +8,7 @@ from itertools import pairwise
 from pydantic.alias_generators import to_snake
 
 from testbed.control.cells.operations import OperationImpossible, planned
+from testbed.control.cells.promotion import GroupSplit, moved_groups
 from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
 from testbed.scenario.cells import cities_of, partition_map, ranges
@@ -16,6 +17,7 @@ from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.experiment import ScenarioModel, SpecModel
 from testbed.scenario.models.operations import MoveModel, OperationModel
 from testbed.scenario.operations import cells_switched, scheduled_operations
+from testbed.scenario.stores import groups_of
 
 KINDS = ("move", "failover", "evacuate", "popOut", "switch")
 
@@ -40,6 +42,8 @@ def check_operations(model: ScenarioModel, findings: Findings) -> None:
             findings.reference((*here, *at), noun, name, known)
         if operation.move is not None:
             _check_partitions((*here, "move"), operation.move, spec.cells, findings)
+        if operation.promote is not None:
+            _check_promoted(here, operation, operation.promote, spec, findings)
         _check_kind(here, operation, spec.cells, findings)
         _check_steps(here, operation, findings)
         _check_time(here, operation, model, findings)
@@ -72,6 +76,16 @@ def _check_partitions(here: Path, move: MoveModel, cells: CellsModel, findings: 
         elif last >= cells.partitions:
             there = f"partitions are 0 to {cells.partitions - 1}"
             findings.report((*here, "partitions", index), f"there is no partition {last}: {there}")
+
+
+def _check_promoted(here: Path, operation: OperationModel, store: str, spec: SpecModel, findings: Findings) -> None:
+    findings.reference((*here, "promote"), "service", store, findings.known("service"))
+    service = spec.services.get(store)
+    if service is not None and (service.workload.store is None or service.class_ != "sharded"):
+        message = f"{store} has no replicas in cells that could lead: it must be a store of `class: sharded`"
+        findings.report((*here, "promote"), message)
+    if operation.switch is not None:
+        findings.report((*here, "promote"), "`switch` moves no partitions; remove one of them", at_key=True)
 
 
 def _check_kind(here: Path, operation: OperationModel, cells: CellsModel, findings: Findings) -> None:
@@ -109,8 +123,18 @@ def _check_time(here: Path, operation: OperationModel, model: ScenarioModel, fin
 def _check_plan(spec: SpecModel, findings: Findings) -> None:
     cell_map = partition_map(spec)
     assert cell_map is not None
+    numbers = {operation.name: index for index, operation in enumerate(spec.operations)}
     try:
-        planned(cell_map, scheduled_operations(spec))
+        steps = planned(cell_map, scheduled_operations(spec))
     except OperationImpossible as impossible:
-        numbers = {operation.name: index for index, operation in enumerate(spec.operations)}
         findings.report(("spec", "operations", numbers[impossible.operation]), str(impossible))
+        return
+    for step in steps:
+        promoted = spec.operations[numbers[step.operation]].promote
+        store = None if promoted is None else spec.services[promoted].workload.store
+        if store is None:
+            continue
+        try:
+            moved_groups(groups_of(len(cell_map.owners), store.groups), step.change)
+        except GroupSplit as split:
+            findings.report(("spec", "operations", numbers[step.operation], "promote"), str(split))

@@ -92,6 +92,9 @@ class OperationModel(Model):
     """How long to wait between two steps."""
     order: Literal["together", "gatewaysFirst", "sidecarsFirst"] = "together"
     """Which layer of proxies is told first; the other one is told when all of it has acknowledged."""
+    promote: str | None = None
+    """A sharded store. Before each step, its replicas in the cells that get partitions take over to lead the groups of
+    these; traffic is moved when they do. Default: leaders stay where they are."""
     roll_back_if: RollBackModel | None = None
     """When it is given up. Default: never."""
     move: MoveModel | None = None

@@ -2,7 +2,8 @@
 
 Runs as `python -m testbed.workloads.store`, configured by `TESTBED_STORE`. A write is answered with 200 once it is
 committed, and names in `x-store-owner` who took it; a read with 200 and the value, or 204 where nothing was written
-yet. 503: not done. 504: nobody knows. Answers name the partition of the key.
+yet. 503: not done. 504: nobody knows. Answers name the partition of the key. Who operates the store asks for leaders by
+`PATCH /GROUP`: the body is the replicas' names in JSON, the first choice first; 204 once that one leads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import orjson
 import uvloop
 
 from testbed.consensus.membership import Membership
@@ -40,6 +42,8 @@ async def answer(driver: Driver, request: Request) -> Response:
         key, value = path[1:].decode(), request.body.decode()
     except UnicodeDecodeError:
         return Response(400, b"keys and values are UTF-8")
+    if request.method == b"PATCH":
+        return await prefer(driver, key, value)
     if not key:
         return Response(NO_KEY, b"the path is the key: PUT /KEY or GET /KEY")
     partition = driver.partition_of(key)
@@ -58,6 +62,14 @@ async def answer(driver: Driver, request: Request) -> Response:
             return Response(405, b"PUT and GET only")
     owner = ((OWNER, found.owner.encode()),) if found.owner else ()
     return Response(found.status, found.body.encode(), ((PARTITION, b"%d" % partition), *owner))
+
+
+async def prefer(driver: Driver, group: str, names: str) -> Response:
+    try:
+        leads = await driver.prefer(int(group), tuple(map(str, orjson.loads(names))))
+    except (ValueError, IndexError, TypeError):
+        return Response(400, b"the path is the number of a group, the body a JSON list of its replicas")
+    return Response(204) if leads else Response(503, b"it does not lead, as far as is known here")
 
 
 async def serve(settings: StoreSettings, journals: Sequence[Journal]) -> None:

@@ -13,7 +13,7 @@ from testbed.workloads.store.commands import Answer, Get, Put
 from testbed.workloads.store.encoding import PeerMessage, decode, encode
 from testbed.workloads.store.group import Group
 from testbed.workloads.store.journal import Journal
-from testbed.workloads.store.leaders import LeadersLog
+from testbed.workloads.store.leaders import LeadersLog, Leading
 from testbed.workloads.store.peers import Peers
 from testbed.workloads.store.settings import StoreSettings
 
@@ -65,6 +65,13 @@ class Driver:
         """By this replica if it leads the partition's group, else by the one that does."""
         return await self._of_partition[partition].do(what)
 
+    async def prefer(self, group: int, primaries: tuple[str, ...]) -> bool:
+        """As the group's own; raises IndexError, and ValueError for a replica that is not there."""
+        known = {each.name for each in self._settings.workload.replicas}
+        if not primaries or not known.issuperset(primaries):
+            raise ValueError(primaries)
+        return await self._groups[group].prefer(primaries)
+
     # --- what groups need -----------------------------------------------------------------------------------------
 
     def send(self, group: int, to: str, message: PeerMessage) -> bool:
@@ -75,10 +82,10 @@ class Driver:
         """When that peer was last heard, of any group; 0 if never."""
         return self._heard_s.get(name, 0.0)
 
-    def note(self, leads: bool, group: int, term: int) -> None:
-        """From now on this replica leads the group, or it does no more."""
+    def note(self, what: Leading, group: int, term: int) -> None:
+        """What this replica is to the group from now on."""
         declared = self._settings.workload.groups[group]
-        self._leaders.note(leads, group, term, written(range(declared.start, declared.end)))
+        self._leaders.note(what, group, term, written(range(declared.start, declared.end)))
 
     def wake(self, deadline_s: float) -> None:
         """A group has this deadline now. It may have had a sooner one: then it is woken for nothing."""

@@ -9,6 +9,8 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
+import orjson
+
 from testbed.consensus.log import Entry
 from testbed.consensus.outputs import (
     Accepted,
@@ -26,10 +28,13 @@ from testbed.consensus.settings import Settings
 from testbed.workloads.store.commands import DONE, REFUSED, UNKNOWN, Answer, Ask, Get, Put, Told, Values
 from testbed.workloads.store.encoding import PeerMessage
 from testbed.workloads.store.journal import Journal
+from testbed.workloads.store.leaders import Leading
 from testbed.workloads.store.settings import StoreSettings
 
 DISK_FAILED = 74
 """The exit code of a replica whose disk took no more: sysexits.h, EX_IOERR."""
+
+_POLL_S = 0.002
 
 Waiting = asyncio.Future[Answer]
 
@@ -41,7 +46,7 @@ class Shell(Protocol):
 
     def heard_s(self, name: str) -> float: ...
 
-    def note(self, leads: bool, group: int, term: int) -> None: ...
+    def note(self, what: Leading, group: int, term: int) -> None: ...
 
     def wake(self, deadline_s: float) -> None: ...
 
@@ -57,6 +62,9 @@ class Group:
         """Whether it has known a leader since it started."""
         self._workload = workload
         self._primaries = workload.groups[number].primaries
+        self._preferred = journal.path.with_name("primaries")
+        if self._preferred.exists():
+            self._primaries = tuple(orjson.loads(self._preferred.read_bytes()))
         self._journal = journal
         self._shell = shell
         self._timeout_s = workload.election_timeout_s
@@ -168,7 +176,7 @@ class Group:
 
     def _note(self, leads: bool, term: int) -> None:
         if leads != (self._led_term is not None):
-            self._shell.note(leads, self.number, term if leads else self._led_term or 0)
+            self._shell.note("leads" if leads else "leads no more", self.number, term if leads else self._led_term or 0)
             self._led_term = term if leads else None
 
     def _apply(self, entry: Entry) -> None:
@@ -248,7 +256,20 @@ class Group:
         self._primary_at_s = now_s + self._timeout_s
         first = next((name for name in self._primaries if self._is_alive(name, now_s)), self.name)
         if first != self.name:
+            self._shell.note("yields", self.number, self._led_term or 0)
             self._carry_out(self._replica.transfer_leadership("primary", first, now_s))
+
+    async def prefer(self, primaries: tuple[str, ...]) -> bool:
+        """From now on these are to lead while they can, the first of them first, also after a restart. Whether that one
+        does within three time-outs, as far as is known here."""
+        self._primaries, self._primary_at_s = primaries, 0.0
+        self._preferred.write_bytes(orjson.dumps(primaries))
+        now_s = time.monotonic()
+        deadline_s = now_s + 3 * self._timeout_s
+        self._hand_over_to_primary(now_s)
+        while self._replica.leader != primaries[0] and time.monotonic() < deadline_s:
+            await asyncio.sleep(_POLL_S)
+        return self._replica.leader == primaries[0]
 
     def _is_alive(self, name: str, now_s: float) -> bool:
         return name == self.name or now_s < self._shell.heard_s(name) + self._timeout_s

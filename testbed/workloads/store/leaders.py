@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 import orjson
+
+Leading = Literal["leads", "yields", "leads no more"]
+"""A leader that yields hands leadership over: it takes no writes any more, or only if the other fails to take over."""
 
 LEADERS_SUFFIX = ".leaders.jsonl"
 """Of the file of a pod."""
@@ -18,6 +22,6 @@ class LeadersLog:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def note(self, leads: bool, group: int, term: int, partitions: str) -> None:
-        line = {"t_s": time.monotonic(), "leads": leads, "group": group, "term": term, "partitions": partitions}
+    def note(self, what: Leading, group: int, term: int, partitions: str) -> None:
+        line = {"t_s": time.monotonic(), "what": what, "group": group, "term": term, "partitions": partitions}
         os.write(self._fd, orjson.dumps(line) + b"\n")
