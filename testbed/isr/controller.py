@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from testbed.isr.messages import AlterPartition, BrokerHeartbeat
-from testbed.isr.metadata import Cluster, altered, fenced, registered
+from testbed.isr.metadata import Cluster, altered, fenced, rebalanced, registered
 from testbed.isr.settings import Settings
 
 
@@ -18,6 +18,7 @@ class Controller:
         self._heard_s = dict.fromkeys(cluster.brokers_alive, now_s)
         self._incarnations: dict[str, str] = {}
         """Of those that were heard, and are to be registered once an earlier incarnation is not alive any more."""
+        self._rebalance_at_s = now_s + settings.leader_imbalance_check_s
         self._requests: dict[int, AlterPartition] = {}
 
     def hear(self, beat: BrokerHeartbeat, cluster: Cluster, now_s: float) -> None:
@@ -44,10 +45,13 @@ class Controller:
         for request in self._requests.values():
             new = altered(new, request)
         self._requests = {}
+        if now_s >= self._rebalance_at_s:
+            self._rebalance_at_s = now_s + self._settings.leader_imbalance_check_s
+            new = rebalanced(new)
         return None if new == cluster else replace(new, version=cluster.version + 1)
 
     def next_deadline(self, cluster: Cluster) -> float:
-        return min(map(self._expires_s, cluster.brokers_alive), default=float("inf"))
+        return min([self._rebalance_at_s, *map(self._expires_s, cluster.brokers_alive)])
 
     def _expires_s(self, name: str) -> float:
         return self._heard_s[name] + self._settings.broker_session_timeout_s

@@ -78,6 +78,18 @@ def altered(cluster: Cluster, request: AlterPartition) -> Cluster:
     return replace(cluster, partitions=(*before, new, *after))
 
 
+def rebalanced(cluster: Cluster) -> Cluster:
+    """Led by the first of its replicas is every partition of which that is in sync (a preferred leader election)."""
+
+    def change(partition: Partition) -> Partition:
+        first = partition.replicas[0]
+        if partition.leader in (None, first) or first not in partition.isr or first not in cluster.brokers_alive:
+            return partition
+        return replace(partition, leader=first)
+
+    return _changed(cluster, change)
+
+
 def _with_leader(partition: Partition, alive: list[str], unclean: bool) -> Partition:
     """If it needs one. Replicas are asked in their order."""
     if partition.leader is not None:
@@ -97,6 +109,6 @@ def _changed(cluster: Cluster, change: Callable[[Partition], Partition]) -> Clus
     for partition in cluster.partitions:
         new = change(partition)
         if new.leader != partition.leader and new.epoch == partition.epoch:
-            new = replace(new, epoch=new.epoch + 1)  # of nobody: the one that led must not answer any more
+            new = replace(new, epoch=new.epoch + 1)  # whoever led must not answer any more
         partitions.append(partition if new == partition else replace(new, version=partition.version + 1))
     return replace(cluster, partitions=tuple(partitions))

@@ -21,4 +21,6 @@ class Settings:
     broker_heartbeat_s: float = 2.0
     broker_session_timeout_s: float = 9.0
     """Who has not been heard for so long is fenced: in no ISR, and no leader."""
+    leader_imbalance_check_s: float = 300.0
+    """How often the controller makes the first replica of a partition its leader again, if it is in sync."""
     entries_per_fetch: int = 256

@@ -73,6 +73,20 @@ class StoreGroup:
     end: int
     primaries: tuple[str, ...] = ()
     """The replicas that are to lead it while they can, the first of them first; any leads if there are none."""
+    replicas: tuple[str, ...] = ()
+    """Who has it, the one that is to lead first, where not all have everything (`StoreIsr`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIsr:
+    """Kafka's replication, in its words; a group is a partition of Kafka."""
+
+    acks: Literal["all", "1", "0"] = "all"
+    min_insync_replicas: int = 1
+    unclean_leader_election: bool = False
+    replica_lag_time_max_s: float = 30.0
+    broker_session_timeout_s: float = 9.0
+    leader_imbalance_check_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,8 @@ class StoreWorkload:
     heartbeat_s: float = 0.1
     snapshot_entries: int = 10_000
     """After so many entries a snapshot takes the place of a log."""
+    isr: StoreIsr | None = None
+    """If it is there, groups are replicated by it, and consensus is that of their controllers."""
 
     @property
     def partitions(self) -> int:

@@ -25,6 +25,7 @@ from testbed.scenario.models.cluster import (
 from testbed.scenario.models.experiment import FaultModel, ScenarioModel, SpecModel
 from testbed.scenario.models.fields import Model
 from testbed.scenario.models.prices import PriceModel, PricesModel
+from testbed.scenario.models.stores import IsrModel
 from testbed.scenario.models.traffic import IdsModel, LoadModel, RequestModel, SourceModel
 from testbed.scenario.values import Price, Prices
 
@@ -138,19 +139,23 @@ def _service(service: ServiceModel, fast: bool, spec: SpecModel) -> ServiceModel
         service,
         app_protocol="http",
         class_=service.class_ or (None if spec.cells is None else "global"),
-        workload=_workload(service.workload, spec),
+        workload=_workload(service, spec),
         readiness_probe=_probe(readiness, fast),
         liveness_probe=liveness and _probe(liveness, fast),
     )
 
 
-def _workload(workload: WorkloadModel, spec: SpecModel) -> WorkloadModel:
+def _workload(service: ServiceModel, spec: SpecModel) -> WorkloadModel:
+    workload = service.workload
     if workload.command is not None:
         return workload
     if (store := workload.store) is not None:
         partitions = store.groups if spec.cells is None else spec.cells.partitions
         heartbeat = round(store.election_timeout / 10, 9)
-        return _with(workload, store=_filled(store, partitions=partitions, heartbeat=heartbeat))
+        isr = None
+        if store.mode == "isr":
+            isr = _filled(store.isr or IsrModel(), replication_factor=min(3, service.replicas))
+        return _with(workload, store=_with(_filled(store, partitions=partitions, heartbeat=heartbeat), isr=isr))
     work = _filled(workload.work or WorkModel.model_validate({"mean": "0s"}), spread=0.0, seed=spec.seed)
     return _with(_filled(workload, response_size=0.0, error_rate=0.0), work=work)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
+from typing import Literal
 
 from testbed.objects.cells import PartitionMap
-from testbed.objects.workloads import BY_HASH, StoreGroup, StoreReplica, StoreWorkload
-from testbed.scenario.models.cluster import ServiceModel, StoreModel
+from testbed.objects.workloads import BY_HASH, StoreGroup, StoreIsr, StoreReplica, StoreWorkload
+from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import SpecModel
+from testbed.scenario.models.stores import IsrModel, StoreModel
 
 
 def homes(name: str, service: ServiceModel, spec: SpecModel) -> list[tuple[StoreReplica, str]]:
@@ -37,6 +39,10 @@ def store_workload(
     if cell_map is not None and service.class_ == "sharded" and store.primary_zone is None:
         groups = _led_by_owners(groups, cell_map, [(each.name, zone) for each, zone in all_homes])
     assert store.heartbeat is not None
+    if store.isr is not None:
+        # Whose zone is preferred comes first, and neighbours are in different zones.
+        names = [each.name for each, zone in sorted(all_homes, key=lambda home: home[1] != store.primary_zone)]
+        groups = _on_some(groups, names, store.isr)
     return StoreWorkload(
         replica=replica,
         replicas=tuple(each for each, _ in all_homes),
@@ -46,6 +52,7 @@ def store_workload(
         election_timeout_s=store.election_timeout,
         heartbeat_s=store.heartbeat,
         snapshot_entries=store.snapshot_every,
+        isr=None if store.isr is None else _isr(store.isr),
     )
 
 
@@ -77,6 +84,27 @@ def _led_by_owners(
         in_order = sorted(replicas, key=lambda replica: replica[1] not in zones)
         found.append(replace(group, primaries=tuple(name for name, _ in in_order)))
     return tuple(found)
+
+
+def _on_some(groups: tuple[StoreGroup, ...], names: list[str], isr: IsrModel) -> tuple[StoreGroup, ...]:
+    """All take turns to be the first that has a group."""
+    factor = isr.replication_factor
+    return tuple(
+        replace(group, primaries=(), replicas=tuple((names[at:] + names[:at])[:factor]))
+        for group, at in zip(groups, cycle(range(len(names))), strict=False)
+    )
+
+
+def _isr(isr: IsrModel) -> StoreIsr:
+    acks: dict[object, Literal["all", "1", "0"]] = {"all": "all", 1: "1", 0: "0"}
+    return StoreIsr(
+        acks=acks[isr.acks],
+        min_insync_replicas=isr.min_insync_replicas,
+        unclean_leader_election=isr.unclean_leader_election,
+        replica_lag_time_max_s=isr.replica_lag_time_max,
+        broker_session_timeout_s=isr.broker_session_timeout,
+        leader_imbalance_check_s=isr.leader_imbalance_check,
+    )
 
 
 def _first_number(name: str, spec: SpecModel) -> int:

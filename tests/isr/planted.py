@@ -147,15 +147,13 @@ PLANTED: dict[str, Planted] = {
     ),
     "a follower fetches on before its entries are durable": Planted(Outbox, "let_go", fetch_before_durable),
     "who may be in sync already does not count (before KIP-497)": Planted(
-        Leadership, "high_watermark", count_decided_only, begin=100
+        Leadership, "high_watermark", count_decided_only, begin=500
     ),
     "who is to leave the ISR does not count any more": Planted(Leadership, "high_watermark", count_wanted_only),
-    "what was asked for is forgotten when something else is": Planted(
-        Leadership, "request", forget_what_was_asked, begin=6850
-    ),
+    "what was asked for is forgotten when something else is": Planted(Leadership, "request", forget_what_was_asked),
     "a follower is in sync as soon as it fetches": Planted(Leadership, "_wanted_isr", joins_when_it_fetches),
     "a follower is in sync at the high watermark, whatever was before the epoch (KAFKA-7128)": Planted(
-        Leadership, "_wanted_isr", joins_at_high_watermark, begin=380
+        Leadership, "_wanted_isr", joins_at_high_watermark, begin=500
     ),
     "a follower counts whose log diverges": Planted(Leadership, "fetched", count_diverging),
     "logs are compared by their ends only (before KIP-101)": Planted(Leadership, "_diverging", diverging_by_index),
@@ -164,11 +162,11 @@ PLANTED: dict[str, Planted] = {
     ),
     "a follower takes answers to earlier fetches": Planted(Replica, "receive", take_any_reply),
     "a restarted leader goes on in its epoch": Planted(Broker, "_follow_cluster", lead_as_any_incarnation),
-    "the controller takes any leader's request": Planted(controller, "altered", alter_of_any_leader, begin=170),
-    "the controller takes requests of any version": Planted(controller, "altered", alter_any_version, begin=170),
+    "the controller takes any leader's request": Planted(controller, "altered", alter_of_any_leader, begin=350),
+    "the controller takes requests of any version": Planted(controller, "altered", alter_any_version, begin=350),
     "elections are unclean": Planted(controller, "fenced", always_unclean),
     "acks=all is acknowledged whoever is in sync": Planted(Replica, "_settle", acknowledge_in_any_case),
     "reads before the leader knows what was acknowledged (before KIP-207)": Planted(
-        Replica, "read", read_at_once, begin=120
+        Replica, "read", read_at_once, begin=60
     ),
 }

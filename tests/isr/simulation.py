@@ -81,6 +81,7 @@ class Simulation:
             fetch_backoff_s=0.2 * T,
             broker_heartbeat_s=0.3 * T,
             broker_session_timeout_s=self.random.choice((1.0, 2.0)) * T,
+            leader_imbalance_check_s=2 * T if self.seed % 4 == 2 else 300 * T,
             entries_per_fetch=self.random.choice((1, 2, 100)),
         )
         self._queue: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []

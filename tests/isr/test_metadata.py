@@ -8,7 +8,7 @@ import pytest
 
 from testbed.isr.controller import Controller
 from testbed.isr.messages import AlterPartition, BrokerHeartbeat
-from testbed.isr.metadata import Cluster, Partition, altered, fenced, registered
+from testbed.isr.metadata import Cluster, Partition, altered, fenced, rebalanced, registered
 from testbed.isr.settings import Settings
 
 ALIVE = (("a", "a1"), ("b", "b1"), ("c", "c1"), ("d", "d1"))
@@ -43,6 +43,14 @@ def test_the_last_in_sync_is_waited_for() -> None:
 def test_an_unclean_election_takes_the_first_that_is_alive_and_forgets_the_others() -> None:
     after = fenced(fenced(CLUSTER, "b", unclean=True), "a", unclean=True)
     assert only(after) == Partition(("a", "b", "c"), isr=("c",), leader="c", epoch=4, version=9)
+
+
+def test_the_first_replica_leads_again_once_it_is_in_sync() -> None:
+    led_by_b = replace(CLUSTER, partitions=(replace(LED, leader="b"),))
+    assert only(rebalanced(led_by_b)) == replace(LED, leader="a", epoch=4, version=8)
+    without_a = replace(CLUSTER, partitions=(replace(LED, leader="b", isr=("b", "c")),))
+    assert rebalanced(without_a) == without_a
+    assert rebalanced(CLUSTER) == CLUSTER
 
 
 @pytest.mark.parametrize(

@@ -86,14 +86,17 @@ def test_what_a_replica_of_a_store_noted_of_its_leadership_are_events(tmp_path: 
         {"t_s": 113.75, "what": "leads", "group": 1, "term": 8, "partitions": "50"},
         {"t_s": 114.0, "what": "leads no more", "group": 1, "term": 7, "partitions": "50"},
         {"t_s": 115.0, "what": "leads", "group": 1, "term": 9, "partitions": "50"},
+        {"t_s": 115.0, "what": "in sync", "group": 1, "term": 9, "partitions": "50", "isr": ["data-r1", "data-r2"]},
         {"t_s": "soon", "what": "leads", "group": 1, "term": 7, "partitions": "50"},
     ]
     path = _write(tmp_path / "data-r1-1.leaders.jsonl", lines, end=b'{"t_s": 1')
     with TableWriter(tmp_path, "events", "a") as events:
         counts = ingest_leaders(path, "data-r1-1", "data", CLOCK, events)
-    assert (counts.lines, counts.rows, counts.unreadable) == (9, 7, 2)
+    assert (counts.lines, counts.rows, counts.unreadable) == (10, 8, 2)
     table = read_table(tmp_path, "events")
     assert {(row["source"], row["kind"]) for row in table.to_pylist()} == {("data-r1-1", "Leader")}
+    (in_sync,) = (row["details"] for row in table.to_pylist() if row["reason"] == "IsrChanged")
+    assert orjson.loads(in_sync) == {"term": 9, "partitions": "50", "isr": ["data-r1", "data-r2"]}
     # Who led before the load began is no change.
     assert leader_changes(table) == (
         LeaderChange(11.0, "data/1", "50", "data-r1-1", 7, "leads"),

@@ -27,7 +27,7 @@ NOT_FINISHED = "not finished when the run ended"
 
 _Trip = tuple[str | None, str | None, int | None, int | None, float | None]
 _OF_A_LEADER = ("term", "partitions")
-_LEADERS = {"leads": "LeaderElected", "yields": "LeaderYields", "leads no more": "LeaderLost"}
+_LEADERS = {"leads": "LeaderElected", "yields": "LeaderYields", "leads no more": "LeaderLost", "in sync": "IsrChanged"}
 _NO_TRIP: _Trip = (None, None, None, None, None)
 
 
@@ -167,7 +167,7 @@ def ingest_outlier_log(path: Path, pod: str, pods: Pods, clock: Clock, events: T
 
 
 def ingest_leaders(path: Path, pod: str, service: str, clock: Clock, events: TableWriter) -> IngestCounts:
-    """What a replica of a store noted -> `events` of kind Leader: LeaderElected, LeaderYields, LeaderLost."""
+    """What a replica of a store noted -> `events` of kind Leader, with the reasons of `_LEADERS`."""
     total = rows = unreadable = 0
     for lines, torn in blocks(path):
         total, unreadable = total + len(lines) + torn, unreadable + torn
@@ -175,6 +175,8 @@ def ingest_leaders(path: Path, pod: str, service: str, clock: Clock, events: Tab
             try:
                 t_s, details = clock.from_monotonic(line["t_s"] + 0.0), {key: line[key] for key in _OF_A_LEADER}
                 group, reason = f"{service}/{line['group']}", _LEADERS[line["what"]]
+                if "isr" in line:
+                    details["isr"] = line["isr"]
             except (KeyError, TypeError):
                 unreadable += 1
                 continue

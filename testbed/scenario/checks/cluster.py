@@ -11,8 +11,9 @@ from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER, gateway_of, r
 from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cells import CellsModel
-from testbed.scenario.models.cluster import ProbeModel, ServiceModel, StoreModel, TopologySpreadModel, ZoneModel
+from testbed.scenario.models.cluster import ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
+from testbed.scenario.models.stores import StoreModel
 from testbed.scenario.wording import LISTED_MAX, listed
 
 SIDECAR_PORTS = range(15000, 15091)
@@ -151,6 +152,7 @@ def _check_store(
     elif store.groups > (partitions := store.partitions or partitions):
         message = f"{partitions} partitions are not enough for {store.groups} groups"
         findings.report((*here, "store", "groups"), message)
+    _check_isr((*here, "store"), service, store, findings)
     if store.primary_zone is None:
         return
     known = zone_names(findings)
@@ -160,6 +162,27 @@ def _check_store(
     if whole and store.primary_zone in known and store.primary_zone not in homes:
         message = f"no replica is at home in {store.primary_zone}, only in {listed(homes)}"
         findings.report((*here, "store", "primaryZone"), message)
+
+
+def _check_isr(here: Path, service: ServiceModel, store: StoreModel, findings: Findings) -> None:
+    if store.mode == "quorum":
+        if store.isr is not None:
+            findings.report((*here, "isr"), "is of mode isr; write `mode: isr`, or remove it", at_key=True)
+        return
+    if service.class_ == "sharded":
+        message = "a sharded store is of mode quorum, by which units are switched; or write `class: global`"
+        findings.report((*here, "mode"), message)
+    if store.acks != "quorum":
+        findings.report((*here, "acks"), "is of mode quorum; with isr, `isr.acks: 1` is the same")
+    if store.isr is None:
+        return
+    factor, least = store.isr.replication_factor, store.isr.min_insync_replicas
+    if factor is not None and factor > service.replicas:
+        message = f"must be at most the {service.replicas} replicas that there are"
+        findings.report((*here, "isr", "replicationFactor"), message)
+    elif least > (having := factor or min(3, service.replicas)):
+        message = f"must be at most the {having} replicas that have a group, or no write is ever acknowledged"
+        findings.report((*here, "isr", "minInsyncReplicas"), message)
 
 
 def _check_probe(here: Path, probe: ProbeModel, findings: Findings) -> None:

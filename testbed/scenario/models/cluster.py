@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from testbed.documents.quantities import shown
-from testbed.scenario.models.cells import MAX_PARTITIONS
 from testbed.scenario.models.fields import (
     Bandwidth,
     Command,
@@ -20,6 +19,7 @@ from testbed.scenario.models.fields import (
     Rate,
     Size,
 )
+from testbed.scenario.models.stores import StoreModel
 from testbed.scenario.schema_rules import NOT_EMPTY, all_of, empty, exactly_one_of, needs, where, with_key, without
 
 MAX_NODES_OF_A_ZONE = 250
@@ -198,30 +198,6 @@ def _callee(value: Any) -> Any:
 
 Callee = Annotated[str, BeforeValidator(_callee, json_schema_input_type=str)]
 Stage = Annotated[list[Callee], BeforeValidator(_stage, json_schema_input_type=str | list[str]), Field(min_length=1)]
-
-
-class StoreModel(Model):
-    """A replicated store of keys and values: `PUT /KEY` writes the body, `GET /KEY` reads it."""
-
-    mode: Literal["quorum"] = "quorum"
-    """How replicas agree: `quorum` is Raft, with a log for each group of partitions."""
-    partitions: Annotated[int, Field(ge=1, le=MAX_PARTITIONS)] | None = None
-    """Of its keys, by hash; with `spec.cells` they are those of the cells, by their rule. Default: one a group."""
-    groups: Annotated[int, Field(ge=1, le=100)] = 1
-    """Neighbouring partitions are in one of so many groups, each with a log and a leader. Replicas take turns to
-    lead."""
-    acks: Literal["quorum", "leader"] = "quorum"
-    """When a write is acknowledged: when a majority has it on disk, or already when the leader has, which a new leader
-    need not know."""
-    election_timeout: PositiveDuration = 1.0
-    """How long followers wait for a leader that is silent, each once to twice as long, before they elect another."""
-    heartbeat: PositiveDuration | None = None
-    """How often the leader says that it is there. Default: a tenth of `electionTimeout`."""
-    snapshot_every: Annotated[int, Field(ge=10, le=1_000_000)] = 10_000
-    """After so many writes a snapshot takes the place of the log."""
-    primary_zone: str | None = None
-    """Zone whose replicas are to lead while they can. Default: any leads, or where there are several groups, all in
-    turn."""
 
 
 class WorkloadModel(Model):

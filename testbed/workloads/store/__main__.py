@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import orjson
 import uvloop
@@ -24,6 +24,7 @@ from testbed.workloads.http1 import BODY_BYTES_MAX, Request, Response, ServerPro
 from testbed.workloads.settings import STORE_OWNER_HEADER
 from testbed.workloads.store.commands import NO_KEY, Get, Put
 from testbed.workloads.store.driver import Driver
+from testbed.workloads.store.isr import IsrDriver
 from testbed.workloads.store.journal import Damaged, Journal
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, StoreSettings
 
@@ -34,7 +35,7 @@ DAMAGED = 65
 """The exit code of a replica that cannot trust its disk: sysexits.h, EX_DATAERR."""
 
 
-async def answer(driver: Driver, request: Request) -> Response:
+async def answer(driver: Driver | IsrDriver, request: Request) -> Response:
     path = request.path.partition(b"?")[0]
     if path == b"/healthz":
         return Response(200) if driver.ready else Response(503, b"no leader was known yet")
@@ -64,7 +65,9 @@ async def answer(driver: Driver, request: Request) -> Response:
     return Response(found.status, found.body.encode(), ((PARTITION, b"%d" % partition), *owner))
 
 
-async def prefer(driver: Driver, group: str, names: str) -> Response:
+async def prefer(driver: Driver | IsrDriver, group: str, names: str) -> Response:
+    if isinstance(driver, IsrDriver):
+        return Response(405, b"in mode isr the controller says who leads")
     try:
         leads = await driver.prefer(int(group), tuple(map(str, orjson.loads(names))))
     except (ValueError, IndexError, TypeError):
@@ -72,10 +75,14 @@ async def prefer(driver: Driver, group: str, names: str) -> Response:
     return Response(204) if leads else Response(503, b"it does not lead, as far as is known here")
 
 
-async def serve(settings: StoreSettings, journals: Sequence[Journal]) -> None:
-    """Serve until SIGTERM."""
+async def serve(settings: StoreSettings, journals: Mapping[int | None, Journal]) -> None:
+    """Serve until SIGTERM. `journals` are those of groups in their order, and of the controllers (None)."""
     loop = asyncio.get_running_loop()
-    driver = Driver(settings, journals)
+    driver: Driver | IsrDriver
+    if settings.workload.isr is None:
+        driver = Driver(settings, list(journals.values()))
+    else:
+        driver = IsrDriver(settings, settings.workload.isr, journals)
     running = loop.create_task(driver.run())
     loop.add_signal_handler(signal.SIGTERM, running.cancel)
     server = await loop.create_server(
@@ -87,18 +94,28 @@ async def serve(settings: StoreSettings, journals: Sequence[Journal]) -> None:
         server.close()
 
 
+def open_journals(settings: StoreSettings) -> dict[int | None, Journal]:
+    """Raises Damaged."""
+    workload = settings.workload
+    first = Stored.nothing(Membership(tuple(sorted(each.name for each in workload.replicas))))
+    folders = {number: settings.volume / f"group-{number}" for number in range(len(workload.groups))}
+    if workload.isr is None:
+        return {number: Journal(folder, first) for number, folder in folders.items()}
+    journals: dict[int | None, Journal] = {None: Journal(settings.volume / "controllers", first)}
+    for number, folder in folders.items():
+        if workload.replica in workload.groups[number].replicas:
+            journals[number] = Journal(folder, Stored.nothing())
+    return journals
+
+
 def main() -> None:
     settings = StoreSettings.from_json(os.environ[SETTINGS_VARIABLE])
-    names = tuple(sorted(each.name for each in settings.workload.replicas))
     try:
-        journals = [
-            Journal(settings.volume / f"group-{number}", Stored.nothing(Membership(names)))
-            for number in range(len(settings.workload.groups))
-        ]
+        journals = open_journals(settings)
     except Damaged as damage:
         print(damage, flush=True)
         sys.exit(DAMAGED)
-    for journal in journals:
+    for journal in journals.values():
         if journal.cut_off_bytes:
             print(f"{journal.path}: a crash had torn the last record; its {journal.cut_off_bytes} bytes are cut off")
     uvloop.run(serve(settings, journals))

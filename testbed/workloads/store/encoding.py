@@ -18,13 +18,16 @@ from testbed.consensus.messages import (
     TimeoutNow,
     VoteReply,
 )
+from testbed.isr import messages as isr
+from testbed.isr.metadata import Cluster, Partition
 from testbed.workloads.store.commands import Answer, Ask, Get, Put, Told
 
-PeerMessage = Message | Ask | Told
+PeerMessage = Message | isr.Message | Ask | Told
 
+_ISR: tuple[type[PeerMessage], ...] = (isr.Fetch, isr.FetchReply, isr.BrokerHeartbeat, isr.AlterPartition)
 _KINDS: dict[str, type[PeerMessage]] = {
     kind.__name__: kind
-    for kind in (RequestVote, VoteReply, AppendEntries, AppendReply, InstallSnapshot, TimeoutNow, Ask, Told)
+    for kind in (RequestVote, VoteReply, AppendEntries, AppendReply, InstallSnapshot, TimeoutNow, Ask, Told, *_ISR)
 }
 
 
@@ -35,8 +38,12 @@ def encode(group: int, message: PeerMessage) -> bytes:
 def decode(data: bytes) -> tuple[int, PeerMessage]:
     """The group, and what its replicas tell each other."""
     group, kind, fields = orjson.loads(data)
-    if kind == "AppendEntries":
+    if kind in ("AppendEntries", "FetchReply"):
         fields["entries"] = tuple(map(entry, fields["entries"]))
+        if fields.get("diverging"):
+            fields["diverging"] = tuple(fields["diverging"])
+    elif kind == "AlterPartition":
+        fields["isr"] = tuple(fields["isr"])
     elif kind == "InstallSnapshot":
         fields["snapshot"] = snapshot(fields["snapshot"])
     elif kind == "Ask":
@@ -49,8 +56,22 @@ def decode(data: bytes) -> tuple[int, PeerMessage]:
 def entry(data: Mapping[str, Any]) -> Entry:
     command = data["command"]
     if command is not None:
-        command = _membership(command) if "voters" in command else Put(**command)
+        command = _command(command)
     return Entry(data["index"], data["term"], command)
+
+
+def _command(data: Mapping[str, Any]) -> Membership | Cluster | Put:
+    if "voters" in data:
+        return _membership(data)
+    return _cluster(data) if "alive" in data else Put(**data)
+
+
+def _cluster(data: Mapping[str, Any]) -> Cluster:
+    partitions = tuple(
+        Partition(**{**each, "replicas": tuple(each["replicas"]), "isr": tuple(each["isr"])})
+        for each in data["partitions"]
+    )
+    return Cluster(partitions, tuple(map(tuple, data["alive"])), data["version"])
 
 
 def snapshot(data: Mapping[str, Any]) -> Snapshot:

@@ -25,6 +25,7 @@ from testbed.consensus.outputs import (
 )
 from testbed.consensus.replica import Outputs, Replica
 from testbed.consensus.settings import Settings
+from testbed.isr.messages import AlterPartition, BrokerHeartbeat, Fetch, FetchReply
 from testbed.workloads.store.commands import DONE, REFUSED, UNKNOWN, Answer, Ask, Get, Put, Told, Values
 from testbed.workloads.store.encoding import PeerMessage
 from testbed.workloads.store.journal import Journal
@@ -130,6 +131,8 @@ class Group:
             case Told(number, answer):
                 if number in self._asked:
                     _settle(self._asked[number], answer)
+            case Fetch() | FetchReply() | BrokerHeartbeat() | AlterPartition():
+                raise AssertionError(f"{message} is of mode isr")
             case _:
                 self._carry_out(self._replica.receive(message, time.monotonic()))
 

@@ -1,4 +1,5 @@
-"""When this replica began to lead a group and when it led no more: lines of a file, which become events of the run."""
+"""When this replica began to lead a group, when it led no more, and who was in sync meanwhile: lines of a file, which
+become events of the run."""
 
 from __future__ import annotations
 
@@ -22,6 +23,8 @@ class LeadersLog:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def note(self, what: Leading, group: int, term: int, partitions: str) -> None:
-        line = {"t_s": time.monotonic(), "what": what, "group": group, "term": term, "partitions": partitions}
+    def note(
+        self, what: Leading | Literal["in sync"], group: int, term: int, partitions: str, **more: tuple[str, ...]
+    ) -> None:
+        line = {"t_s": time.monotonic(), "what": what, "group": group, "term": term, "partitions": partitions, **more}
         os.write(self._fd, orjson.dumps(line) + b"\n")

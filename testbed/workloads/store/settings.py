@@ -10,7 +10,7 @@ import orjson
 
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.cells import PartitionRule
-from testbed.objects.workloads import StoreGroup, StoreReplica, StoreWorkload
+from testbed.objects.workloads import StoreGroup, StoreIsr, StoreReplica, StoreWorkload
 
 SETTINGS_VARIABLE = "TESTBED_STORE"
 
@@ -47,6 +47,7 @@ class StoreSettings:
         workload = data.pop("workload")
         workload["replicas"] = tuple(StoreReplica(**each) for each in workload["replicas"])
         workload["groups"] = tuple(map(_group, workload["groups"]))
+        workload["isr"] = None if workload["isr"] is None else StoreIsr(**workload["isr"])
         workload["rule"] = PartitionRule(**{**workload["rule"], **_tuples(workload["rule"], "digits", "bounds")})
         return cls(
             listen=SocketAddress(**data.pop("listen")),
@@ -59,7 +60,7 @@ class StoreSettings:
 
 
 def _group(data: dict[str, Any]) -> StoreGroup:
-    return StoreGroup(**{**data, **_tuples(data, "primaries")})
+    return StoreGroup(**{**data, **_tuples(data, "primaries", "replicas")})
 
 
 def _tuples(data: dict[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
