@@ -219,6 +219,53 @@ def test_a_proxy_that_has_not_answered_yet_is_told_the_newest_endpoints_once_it_
     run(test)
 
 
+def contents(response: Any) -> list[bytes]:
+    return [each.SerializeToString() for each in response.resources]
+
+
+def test_of_what_is_asked_for_by_name_only_changes_are_told(run: Run) -> None:
+    async def test(control: Control) -> None:
+        control.publish(ENDPOINT_TYPE, "1", "a", "b")
+        async with control.proxy() as proxy:
+            await proxy.ask(ENDPOINT_TYPE, "a", "b")
+            await proxy.ack(await proxy.told(), "a", "b")
+            for version, texts, changed in (("2", ("a", "c"), ["c"]), ("3", ("a", "b"), ["b"])):
+                control.publish(ENDPOINT_TYPE, version, *texts)
+                response = await proxy.told()
+                assert (response.version_info, contents(response)) == (version, [resource(each) for each in changed])
+                await proxy.ack(response, "a", "b")
+
+    run(test)
+
+
+def test_clusters_are_told_all_as_what_is_left_out_would_be_gone(run: Run) -> None:
+    async def test(control: Control) -> None:
+        control.publish(CLUSTER_TYPE, "1", "a", "b")
+        async with control.proxy() as proxy:
+            await proxy.ask(CLUSTER_TYPE)
+            await proxy.ack(await proxy.told())
+            control.publish(CLUSTER_TYPE, "2", "a", "c")
+            assert contents(await proxy.told()) == [resource("a"), resource("c")]
+
+    run(test)
+
+
+def test_who_has_rejected_a_change_is_told_all_with_the_next_one(run: Run) -> None:
+    async def test(control: Control) -> None:
+        control.publish(ENDPOINT_TYPE, "1", "a", "b")
+        async with control.proxy() as proxy:
+            await proxy.ask(ENDPOINT_TYPE, "a", "b")
+            await proxy.ack(await proxy.told(), "a", "b")
+            control.publish(ENDPOINT_TYPE, "2", "a", "bad")
+            rejected = await proxy.told()
+            await proxy.ask(ENDPOINT_TYPE, "a", "b", nonce=rejected.nonce, error="bad")
+            await eventually(lambda: control.nacks)
+            control.publish(ENDPOINT_TYPE, "3", "c", "bad")
+            assert contents(await proxy.told()) == [resource("c"), resource("bad")]
+
+    run(test)
+
+
 def test_new_names_are_answered_with_the_same_version_again(run: Run) -> None:
     async def test(control: Control) -> None:
         control.publish(ENDPOINT_TYPE, "1", "a", "b")
