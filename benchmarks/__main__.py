@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bring_up, cells, density, link_latency, live_page, push, report, store, throughput, wake_up
+from benchmarks import (
+    bring_up,
+    cells,
+    density,
+    link_latency,
+    live_page,
+    push,
+    report,
+    store,
+    throughput,
+    wake_up,
+    zone_crash,
+)
 from benchmarks.row import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -16,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "cells": cells.measure,
     "bring-up": bring_up.measure,
     "density": density.measure,
+    "zone-crash": zone_crash.measure,
     "link-latency": link_latency.measure,
     "live-page": live_page.measure,
     "wake-up": wake_up.measure,
