@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 
 from testbed.control.cells.ownership import Move
+from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.blocked import BlockedWrites, blocked_writes
 from testbed.results.measure.leaders import LeaderChange
-from testbed.results.tables.facts import MapStep, PromotedData
+from testbed.results.show.report import render
+from testbed.results.show.summarize import summarize
+from testbed.results.tables.facts import AppliedFault, MapStep, PromotedData, RunFacts
 from testbed.results.tables.schemas import SCHEMAS
+from testbed.results.tables.writer import TableWriter
+from testbed.scenario import Expectation
 
 STEP = MapStep(
     1, 1, False, 10.0, 10.1, 2, "0-1", {"gateways": 10.3, "sidecars": None}, moves=(Move((0, 1), "rz01", "rz02"),)
@@ -48,3 +56,38 @@ def test_what_is_sent_from_the_first_order_until_all_have_the_map_is_told_apart_
     assert blocked_writes(table, leaders, [STEP]) == {}
     found = blocked_writes(table, leaders, [WITH_DATA])[2]
     assert found == BlockedWrites(10.0, pytest.approx(11.3), 3, 2, 3, 1, (("0-1", 0.05),))
+
+
+def test_the_report_says_for_how_long_which_partitions_were_blocked_and_expectations_bound_it(run_dir: Path) -> None:
+    what = {"request_id": "r", "process": "p", "key": "k", "value": "v", "returned_s": 11.0}
+    with TableWriter(run_dir, "operations", "more") as operations:
+        operations.append({**what, **_operation(10.05, "0", "failed")})
+        operations.append({**what, **_operation(10.1, "7", "failed"), "value": "w"})
+    with TableWriter(run_dir, "events", "data") as events:
+        for t_s, pod, reason, term in (
+            (10.01, "data-r1-1", "LeaderYields", 3),
+            (10.06, "data-r2-1", "LeaderElected", 4),
+        ):
+            details = orjson.dumps({"term": term, "partitions": "0-1"}).decode()
+            row = {"t_s": t_s, "source": pod, "kind": "Leader", "object": "data/0", "reason": reason}
+            events.append({**row, "details": details})
+    bounds = (("blocked_time", 0.04), ("blocked_elsewhere", 1.0))
+    expectations = tuple(Expectation(metric, "all", None, None, None, most, metric) for metric, most in bounds)
+    operation = AppliedFault("move", 10.0, 10.0, instant=True, steps=(WITH_DATA,))
+    replace(RunFacts.load(run_dir), faults=(operation,), expectations=expectations).save(run_dir)
+
+    summary = summarize(run_dir)
+    text = "\n".join(line.plain for line in render(summary, run_dir, 160))
+    assert "move 1/1: before it, replicas of the new owners were asked to lead, and did after 80 ms" in text
+    assert "move 1/1: without a leader were 50 ms (partitions 0-1)" in text
+    refused = "1 of 1 writes of what moved and 1 of 1 writes of all else were not acknowledged from 10.00 s to 11.30 s"
+    assert refused in text
+    (row,) = (line.split() for line in text.splitlines() if "data-r2-1" in line)
+    assert row == ["data/0", "10.06", "s", "0-1", "data-r2-1", "leads", "4", "50", "ms", "move", "60", "ms"]
+    assert orjson.loads(summary.json())["blocked"]["2"]["moved_refused"] == 1
+    time, elsewhere = summary.expectations
+    assert (time.held, time.measured) == (False, pytest.approx(0.05))
+    assert (elsewhere.held, elsewhere.measured) == (True, 1.0)
+    replace(RunFacts.load(run_dir), faults=(replace(operation, steps=(STEP,)),)).save(run_dir)
+    unmeasured: tuple[ExpectationResult, ...] = summarize(run_dir).expectations
+    assert {each.shown for each in unmeasured} == {"no data was moved"}

@@ -97,6 +97,8 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
             value = stats.rate_per_s
         case "lost_writes" | "stale_reads" | "double_writes":
             value = None if measured.history is None else len(measured.history.of_kind(_KINDS[metric]))
+        case "blocked_time" | "blocked_elsewhere":
+            return _of_moved_data(metric, measured)
         case "errors":
             value = stats.failed + stats.unknown
         case "partition_local_share" if expectation.service is not None:
@@ -122,6 +124,16 @@ def _value(expectation: Expectation, measured: Measured) -> float | str:
     if value is None:
         return f"nothing to measure: no such {'calls' if metric in _OF_CALLS else 'requests'}"
     return value
+
+
+def _of_moved_data(metric: str, measured: Measured) -> float | str:
+    steps = measured.blocked.values()
+    if not steps:
+        return "no data was moved"
+    if metric == "blocked_elsewhere":
+        return sum(step.others_refused for step in steps)
+    gaps_s = [blocked_s for step in steps for _, blocked_s in step.blocked]
+    return max(gaps_s) if gaps_s else "no leader handed over to another"
 
 
 def _of_router(metric: str, stats: PhaseStats, router: RouterStats) -> float | None:

@@ -24,7 +24,7 @@ from testbed.scenario.models.experiment import (
     KillModel,
     ScenarioModel,
 )
-from testbed.scenario.models.metrics import OF_A_ROUTER, OF_A_SERVICE, OF_A_STORE, OF_CELLS
+from testbed.scenario.models.metrics import OF_A_ROUTER, OF_A_SERVICE, OF_A_STORE, OF_CELLS, OF_MOVED_DATA
 from testbed.scenario.wording import listed
 
 KINDS = ("crash", "kill", "pause", "cut", "degrade", "powerOff")
@@ -259,12 +259,16 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
         _check_part(here, expectation, model, findings)
         if expectation.metric in OF_CELLS and model.spec.cells is None:
             findings.report((*here, "metric"), f"{expectation.metric} is of cells, and there are none: no spec.cells")
-        if expectation.metric in OF_A_STORE:
+        if expectation.metric in OF_MOVED_DATA and all(each.promote is None for each in model.spec.operations):
+            message = f"{expectation.metric} is of data that operations move, and none has `promote`"
+            findings.report((*here, "metric"), message)
+        if expectation.metric in (*OF_A_STORE, *OF_MOVED_DATA):
             if model.spec.load.operations is None:
                 message = f"{expectation.metric} is of what clients write and read, and there is no load.operations"
                 findings.report((*here, "metric"), message)
             if expectation.when not in (None, "all"):
-                message = f"{expectation.metric} is of the whole run: what is read last decides; remove it"
+                why = "what is read last decides" if expectation.metric in OF_A_STORE else "of all that is moved"
+                message = f"{expectation.metric} is of the whole run: {why}; remove it"
                 findings.report((*here, "when"), message, at_key=True)
         if expectation.metric in OF_A_ROUTER and not router_zones(model.spec):
             message = f"{expectation.metric} is of a router, and there is none: no spec.cells with entry: directed"

@@ -46,6 +46,8 @@ MetricName = Literal[
     "lost_writes",
     "stale_reads",
     "double_writes",
+    "blocked_time",
+    "blocked_elsewhere",
 ]
 
 OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_share", "time_to_recover")
@@ -53,6 +55,8 @@ OF_A_SERVICE: tuple[MetricName, ...] = ("same_zone_share", "partition_local_shar
 OF_CELLS: tuple[MetricName, ...] = ("partition_local_share", "forwards", "leaks")
 OF_A_STORE: tuple[MetricName, ...] = ("lost_writes", "stale_reads", "double_writes")
 """Only where clients write and read a store's keys; of the whole run, as what is read last decides."""
+OF_MOVED_DATA: tuple[MetricName, ...] = ("blocked_time", "blocked_elsewhere")
+"""Only where operations promote a store's replicas; of all steps of the run together."""
 OF_A_ROUTER: tuple[MetricName, ...] = ("questions", "unrouted", "routed_success_rate")
 """Only where clients ask one for their cell."""
 
@@ -77,4 +81,6 @@ METRICS: dict[str, Quantity | Count] = {
     "lost_writes": Count(),
     "stale_reads": Count(),
     "double_writes": Count(),
+    "blocked_time": DURATION,
+    "blocked_elsewhere": Count(),
 }
