@@ -113,6 +113,10 @@ class Leadership:
         assert epoch is not None
         return index, epoch
 
+    def lags(self) -> dict[str, int]:
+        """How many entries of the log each follower is not known to have."""
+        return {name: self._log.last_index - max(0, follower.index) for name, follower in self._followers.items()}
+
     # --- who is in sync ---------------------------------------------------------------------------------------
 
     def high_watermark(self, durable_index: int) -> int:

@@ -52,6 +52,11 @@ class Replica:
     def leads(self) -> bool:
         return self._leadership is not None
 
+    @property
+    def lags(self) -> dict[str, int] | None:
+        """Of each follower, in entries; None if another one leads, who knows."""
+        return self._leadership.lags() if self._leadership else None
+
     # --- inputs -----------------------------------------------------------------------------------------------
 
     def take(self, partition: Partition, alive: list[str], may_lead: bool, now_s: float) -> Outputs:

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from testbed.objects.workloads import StoreGroup, StoreIsr
+from testbed.control.cells.partitions import partition_of
+from testbed.objects.workloads import BY_HASH, StoreGroup, StoreIsr
 from tests.workloads.test_store import Cluster, Refused, cluster, until
 
 
@@ -92,5 +93,34 @@ def test_with_too_few_in_sync_writes_are_refused_and_reads_are_not(tmp_path: Pat
             with pytest.raises(Refused, match=r"(?s)503.*NOT_ENOUGH_REPLICAS$"):
                 await store.ask("data-r1", "PUT", "k", "second")
             assert await store.answer("data-r3", "GET", "k") == "first"
+
+    asyncio.run(scenario())
+
+
+def test_writes_of_a_partition_can_be_forbidden_and_then_followers_catch_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        groups = (StoreGroup(0, 2, replicas=("data-r1", "data-r2", "data-r3")),)
+        async with cluster(tmp_path, **(isr(acks="1") | {"groups": groups})) as store:
+            await in_sync(store, *store.names)
+            of_0, of_1 = (next(key for key in "abcdef" if partition_of(BY_HASH, 2, key) == each) for each in (0, 1))
+            for number in range(20):
+                await store.answer("data-r3", "PUT", of_0, f"value {number}")
+            for name in store.names:
+                await store.ask(name, "PATCH", "0", "[0]")
+
+            async def all_have_it() -> str:
+                lags = (await store.ask("data-r1", "PATCH", "0", "null"))[0]
+                return lags if orjson.loads(lags) == {"data-r2": 0, "data-r3": 0} else ""
+
+            await until(all_have_it)
+            assert (await store.ask("data-r2", "PATCH", "0", "null"))[0] == "null"
+            with pytest.raises(Refused, match=r"(?s)503.*forbidden"):
+                await store.ask("data-r3", "PUT", of_0, "late")
+            await store.answer("data-r3", "PUT", of_1, "another partition")
+            assert await store.answer("data-r3", "GET", of_0) == "value 19"
+            await store.ask("data-r1", "PATCH", "0", "[]")
+            await store.answer("data-r3", "PUT", of_0, "again")
+            with pytest.raises(Refused, match="400"):
+                await store.ask("data-r1", "PATCH", "0", "[2]")
 
     asyncio.run(scenario())

@@ -4,6 +4,9 @@ Runs as `python -m testbed.workloads.store`, configured by `TESTBED_STORE`. A wr
 committed, and names in `x-store-owner` who took it; a read with 200 and the value, or 204 where nothing was written
 yet. 503: not done. 504: nobody knows. Answers name the partition of the key. Who operates the store asks for leaders by
 `PATCH /GROUP`: the body is the replicas' names in JSON, the first choice first; 204 once that one leads.
+
+In mode isr its body is a JSON list of the group's partitions of which this replica is to take no writes from now on, or
+null for no change of that; the answer is how many writes each follower lacks, in JSON, or null from who does not lead.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ async def answer(driver: Driver | IsrDriver, request: Request) -> Response:
     except UnicodeDecodeError:
         return Response(400, b"keys and values are UTF-8")
     if request.method == b"PATCH":
-        return await prefer(driver, key, value)
+        return forbid(driver, key, value) if isinstance(driver, IsrDriver) else await prefer(driver, key, value)
     if not key:
         return Response(NO_KEY, b"the path is the key: PUT /KEY or GET /KEY")
     partition = driver.partition_of(key)
@@ -65,9 +68,17 @@ async def answer(driver: Driver | IsrDriver, request: Request) -> Response:
     return Response(found.status, found.body.encode(), ((PARTITION, b"%d" % partition), *owner))
 
 
-async def prefer(driver: Driver | IsrDriver, group: str, names: str) -> Response:
-    if isinstance(driver, IsrDriver):
-        return Response(405, b"in mode isr the controller says who leads")
+def forbid(driver: IsrDriver, group: str, partitions: str) -> Response:
+    try:
+        wanted = orjson.loads(partitions)
+        if wanted is not None:
+            driver.forbid_writes(int(group), frozenset(map(int, wanted)))
+        return Response(200, orjson.dumps(driver.lags(int(group))))
+    except (ValueError, TypeError):
+        return Response(400, b"the path is the number of a group, the body a JSON list of its partitions, or null")
+
+
+async def prefer(driver: Driver, group: str, names: str) -> Response:
     try:
         leads = await driver.prefer(int(group), tuple(map(str, orjson.loads(names))))
     except (ValueError, IndexError, TypeError):

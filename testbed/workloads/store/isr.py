@@ -62,6 +62,8 @@ class IsrDriver:
         )
         self._asked: dict[int, Waiting] = {}
         self._numbers = count()
+        self._forbidden: dict[int, frozenset[int]] = {}
+        """Partitions of which no writes are taken, by group."""
         self._timer: asyncio.TimerHandle | None = None
         self._led: dict[int, Partition] = {}
         """What it leads, as it was last noted."""
@@ -109,11 +111,29 @@ class IsrDriver:
         finally:
             self._asked.pop(number, None)
 
+    def forbid_writes(self, group: int, partitions: frozenset[int]) -> None:
+        """Of these partitions of the group, and no others, for as long as this process runs and leads: whoever may come
+        to lead has to be told as well. What was taken before may still be on its way to followers: see `lags`. Raises
+        ValueError for partitions of other groups, or groups that are not there."""
+        if not 0 <= group < len(self._settings.workload.groups):
+            raise ValueError(group)
+        declared = self._settings.workload.groups[group]
+        if not partitions <= set(range(declared.start, declared.end)):
+            raise ValueError(partitions)
+        self._forbidden[group] = partitions
+
+    def lags(self, group: int) -> dict[str, int] | None:
+        """How many writes each follower of the group is not known to have; None if this replica does not lead it."""
+        replica = self._broker.replicas.get(group)
+        return replica.lags if replica else None
+
     # --- requests ----------------------------------------------------------------------------------------------
 
     def _begin(self, group: int, what: Put | Get, waiting: Waiting) -> None:
         now_s = time.monotonic()
-        if isinstance(what, Put):
+        if isinstance(what, Put) and self.partition_of(what.key) in self._forbidden.get(group, ()):
+            _settle(waiting, Answer(REFUSED, "writes of this partition are forbidden at the moment"))
+        elif isinstance(what, Put):
             self._carry_out(self._broker.produce(waiting, group, what, self._acks, now_s))
         else:
             self._carry_out(self._broker.read((what, waiting), group, now_s))
