@@ -16,8 +16,8 @@ run: install
 
 # Tests of live clusters want the machine for themselves, the others share it.
 test: install
-	$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/emulation --ignore tests/multimachine
-	$(BIN)/python -m pytest tests/emulation tests/multimachine
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not live"
+	$(BIN)/python -m pytest -m live tests/emulation tests/multimachine
 
 soak: install
 	$(BIN)/python -m tests.soak

@@ -9,6 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import orjson
+import pytest
+
+pytestmark = pytest.mark.live
 
 RATE_PER_S, DURATION_S = 40, 6
 LOAD = f"spec.load={{sources: [{{zone: east-a, rate: {RATE_PER_S}/s, arrival: constant}}], duration: {DURATION_S}s}}"

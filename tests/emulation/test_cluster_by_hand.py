@@ -22,6 +22,8 @@ from testbed.results.tables.facts import RunFacts
 from testbed.results.tables.writer import read_table
 from tests.emulation.conftest import COMMAND, RUN_TIMEOUT_S, SCENARIOS, processes_marked, until
 
+pytestmark = pytest.mark.live
+
 SMALL = SCENARIOS / "small.yaml"
 
 

@@ -22,6 +22,8 @@ from tests.emulation.conftest import (
     until,
 )
 
+pytestmark = pytest.mark.live
+
 RELAY = "testbed.network.wire.relay_process"
 LONG = "spec.load.duration=100s"
 TWO_NODES = "spec.topology.regions.east.zones.east-a.nodes=2"

@@ -9,6 +9,8 @@ import pytest
 
 from tests.emulation.conftest import FinishedRun
 
+pytestmark = pytest.mark.live
+
 MOVED = set(map(str, range(45)))
 UNWRITTEN_S = 1.0
 """Of what the router has answered before it is killed, that much may not be in its log."""

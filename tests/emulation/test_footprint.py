@@ -24,6 +24,8 @@ from testbed.emulation.processes.process import adopt_orphans
 from tests.emulation.conftest import start_run, until
 from tests.emulation.stranger import ray_methods, try_calls
 
+pytestmark = pytest.mark.live
+
 STRANGER_WITHIN_S = 120
 
 

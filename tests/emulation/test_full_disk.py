@@ -108,6 +108,7 @@ def test_a_table_for_which_there_is_no_room_is_named_and_the_others_are_whole(di
     assert not list(folder.glob("*/*.tmp"))
 
 
+@pytest.mark.live
 def test_a_disk_without_room_for_any_run_is_refused_by_name_and_left_as_it_was(disk: Disk) -> None:
     folder = disk("64k")
     run = finish_run(start_run("small.yaml", folder), folder)
@@ -118,6 +119,7 @@ def test_a_disk_without_room_for_any_run_is_refused_by_name_and_left_as_it_was(d
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.live
 def test_a_disk_that_fills_up_ends_the_run_with_what_was_measured(disk: Disk) -> None:
     folder = disk("1m")
     overrides = ("spec.load.sources=[{zone: east-a, rate: 100/s}]", "spec.load.duration=100s")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.emulation.conftest import FinishedRun, readme_cost_s, told_of, whole_in_logs, wrongs
 
+pytestmark = pytest.mark.live
+
 VICTIM = "node-proxy-east-a-1-1"
 KILL_PROXY = f"spec.faults=[{{name: kill-proxy, at: 4s, kill: {{pod: {VICTIM}}}}}]"
 STOCK = (

@@ -9,6 +9,8 @@ import pytest
 from testbed.control.views.envoy.access_log import CROSS_CELL, OWN, OWNER, STALE_COOKIE, STALE_MAP
 from tests.emulation.conftest import FinishedRun
 
+pytestmark = pytest.mark.live
+
 MOVED = set(map(str, range(10)))
 CHOSEN_BY_THE_MAP = (OWN, OWNER, CROSS_CELL, STALE_COOKIE, STALE_MAP)
 

@@ -20,6 +20,8 @@ from tests.emulation.conftest import (
     wrongs,
 )
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture(scope="module")
 def real_program(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:

@@ -6,8 +6,11 @@ import subprocess
 from pathlib import Path
 
 import orjson
+import pytest
 
 from tests.emulation.conftest import COMMAND, RUN_TIMEOUT_S, SCENARIOS, SHORT_OF_CORES
+
+pytestmark = pytest.mark.live
 
 
 def test_two_variants_are_run_and_compared(tmp_path: Path) -> None:

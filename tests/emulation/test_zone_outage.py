@@ -24,6 +24,8 @@ from tests.emulation.conftest import (
     whole_in_logs,
 )
 
+pytestmark = pytest.mark.live
+
 DEAD = "east-a"
 ANYWHERE = "stock"
 """The service whose callers know no zones, so that there are calls into the dead one to time out."""

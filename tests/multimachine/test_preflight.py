@@ -13,6 +13,8 @@ import pytest
 from testbed.machines.lab.keys import make_key
 from tests.multimachine.conftest import COMMAND, ROOT, STRANGER, Cluster
 
+pytestmark = pytest.mark.live
+
 WITHIN_S = 120.0
 """A machine that is silent takes 10 s."""
 

@@ -23,7 +23,7 @@ from tests.multimachine.conftest import (
     unavailable,
 )
 
-pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+pytestmark = [pytest.mark.live, pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))]
 
 LOAD = (
     "spec.load.warmup=2s",

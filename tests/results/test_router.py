@@ -124,7 +124,7 @@ def test_what_is_expected_of_questions_stands_beside_what_was_measured(directed_
 
 
 def test_the_report_has_a_line_of_questions_for_each_phase_and_none_where_nobody_asks(
-    directed_run: Path, whole_run: Path
+    directed_run: Path, run_dir: Path
 ) -> None:
     text = "\n".join(line.plain for line in render(summarize(directed_run), directed_run, 80))
     assert (
@@ -137,7 +137,7 @@ def test_the_report_has_a_line_of_questions_for_each_phase_and_none_where_nobody
         in text
     )
     assert "Questions to the router" in (directed_run / "report.html").read_text()
-    assert "outer" not in "\n".join(line.plain for line in render(summarize(whole_run), whole_run, 80))
+    assert "outer" not in "\n".join(line.plain for line in render(summarize(run_dir), run_dir, 80))
 
 
 def test_that_a_router_was_asked_is_no_trace_of_the_request_itself() -> None:
