@@ -27,10 +27,11 @@ from testbed.control.messages import (
     StartPod,
 )
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
-from testbed.emulation.actors.master import ControlPlaneDown, Master
+from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.reports import MachineFolders, NodeCommand, Push, Reported
 from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.processes.master import ControlPlaneDown
 from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackNetwork
@@ -157,7 +158,7 @@ async def test_what_is_decided_takes_the_control_path_and_what_is_answered_is_ke
         with pytest.raises(KeyError):
             await master.report("nowhere", 0.0, [])
         assert [defect.partition(" (")[0] for defect in await master.vigil(0.0)] == [
-            "a defect of the control plane: KeyError: 'nowhere'"
+            "a defect of the supervisor of the control plane: KeyError: 'nowhere'"
         ]
 
 
@@ -221,12 +222,11 @@ async def test_a_master_that_is_paused_goes_on_and_is_not_taken_for_one_that_was
         # What is said late is said between two answers.
         assert [(await master.readiness()).total for _ in range(2)] == [1, 1]
         records = await master.records()
-        assert [each.reason for each in records if each.kind in ("Master", "Process")] == [
-            "Started",
-            "Leading",
-            "Paused",
-            "Resumed",
-        ]
+        at_s = {each.reason: each.t_s for each in records if each.kind == "Master"}
+        assert list(at_s) == ["Started", "Leading", "Paused", "Resumed"]
+        # Before and after that a busy machine may well hold it up.
+        late_s = [each.t_s for each in records if (each.object, each.reason) == ("the control plane", "Late")]
+        assert not [due_s for due_s in late_s if at_s["Paused"] < due_s < at_s["Resumed"]]
 
 
 async def test_a_master_that_nobody_killed_is_a_defect_and_what_it_was_asked_is_answered(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from typing import Any
 
 from testbed.control.api_server import Refused
@@ -40,10 +39,8 @@ from testbed.emulation.actors.reports import (
     latest_only,
 )
 from testbed.emulation.actors.seam import Actor, tell, until
-from testbed.emulation.processes.master import MasterLife
+from testbed.emulation.processes.master import ControlPlaneDown, MasterLife
 from testbed.emulation.processes.master_messages import (
-    Answered,
-    Asked,
     Begin,
     FromMaster,
     Late,
@@ -59,13 +56,9 @@ from testbed.objects.core import Node, Pod
 from testbed.objects.metadata import DEFAULT_NAMESPACE
 from testbed.objects.places import Topology
 
-ANSWERS_WITHIN_S = 10.0
-"""A master that is busy is asked for as long; one that is paused does not answer at all."""
+ANSWERS_WITHIN_S = 20.0
+"""A master that is busy is given as long."""
 MASTER_LOG = "master.log"
-
-
-class ControlPlaneDown(Exception):
-    """No master answers; the message says why. What was asked may be done all the same."""
 
 
 class Master(Placed):
@@ -79,7 +72,7 @@ class Master(Placed):
         seed: int,
     ) -> None:
         """`card` is that of its place, `clients` are the places from which load comes."""
-        super().__init__("the control plane", card)
+        super().__init__("the supervisor of the control plane", card)
         self._timings = cluster.timings
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)
@@ -102,8 +95,6 @@ class Master(Placed):
         self._resumed_s = 0.0
         self._died: str | None = None
         """How its process ended by itself, if it did."""
-        self._numbers = count()
-        self._open: dict[int, asyncio.Future[Any]] = {}
         self._ordered: dict[str, Pod] = {}
         self._started: dict[str, tuple[Pod, float]] = {}
         self._pushes: dict[tuple[str, str, str], Push] = {}
@@ -123,7 +114,8 @@ class Master(Placed):
         await self._leading.wait()
         if self._died is not None:
             raise ChildProcessError(self._died)
-        await self.apply(self._declared)
+        # With thousands of objects on a busy machine this takes its time.
+        await self._ask("apply", self._declared, within_s=None)
 
     # --- what can be asked of it -------------------------------------------------------------------------------
 
@@ -153,21 +145,16 @@ class Master(Placed):
         behind: Behind = await self._ask("behind", layer)
         return behind
 
-    async def _ask(self, method: str, *arguments: object) -> Any:
-        number = next(self._numbers)
-        answer = self._open[number] = asyncio.get_running_loop().create_future()
+    async def _ask(self, method: str, *arguments: object, within_s: float | None = ANSWERS_WITHIN_S) -> Any:
+        self._require_answering()
         try:
-            self._require_answering()
-            async with asyncio.timeout(ANSWERS_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 await self._leading.wait()
                 self._require_answering()
                 assert self._life is not None
-                self._life.send(Asked(number, method, arguments))
-                return await answer
+                return await self._life.ask(method, *arguments)
         except TimeoutError:
-            raise ControlPlaneDown(f"the control plane has not answered for {ANSWERS_WITHIN_S:g} s") from None
-        finally:
-            self._open.pop(number, None)
+            raise ControlPlaneDown(f"the control plane has not answered for {within_s:g} s") from None
 
     def _require_answering(self) -> None:
         for faults, what in ((self._without_power, "has no power"), (self._paused, "is paused")):
@@ -228,10 +215,9 @@ class Master(Placed):
 
     # --- what it decides -----------------------------------------------------------------------------------------
 
-    def _hear(self, messages: Sequence[FromMaster]) -> None:
+    def _hear(self, message: FromMaster) -> None:
         with self.failing_loudly():
-            for message in messages:
-                self._carry_out(message)
+            self._carry_out(message)
 
     def _carry_out(self, message: FromMaster) -> None:
         match message:
@@ -250,10 +236,6 @@ class Master(Placed):
                 self._channels[node].send(message)
             case RecordEvent(kind, name, reason, details):
                 self._events.append(Recorded(time.monotonic(), "master", kind, name, reason, details))
-            case Answered(number, answer, error):
-                asked = self._open.get(number)
-                if asked is not None and not asked.done():
-                    asked.set_result(answer) if error is None else asked.set_exception(error)
             case Late(due_s, late_s):
                 # Whoever was stopped by a fault was not held up by the testbed.
                 if due_s >= self._resumed_s:
@@ -306,9 +288,6 @@ class Master(Placed):
         self._life = self._restart = self._term = None
         self._leading.clear()
         self._paused.clear()
-        for asked in self._open.values():
-            if not asked.done():
-                asked.set_exception(ControlPlaneDown("the control plane died before it has answered"))
 
     async def kill(self, due_s: float) -> float | None:
         """A fault ends the master's process; it is started again after `master_restart_s`. Returns when, in monotonic
@@ -348,6 +327,7 @@ class Master(Placed):
             return None
         self._paused.add(fault)
         self._life.signal(signal.SIGSTOP)
+        self._life.give_up("the control plane was paused before it has answered")
         self._record("Paused")
         return time.monotonic()
 

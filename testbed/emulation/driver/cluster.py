@@ -15,7 +15,7 @@ from testbed.control.plane import Behind
 from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.actors.load_generator import LoadGenerator, LoadGeneratorFailed
 from testbed.emulation.actors.locust_process import DRAIN_MARGIN_S, STARTUP_DEADLINE_S, LoadProgress
-from testbed.emulation.actors.master import ControlPlaneDown, Master
+from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
@@ -23,6 +23,7 @@ from testbed.emulation.driver.events import ComingUp, RecordsCollected
 from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.member import Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
+from testbed.emulation.processes.master import ControlPlaneDown
 from testbed.network.links import LinkSample
 from testbed.objects.cells import Layer, PartitionMap
 from testbed.objects.cluster import Declared

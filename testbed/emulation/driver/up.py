@@ -19,7 +19,6 @@ from typing import Any
 from loadgen.command import guest_line
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.load_generator import LoadGeneratorFailed
-from testbed.emulation.actors.master import ControlPlaneDown
 from testbed.emulation.actors.reports import Readiness
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import result_folder
@@ -40,6 +39,7 @@ from testbed.emulation.driver.member import MachineLost
 from testbed.emulation.driver.outset import Prepared, prepared
 from testbed.emulation.driver.power_off import PowerOffFailed
 from testbed.emulation.driver.session import FaultRefused, Session
+from testbed.emulation.processes.master import ControlPlaneDown
 from testbed.results.show.summary import Summary
 from testbed.scenario import Scenario
 
