@@ -12,6 +12,7 @@ from testbed.control.cells.partitions import partition_of
 from testbed.workloads.store.commands import Answer, Get, Put
 from testbed.workloads.store.encoding import PeerMessage, decode, encode
 from testbed.workloads.store.group import Group
+from testbed.workloads.store.heard import Heard
 from testbed.workloads.store.journal import Journal
 from testbed.workloads.store.leaders import LeadersLog, Leading
 from testbed.workloads.store.peers import Peers
@@ -28,7 +29,7 @@ class Driver:
         """`journals` are those of the groups, in their order."""
         workload = settings.workload
         self._settings = settings
-        self._heard_s: dict[str, float] = {}
+        self._heard = Heard(workload.election_timeout_s)
         self._peers = Peers(workload.replica, settings.peers, 2 * workload.election_timeout_s, self._hear)
         self._leaders = LeadersLog(settings.leaders_log)
         self._timer: asyncio.TimerHandle | None = None
@@ -78,9 +79,9 @@ class Driver:
         """False if it is lost already."""
         return self._peers.send(to, encode(group, message))
 
-    def heard_s(self, name: str) -> float:
-        """When that peer was last heard, of any group; 0 if never."""
-        return self._heard_s.get(name, 0.0)
+    def is_there(self, name: str, now_s: float) -> bool:
+        """Whether that peer is heard, of any group, and has been for a while."""
+        return self._heard.is_there(name, now_s)
 
     def note(self, what: Leading, group: int, term: int) -> None:
         """What this replica is to the group from now on."""
@@ -106,6 +107,6 @@ class Driver:
             self.wake(group.next_deadline())
 
     def _hear(self, sender: str, data: bytes) -> None:
-        self._heard_s[sender] = time.monotonic()
+        self._heard.hear(sender, time.monotonic())
         group, message = decode(data)
         self._groups[group].hear(sender, message)

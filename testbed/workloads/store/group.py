@@ -45,7 +45,7 @@ class Shell(Protocol):
 
     def send(self, group: int, to: str, message: PeerMessage) -> bool: ...
 
-    def heard_s(self, name: str) -> float: ...
+    def is_there(self, name: str, now_s: float) -> bool: ...
 
     def note(self, what: Leading, group: int, term: int) -> None: ...
 
@@ -253,11 +253,13 @@ class Group:
         self._hand_over_to_primary(now_s)
 
     def _hand_over_to_primary(self, now_s: float) -> None:
-        """At most once a time-out, and only to one that has been heard of since."""
+        """At most once a time-out, and only to one that is there, as far as messages tell."""
         if self._replica.role is not Role.LEADER or now_s < self._primary_at_s:
             return
         self._primary_at_s = now_s + self._timeout_s
-        first = next((name for name in self._primaries if self._is_alive(name, now_s)), self.name)
+        first = next(
+            (name for name in self._primaries if name == self.name or self._shell.is_there(name, now_s)), self.name
+        )
         if first != self.name:
             self._shell.note("yields", self.number, self._led_term or 0)
             self._carry_out(self._replica.transfer_leadership("primary", first, now_s))
@@ -273,9 +275,6 @@ class Group:
         while self._replica.leader != primaries[0] and time.monotonic() < deadline_s:
             await asyncio.sleep(_POLL_S)
         return self._replica.leader == primaries[0]
-
-    def _is_alive(self, name: str, now_s: float) -> bool:
-        return name == self.name or now_s < self._shell.heard_s(name) + self._timeout_s
 
     def _say(self, text: str) -> None:
         print(time.strftime("%H:%M:%S"), f"group {self.number}: {text}", flush=True)
