@@ -92,6 +92,8 @@ PER_CITY: Final = "per-city"
 PEER_HEADER: Final = "x-envoy-peer-metadata-id"
 REQUEST_ID_HEADER: Final = "x-request-id"
 PARTITION_HEADER: Final = "x-partition"
+CALLER_HEADER: Final = "x-testbed-caller"
+"""What `PEER_HEADER` was when an inbound call came, where there are cells: a call that goes on names the pod itself."""
 CELLS_METADATA: Final = "testbed.cells"
 """The namespace of what routes and filters know about cells."""
 
@@ -135,8 +137,7 @@ def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None, cell
     """`access_log` entry of a connection manager: a line for each call, except calls of exactly `unlogged_path`."""
     fields = {KIND: kind, POD: pod, **CALL_FORMAT, **(CELLS_FORMAT if cells else {})}
     if cells and kind == INBOUND:
-        # Its own routes may put the pod itself in the caller's place.
-        fields[PEER] = f"%DYNAMIC_METADATA({CELLS_METADATA}:{PEER})%"
+        fields[PEER] = f"%REQ({CALLER_HEADER})%"
     entry = _stdout_log(fields)
     if unlogged_path is not None:
         entry["filter"] = {

@@ -7,13 +7,13 @@ node. A gateway has one listener for clients, and so has a router. Where calls g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from testbed.control.mesh.traffic import DEFAULT_ROUTE
 from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, CallKind, attempt_log, call_log
 from testbed.control.views.envoy.envoy_api import ADS, LISTENER_TYPE, TYPES, Resource, address
-from testbed.control.views.envoy.partition_filter import partition_filters
+from testbed.control.views.envoy.partition_filter import header_mutation, partition_filters
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cells import PartitionMap
 from testbed.objects.core import Pod
@@ -45,8 +45,7 @@ def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) ->
     """With cells its routes are the map's, and come apart from it: a change of those must not drain connections."""
     if cells is not None:
         http = {"rds": _rds(named(INBOUND, proxy, pod)), "access_log": [call_log(INBOUND, pod.name, cells=True)]}
-        filters = partition_filters(cells, INBOUND, pod.name)
-        return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http, filters)
+        return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http, cells)
     route_config = {
         "name": INBOUND,
         "validate_clusters": False,
@@ -65,19 +64,17 @@ def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) ->
 def outbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -> Resource:
     log = call_log(OUTBOUND, pod.name, cells=cells is not None)
     http = {"rds": _rds(named(OUTBOUND, proxy, pod)), "access_log": [log]}
-    filters = [] if cells is None else partition_filters(cells, OUTBOUND, pod.name)
-    return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http, filters)
+    return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http, cells)
 
 
 def gateway_listener(gateway: Pod, cells: PartitionMap | None = None) -> Resource:
-    filters = [] if cells is None else partition_filters(cells, GATEWAY, gateway.name)
     http = {
         "rds": _rds(GATEWAY),
         "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH, cells=cells is not None)],
         "always_set_request_id_in_response": True,
         "use_remote_address": True,
     }
-    return _listener(GATEWAY, gateway, gateway, address_of(gateway).app, http, filters)
+    return _listener(GATEWAY, gateway, gateway, address_of(gateway).app, http, cells)
 
 
 def router_listener(router: Pod, cells: PartitionMap) -> Resource:
@@ -87,8 +84,7 @@ def router_listener(router: Pod, cells: PartitionMap) -> Resource:
         "access_log": [call_log(INBOUND, router.name, unlogged_path=READY_PATH, cells=True)],
         "use_remote_address": True,
     }
-    filters = partition_filters(cells, GATEWAY, router.name)
-    return _listener(GATEWAY, router, router, address_of(router).app, http, filters)
+    return _listener(GATEWAY, router, router, address_of(router).app, http, cells)
 
 
 def address_of(pod: Pod) -> PodAddress:
@@ -102,15 +98,20 @@ def _listener(
     pod: Pod,
     at: SocketAddress,
     http: Mapping[str, Any],
-    filters: Sequence[Mapping[str, Any]] = (),
+    cells: PartitionMap | None = None,
 ) -> Resource:
-    """A listener whose only filter is an HTTP connection manager. `http` is what sets it apart from the others,
-    `filters` stand before its router."""
+    """A listener whose only filter is an HTTP connection manager. `http` is what sets it apart from the others, `cells`
+    those by whose map it routes."""
     router: dict[str, Any] = {
         "@type": TYPES + "envoy.extensions.filters.http.router.v3.Router",
         "dynamic_stats": False,
         "suppress_envoy_headers": True,
     }
+    filters: list[dict[str, Any]] = [{"name": "envoy.filters.http.router", "typed_config": router}]
+    early: dict[str, Any] = {}
+    if cells is not None:
+        filters = [*partition_filters(cells, kind), *filters]
+        early["early_header_mutation_extensions"] = [header_mutation(kind, pod.name)]
     if kind != INBOUND:
         router["upstream_log"] = [attempt_log(pod.name)]
     return {
@@ -136,7 +137,8 @@ def _listener(
                             "use_remote_address": False,
                             "generate_request_id": True,
                             "preserve_external_request_id": True,
-                            "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": router}],
+                            **early,
+                            "http_filters": filters,
                             **http,
                         },
                     }

@@ -1,7 +1,9 @@
-"""The HTTP filters that find out the partition of a request, before it is routed.
+"""What finds out the partition of a request, before it is routed.
 
-Owns the Lua that does it and the headers that it writes. The rule in Python, for everybody else, is
-`control.cells.partitions`. Every proxy computes the partition by its own rule: what others wrote does not count.
+Owns the Lua that does it, the headers that it writes, and what is done to headers before. Lua costs every request CPU
+at every proxy on its way, and each of its calls adds to that: it does only what Envoy has no words for. The rule in
+Python, for everybody else, is `control.cells.partitions`. Every proxy computes the partition by its own rule: what
+others wrote does not count.
 """
 
 from __future__ import annotations
@@ -11,15 +13,15 @@ from typing import Any, Final
 
 from testbed.control.cells.partitions import MAX_DIGITS
 from testbed.control.views.envoy.access_log import (
+    CALLER_HEADER,
     CELLS_METADATA,
     GATEWAY,
     INBOUND,
     PARTITION_HEADER,
-    PEER,
     PEER_HEADER,
     CallKind,
 )
-from testbed.control.views.envoy.envoy_api import TYPES
+from testbed.control.views.envoy.envoy_api import TYPES, header
 from testbed.objects.cells import PartitionKey, PartitionMap, PartitionRule
 
 COOKIE_CELL_HEADER: Final = "x-cell"
@@ -39,16 +41,36 @@ Source: Envoy, "Load Balancer Subsets", and "Header-To-Metadata Filter" for a va
 _OF_ROUTES: Final = (COOKIE_CELL_HEADER, ENTRY_HEADER, FORWARDED_HEADER, MAP_VERSION_HEADER)
 
 
-def partition_filters(cell_map: PartitionMap, kind: CallKind, pod: str) -> list[dict[str, Any]]:
-    """What stands before the router of a listener of that kind. `pod` is whose calls the listener takes.
+def partition_filters(cell_map: PartitionMap, kind: CallKind) -> list[dict[str, Any]]:
+    """What stands before the router of a listener of that kind, behind its `header_mutation`."""
+    filters = [_lua(_script(cell_map, kind))]
+    if kind == GATEWAY and cell_map.key.kind == "path":
+        filters.insert(0, _key_of_path(cell_map.key))
+    return filters
+
+
+def header_mutation(kind: CallKind, pod: str) -> dict[str, Any]:
+    """What a listener of that kind does with headers before all else. `pod` is whose calls it takes.
 
     But for gateways it also writes that pod into the header that names the caller: so routes are alike for all pods of
     a cell, and are made once.
     """
-    filters = [_lua(_script(cell_map, kind, pod))]
-    if kind == GATEWAY and cell_map.key.kind == "path":
-        filters.insert(0, _key_of_path(cell_map.key))
-    return filters
+    removed, written = [PARTITION_HEADER, CALLER_HEADER], []
+    if kind == INBOUND:
+        # For the line of the call. What goes on from here to another cell is this pod's.
+        written.append(header(CALLER_HEADER, f"%REQ({PEER_HEADER})%"))
+    else:
+        # What a client or an application sends on of these is nobody's word.
+        removed += _OF_ROUTES
+    if kind != GATEWAY:
+        written.append(header(PEER_HEADER, pod))
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [*({"remove": name} for name in removed), *({"append": each} for each in written)],
+        },
+    }
 
 
 def _lua(script: str) -> dict[str, Any]:
@@ -85,20 +107,9 @@ def _key_of_path(key: PartitionKey) -> dict[str, Any]:
     }
 
 
-def _script(cell_map: PartitionMap, kind: CallKind, pod: str) -> str:
+def _script(cell_map: PartitionMap, kind: CallKind) -> str:
     key = cell_map.key
     lines = ["local headers = handle:headers()"]
-    if kind != INBOUND:
-        # What a client or an application sends on of these is nobody's word.
-        lines += [f'headers:remove("{name}")' for name in _OF_ROUTES]
-    else:
-        # For the line of the call. What goes on from here to another cell is this pod's.
-        lines += [
-            f'local peer = headers:get("{PEER_HEADER}")',
-            f'if peer then handle:streamInfo():dynamicMetadata():set("{CELLS_METADATA}", "{PEER}", peer) end',
-        ]
-    if kind != GATEWAY:
-        lines.append(f'headers:replace("{PEER_HEADER}", "{pod}")')
     if kind == GATEWAY:
         lines += [
             'local cookies = "; " .. (headers:get("cookie") or "")',
@@ -109,7 +120,6 @@ def _script(cell_map: PartitionMap, kind: CallKind, pod: str) -> str:
     lines += [
         f'local key = headers:get("{key.header}")',
         "local found = key and partition(key)",
-        f'headers:remove("{PARTITION_HEADER}")',
         f'if found then headers:add("{PARTITION_HEADER}", string.format("%d", found)) end',
         *_shard_lines(cell_map),
         "handle:clearRouteCache()",
