@@ -13,12 +13,11 @@ from typing import Any, cast
 import pytest
 
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, LISTENER_TYPE
-from testbed.emulation.actors import lateness
 from testbed.emulation.actors import sidecar as sidecar_module
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor, handle_of
 from testbed.emulation.actors.sidecar import Sidecar
-from testbed.emulation.processes import envoy
+from testbed.emulation.processes import envoy, lateness
 from tests.emulation.loopback import DEADLINE_S, eventually
 from tests.emulation.test_ads import connected
 
