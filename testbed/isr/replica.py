@@ -148,11 +148,12 @@ class Replica:
             self._fetch_at_s = self._now_s + self._settings.fetch_backoff_s
             return
         if reply.diverging:
-            self._truncate(*reply.diverging)
-        elif reply.entries:
-            self.log.put(reply.entries)
-            self._outbox.put_entries(reply.entries)
-        self.high_watermark = max(self.high_watermark, min(reply.high_watermark, self.log.last_index))
+            self._truncate(*reply.diverging)  # what is left need not be the leader's either
+        else:
+            if reply.entries:
+                self.log.put(reply.entries)
+                self._outbox.put_entries(reply.entries)
+            self.high_watermark = max(self.high_watermark, min(reply.high_watermark, self.log.last_index))
         self._fetch_from_leader()
 
     def _truncate(self, index: int, epoch: int) -> None:

@@ -23,6 +23,7 @@ let_go = Outbox.let_go
 read = Replica.read
 settle = Replica._settle
 take = Replica.take
+take_reply = Replica._take_reply
 receive = Replica.receive
 follow_cluster = Broker._follow_cluster
 altered = controller.altered
@@ -99,6 +100,12 @@ def truncate_to_leaders_end(self: Replica, index: int, epoch: int) -> None:
     self.high_watermark = min(self.high_watermark, self.log.last_index)
 
 
+def believe_high_watermark(self: Replica, reply: FetchReply) -> None:
+    take_reply(self, reply)
+    if reply.leads:
+        self.high_watermark = max(self.high_watermark, min(reply.high_watermark, self.log.last_index))
+
+
 def take_any_reply(self: Replica, message: Fetch | FetchReply, now_s: float) -> Any:
     if isinstance(message, FetchReply):
         message = replace(message, number=self._fetches)
@@ -153,12 +160,15 @@ PLANTED: dict[str, Planted] = {
     "what was asked for is forgotten when something else is": Planted(Leadership, "request", forget_what_was_asked),
     "a follower is in sync as soon as it fetches": Planted(Leadership, "_wanted_isr", joins_when_it_fetches),
     "a follower is in sync at the high watermark, whatever was before the epoch (KAFKA-7128)": Planted(
-        Leadership, "_wanted_isr", joins_at_high_watermark, begin=500
+        Leadership, "_wanted_isr", joins_at_high_watermark, begin=6850
     ),
     "a follower counts whose log diverges": Planted(Leadership, "fetched", count_diverging),
     "logs are compared by their ends only (before KIP-101)": Planted(Leadership, "_diverging", diverging_by_index),
     "followers cut off what is above their high watermark (before KIP-101)": Planted(
         Replica, "take", truncate_to_high_watermark
+    ),
+    "a follower believes the high watermark of a log that is not its own": Planted(
+        Replica, "_take_reply", believe_high_watermark, begin=1000
     ),
     "a follower takes answers to earlier fetches": Planted(Replica, "receive", take_any_reply),
     "a restarted leader goes on in its epoch": Planted(Broker, "_follow_cluster", lead_as_any_incarnation),
