@@ -131,6 +131,38 @@ def test_access_log_lines_of_another_form_are_counted(tmp_path: Path) -> None:
     assert (counts.unreadable, len(rows)) == (4, 1)
 
 
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20], ids=["other blocks", "one block"])
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b"null\n",
+        b"\n",
+        b"\0\0\0\n",
+        b"text\n",
+        b'{"pod":"\xff"}\n',
+        b'{"pod":"web-1","start":"17',
+        b"{}null\n",
+        b"{}{}\n",
+    ],
+)
+def test_a_line_of_strange_bytes_is_counted_and_costs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strange: bytes, block_bytes: int
+) -> None:
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", block_bytes)
+    path = _write(tmp_path / "access.log", [_call(access_log.OUTBOUND), _call(access_log.GATEWAY)])
+    whole = path.read_bytes()
+    path.write_bytes(strange + whole if strange.endswith(b"\n") else whole + strange)
+    with TableWriter(tmp_path, "hops", "web-1") as hops, TableWriter(tmp_path, "attempts", "web-1") as attempts:
+        counts = ingest_access_log(path, PODS, CLOCK, hops, attempts)
+    assert counts == IngestCounts(lines=3, rows=2, unreadable=1)
+
+
+def test_a_line_longer_than_what_is_parsed_at_once_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "_AT_ONCE_BYTES", 10)
+    counts, _, _ = _hops(tmp_path, [_call(access_log.OUTBOUND, partition="7" * number) for number in (1, 9, 5000)])
+    assert counts == IngestCounts(lines=3, rows=3)
+
+
 # --- what ended a try ----------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +18,7 @@ def test_rows_of_all_writers_are_read_together_in_the_order_of_their_names(tmp_p
     for name, t_s in (("b", 2.0), ("a", 1.0)):
         with TableWriter(tmp_path, "events", name) as events:
             events.append({**_EVENT, "t_s": t_s, "source": name})
-            events.write({**{key: [value] for key, value in _EVENT.items()}, "t_s": [t_s + 10]})
+            events.write(pa.table({**{key: [value] for key, value in _EVENT.items()}, "t_s": [t_s + 10]}))
     table = read_table(tmp_path, "events")
     assert table.schema == SCHEMAS["events"]
     assert sorted(table["t_s"].to_pylist()[:2]) == [1.0, 11.0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from testbed.results.tables.facts import AppliedFault
 
 Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.signedinteger]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -95,6 +95,11 @@ def floats(column: pa.ChunkedArray) -> Floats:
     return values
 
 
+def nullable(values: Floats) -> pa.Array:
+    """A numeric column with null for NaN."""
+    return pa.array(values, from_pandas=True)
+
+
 def same(a: tuple[Codes, Sequence[str]], b: tuple[Codes, Sequence[str]]) -> Mask:
     """Whether two columns, coded as `codes` does it, hold the same value, row by row; never for null."""
     (left, left_values), (right, right_values) = a, b
@@ -117,5 +122,11 @@ def codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
     """A dictionary column as codes (-1 for null) into its values."""
     array = column.unify_dictionaries().combine_chunks()
     if isinstance(array, pa.ChunkedArray):
-        return np.zeros(0, dtype=np.int64), []
-    return array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary.to_pylist()
+        return np.zeros(0, dtype=np.int32), []
+    return array.indices.fill_null(-1).to_numpy(zero_copy_only=False), array.dictionary.to_pylist()
+
+
+def each(column: pa.ChunkedArray, of: Callable[[str | None], int | None]) -> Codes:
+    """`of` every row of a column of strings, asked once for every different one; -1 for None."""
+    values, names = codes(column.dictionary_encode())
+    return np.array([-1 if found is None else found for found in map(of, [*names, None])], dtype=np.int32)[values]

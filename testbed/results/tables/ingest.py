@@ -1,5 +1,4 @@
-"""Raw records -> tables: what clients, Envoy's outlier detection and stores wrote, line by line. Calls are
-`ingest_calls`'.
+"""Raw records -> tables: what clients, Envoy's outlier detection and stores wrote. Calls are `ingest_calls`'.
 
 Clients' lines are `loadgen.records`'. Memory is bounded by a block of lines and the requests in flight. A line that
 cannot be read is counted and skipped.
@@ -7,28 +6,43 @@ cannot be read is counted and skipped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from loadgen import records
-from loadgen.records import OUTCOMES
 from testbed.objects.places import clients_of
-from testbed.results.tables.histories import Histories
-from testbed.results.tables.lines import IngestCounts, blocks, number, whole
+from testbed.results.tables.columns import floats, nullable
+from testbed.results.tables.histories import operations_of
+from testbed.results.tables.lines import IngestCounts, blocks, tables
 from testbed.results.tables.pods import Pods
-from testbed.results.tables.schemas import SCHEMAS, Clock
+from testbed.results.tables.schemas import Clock
 from testbed.results.tables.writer import TableWriter
 
 NOT_FINISHED = "not finished when the run ended"
 
-_Trip = tuple[str | None, str | None, int | None, int | None, float | None]
 _OF_A_LEADER = ("term", "partitions")
 _LEADERS = {"leads": "LeaderElected", "yields": "LeaderYields", "leads no more": "LeaderLost", "in sync": "IsrChanged"}
-_NO_TRIP: _Trip = (None, None, None, None, None)
+
+_LINE = pa.schema(
+    [
+        *((name, pa.string()) for name in (records.KIND, records.ID, records.METHOD, records.PATH, records.NAME)),
+        *((name, pa.string()) for name in (records.ENTRY_ZONE, records.OUTCOME, records.ERROR, records.PARTITION)),
+        *((name, pa.string()) for name in (records.CELL, records.PROCESS, records.KEY, records.VALUE, records.OWNER)),
+        *((name, pa.float64()) for name in (records.INTENDED_S, records.SENT_S, records.FINISHED_S)),
+        *((name, pa.float64()) for name in (records.ROUTER_MS, records.RESPONSE_TIME_MS)),
+        *((name, pa.int16()) for name in (records.STATUS, records.QUESTIONS)),
+        *((name, pa.int64()) for name in (records.SENT_BYTES, records.RECEIVED_BYTES, records.MAP_VERSION)),
+    ]
+)
+"""Of every kind: what two of them call by the same letter is of the same type."""
+_OUTCOMES = pa.array(records.OUTCOMES)
 
 
 def ingest_requests(
@@ -44,86 +58,88 @@ def ingest_requests(
     What the locustfile fired itself is no request: it becomes `events` of kind LocustEvent, reason Fired or Failed. The
     counted `rows` are those of requests. Where they are of a store's keys, each is also a row of `operations`.
     """
-    history = Histories(operations, clock)
-    sent: dict[str, tuple[Any, ...]] = {}
     total = rows_written = unreadable = orphans = 0
-    names = SCHEMAS["requests"].names
-    for lines, torn in blocks(path):
-        total, unreadable = total + len(lines) + torn, unreadable + torn
-        rows = []
-        for line in lines:
-            try:
-                kind = line[records.KIND]
-                if kind == records.OWN:
-                    events.append(_own_event(line, clock, origin_zone))
-                    continue
-                request_id = line[records.ID]
-                if kind == records.FINISHED:
-                    outcome = OUTCOMES[OUTCOMES.index(line[records.OUTCOME])]
-                    bodies = (line.get(records.SENT_BYTES), line.get(records.RECEIVED_BYTES))
-                    answer = (whole(line[records.STATUS]), outcome, line[records.ERROR])
-                    finish = (
-                        line[records.FINISHED_S] + 0.0,
-                        *answer,
-                        *bodies,
-                        line.get(records.PARTITION),
-                        _trip(line),
-                    )
-                    if request_id in sent:
-                        rows.append(_request(request_id, sent.pop(request_id), finish, clock, origin_zone))
-                        history.finished(request_id, line)
-                    else:
-                        orphans += 1
-                else:
-                    send = (
-                        line[records.NAME],
-                        line.get(records.METHOD),
-                        line.get(records.PATH),
-                        line[records.INTENDED_S] + 0.0,
-                        line[records.SENT_S] + 0.0,
-                        line[records.ENTRY_ZONE],
-                    )
-                    if request_id in sent:
-                        rows.append(_request(request_id, sent[request_id], None, clock, origin_zone))
-                    sent[request_id] = send
-                    history.sent(request_id, line)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                unreadable += 1
-        rows_written += _write_rows(requests, names, rows)
-    unfinished = [_request(request_id, send, None, clock, origin_zone) for request_id, send in sent.items()]
-    rows_written += _write_rows(requests, names, unfinished)
-    history.end()
-    return IngestCounts(total, rows_written, unreadable, orphans)
+    under_way = _LINE.empty_table()
+    for lines, torn in tables(path, _LINE):
+        own = lines.filter(_are(records.OWN, lines, records.FIRED_S))
+        for line in own.to_pylist():
+            events.append(_own_event(line, clock, origin_zone))
+        sent = _are(records.SENT, lines, records.ID, records.INTENDED_S, records.SENT_S)
+        finished = _are(records.FINISHED, lines, records.ID, records.FINISHED_S, records.OUTCOME)
+        about = lines.filter(pc.or_(sent, finished))
+        total, unreadable = total + len(lines) + torn, unreadable + len(lines) + torn - len(own) - len(about)
+        ended, ends, under_way, unsent = _paired(pa.concat_tables([under_way, about]).combine_chunks())
+        _write(ended, ends, clock, origin_zone, requests, operations)
+        rows_written, orphans = rows_written + len(ended), orphans + unsent
+    nothing = under_way.take(pa.nulls(len(under_way), pa.int32()))
+    _write(under_way, nothing, clock, origin_zone, requests, operations)
+    return IngestCounts(total, rows_written + len(under_way), unreadable, orphans)
 
 
-def _request(
-    request_id: str,
-    send: tuple[Any, ...],
-    finish: tuple[float, int | None, str, str | None, int | None, int | None, str | None, _Trip | None] | None,
+def _are(kind: str, lines: pa.Table, *needed: str) -> pa.ChunkedArray:
+    """Which lines are of this kind, and have what it needs."""
+    found = pc.fill_null(pc.equal(lines[records.KIND], kind), False)
+    for name in needed:
+        there = pc.is_in(lines[name], value_set=_OUTCOMES) if name == records.OUTCOME else pc.is_valid(lines[name])
+        found = pc.and_(found, there)
+    return found
+
+
+def _paired(lines: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table, int]:
+    """Of requests that came to an end: how they were sent and, row by row, how they finished, in the order of the ends;
+    then those that are under way, and the number of finishes of what was never sent.
+
+    A request ends with the next line about it. Where that is one more send of it, its finish is null.
+    """
+    is_sent = pc.equal(lines[records.KIND], records.SENT).to_numpy()
+    ids = lines[records.ID].combine_chunks().dictionary_encode().indices.to_numpy()
+    order = np.argsort(ids, kind="stable")
+    then = np.full(len(lines), -1)
+    then[order[:-1]] = np.where(ids[order[:-1]] == ids[order[1:]], order[1:], -1)
+    ended = np.flatnonzero(is_sent & (then >= 0))
+    ended = ended[np.argsort(then[ended])]
+    ends = then[ended]
+    finished = lines.take(pa.array(ends, mask=is_sent[ends]))
+    unsent = int(np.sum(~is_sent)) - int(np.sum(~is_sent[ends]))
+    return lines.take(ended), finished, lines.filter(is_sent & (then < 0)), unsent
+
+
+def _write(
+    sent: pa.Table,
+    finished: pa.Table,
     clock: Clock,
     origin_zone: str,
-) -> tuple[Any, ...]:
-    name, method, path, intended_s, sent_s, entry_zone = send
-    what = (request_id, origin_zone, name, method, path)
-    times_s = (clock.from_monotonic(intended_s), clock.from_monotonic(sent_s))
-    if finish is None:
-        return (*what, None, *times_s, None, None, None, "unknown", NOT_FINISHED, entry_zone, None, None, *_NO_TRIP[1:])
-    finished_s, status, outcome, error, sent_bytes, received_bytes, partition, trip = finish
-    entry_zone, *directed = (entry_zone, *_NO_TRIP[1:]) if trip is None else trip
-    latency_ms = (finished_s - intended_s) * 1e3
-    answered = (clock.from_monotonic(finished_s), latency_ms, status, outcome, error)
-    return (*what, partition, *times_s, *answered, entry_zone, sent_bytes, received_bytes, *directed)
-
-
-def _trip(line: Mapping[str, Any]) -> _Trip | None:
-    """Of a client that was directed: entry zone, cell, map version, questions and how long these took."""
-    if records.QUESTIONS not in line:
-        return None
-    names, numbers = (
-        (line[records.ENTRY_ZONE], line[records.CELL]),
-        (line[records.MAP_VERSION], line[records.QUESTIONS]),
-    )
-    return (*names, *map(whole, numbers), number(line[records.ROUTER_MS]))
+    requests: TableWriter,
+    operations: TableWriter | None,
+) -> None:
+    intended_s, finished_s = floats(sent[records.INTENDED_S]), floats(finished[records.FINISHED_S])
+    # Who is directed knows only at the end where to.
+    directed = pc.is_valid(finished[records.QUESTIONS])
+    columns = {
+        "request_id": sent[records.ID],
+        "origin_zone": np.full(len(sent), origin_zone),
+        "name": sent[records.NAME],
+        "method": sent[records.METHOD],
+        "path": sent[records.PATH],
+        "partition": finished[records.PARTITION],
+        "intended_s": clock.from_monotonic(intended_s),
+        "sent_s": clock.from_monotonic(floats(sent[records.SENT_S])),
+        "finished_s": nullable(clock.from_monotonic(finished_s)),
+        "latency_ms": nullable((finished_s - intended_s) * 1e3),
+        "status": finished[records.STATUS],
+        "outcome": pc.fill_null(finished[records.OUTCOME], "unknown"),
+        "error": pc.if_else(pc.is_valid(finished[records.OUTCOME]), finished[records.ERROR], NOT_FINISHED),
+        "entry_zone": pc.if_else(directed, finished[records.ENTRY_ZONE], sent[records.ENTRY_ZONE]),
+        "sent_bytes": finished[records.SENT_BYTES],
+        "received_bytes": finished[records.RECEIVED_BYTES],
+        "cell": finished[records.CELL],
+        "map_version": finished[records.MAP_VERSION],
+        "questions": finished[records.QUESTIONS],
+        "router_ms": finished[records.ROUTER_MS],
+    }
+    requests.write(pa.table(columns))
+    if operations is not None:
+        operations.write(operations_of(sent, finished, clock))
 
 
 def _own_event(line: Mapping[str, Any], clock: Clock, origin_zone: str) -> dict[str, Any]:
@@ -184,9 +200,3 @@ def ingest_leaders(path: Path, pod: str, service: str, clock: Clock, events: Tab
             events.append({**event, "details": orjson.dumps(details).decode()})
             rows += 1
     return IngestCounts(total, rows, unreadable)
-
-
-def _write_rows(writer: TableWriter, names: Sequence[str], rows: list[tuple[Any, ...]]) -> int:
-    if rows:
-        writer.write(dict(zip(names, zip(*rows, strict=True), strict=True)))
-    return len(rows)

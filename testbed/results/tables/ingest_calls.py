@@ -9,27 +9,50 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from testbed.control.views import kube_proxy
 from testbed.control.views.envoy import access_log
-from testbed.results.tables.lines import IngestCounts, blocks, number, whole
+from testbed.results.tables.columns import Floats, each, floats
+from testbed.results.tables.lines import IngestCounts, tables
 from testbed.results.tables.pods import Pods
 from testbed.results.tables.schemas import Clock
 from testbed.results.tables.writer import TableWriter
 
-_DIRECTIONS = {access_log.OUTBOUND: "outbound", access_log.GATEWAY: "outbound", access_log.INBOUND: "inbound"}
+_KINDS = pa.array([access_log.OUTBOUND, access_log.GATEWAY, access_log.INBOUND, access_log.ATTEMPT])
+_CALL = (access_log.POD, access_log.REQUEST_ID, access_log.UPSTREAM_HOST, access_log.UPSTREAM_CLUSTER)
+"""What the line of a call has in common with those of its tries."""
+_CELLS = (access_log.PARTITION, access_log.OWNER_CELL, access_log.MAP_VERSION, access_log.ROUTE)
 
-_OF_CALLS = (
-    *("status", "flags", "attempts", "bytes", "request_bytes", "response_bytes"),
-    *("partition", "owner_cell", "map_version", "route"),
+_LINE = pa.schema(
+    [
+        pa.field(access_log.START, pa.float64(), nullable=False),
+        *((name, pa.string()) for name in (access_log.KIND, *_CALL, access_log.PEER, access_log.CALLER)),
+        *((name, pa.string()) for name in (access_log.FLAGS, *_CELLS) if name != access_log.MAP_VERSION),
+        *((name, pa.float64()) for name in (access_log.DURATION_US, access_log.DURATION_MS)),
+        *((name, pa.int16()) for name in (access_log.STATUS, access_log.ATTEMPTS)),
+        *((name, pa.int64()) for name in (access_log.BYTES_RECEIVED, access_log.BYTES_SENT, access_log.MAP_VERSION)),
+        *((name, pa.int64()) for name in (access_log.REQUEST_BYTES, access_log.RESPONSE_BYTES)),
+    ]
+)
+_CONNECTION = pa.schema(
+    [
+        pa.field(kube_proxy.CONNECTED, pa.float64(), nullable=False),
+        pa.field(kube_proxy.CALLER, pa.string(), nullable=False),
+        (kube_proxy.ENDPOINT, pa.string()),
+    ]
 )
 
 _Ended = dict[tuple[Any, ...], list[tuple[float, str]]]
-"""Of the calls that ended with flags: when, and with which. By pod, request, host and what was called."""
+"""Of the calls that ended with flags, by what `_CALL` names: when, and with which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +68,16 @@ class Connections:
     def __init__(self, path: Path) -> None:
         self._led: dict[str, list[tuple[float, Led]]] = {}
         self.unreadable = 0
-        for lines, torn in blocks(path):
-            self.unreadable += torn
-            for line in lines:
-                try:
-                    at_epoch_s = float(line[kube_proxy.CONNECTED])
-                    led = self._led.setdefault(line[kube_proxy.CALLER], [])
-                    led.append((at_epoch_s, Led(line[kube_proxy.ENDPOINT])))
-                except (KeyError, TypeError, ValueError):
-                    self.unreadable += 1
+        for lines, unreadable in tables(path, _CONNECTION, quoted=[kube_proxy.CONNECTED]):
+            self.unreadable += unreadable
+            for at_epoch_s, caller, endpoint in _values(lines, *_CONNECTION.names):
+                self._led.setdefault(caller, []).append((at_epoch_s, Led(endpoint)))
 
     def of(self, caller: str | None, until_epoch_s: float) -> Led | None:
         """The last connection from `caller`, `ip:port`, before that time. A port is used again when it is free."""
         led = [] if caller is None else self._led.get(caller, [])
         at = bisect_right(led, until_epoch_s, key=lambda connection: connection[0])
         return led[at - 1][1] if at else None
-
-
-@dataclass(slots=True)
-class _Try:
-    request_id: str | None
-    source: int | None
-    destination: int | None
-    start_s: float
-    duration_ms: float | None
-    status: int | None
-    flags: str | None
-    call: tuple[Any, ...]
-    """What it has in common with the line of its call."""
-
-    def end_by(self, ended: Iterable[_Ended]) -> None:
-        """What ended its call ended this try, where nothing else did: it is the flagged call that ended nearest."""
-        if self.status is None and self.flags is None and self.duration_ms is not None:
-            end_s = self.start_s + self.duration_ms / 1e3
-            calls = [call for by_call in ended for call in by_call.get(self.call, ())]
-            if calls:
-                self.flags = min(calls, key=lambda call: abs(call[0] - end_s))[1]
 
 
 def ingest_access_log(
@@ -98,106 +95,103 @@ def ingest_access_log(
     cell forwarded came in and went out again: of its one line come two rows.
     `connections` are those of the node's kube-proxy, for a workload without a proxy.
     """
-    total = rows_written = unreadable = 0
+    total = unreadable = rows_written = 0
     ended: deque[_Ended] = deque(maxlen=3)
-    held: list[_Try] = []
-    for lines, torn in blocks(path):
-        total, unreadable = total + len(lines) + torn, unreadable + torn
-        calls: list[tuple[Any, ...]] = []
-        tries: list[_Try] = []
-        ended.append({})
-        for line in lines:
-            try:
-                kind = line[access_log.KIND]
-                me = pods.named(line[access_log.POD])
-                start_s = clock.from_epoch(float(line[access_log.START]))
-                duration_ms = _duration_ms(line)
-                host, flags = _upstream(line, connections, duration_ms)
-                called = line[access_log.UPSTREAM_CLUSTER]
-                # Envoy writes 0 where no answer came, or was given.
-                status = whole(line[access_log.STATUS]) or None
-                call = (line[access_log.POD], line[access_log.REQUEST_ID], line[access_log.UPSTREAM_HOST], called)
-                if kind == access_log.ATTEMPT:
-                    destination = _destination(pods, host, called, start_s)
-                    tries.append(_Try(call[1], me, destination, start_s, duration_ms, status, flags, call))
-                    continue
-                direction = _DIRECTIONS[kind]
-                bodies = (whole(line[access_log.BYTES_RECEIVED]) or 0, whole(line[access_log.BYTES_SENT]) or 0)
-                if direction == "inbound":
-                    source, destination = pods.named(line[access_log.PEER]), me
-                else:
-                    source, destination = me, _destination(pods, host, called, start_s)
-                    if flags is not None and duration_ms is not None:
-                        ended[-1].setdefault(call, []).append((start_s + duration_ms / 1e3, flags))
-                known = (
-                    start_s,
-                    duration_ms,
-                    status,
-                    flags,
-                    whole(line[access_log.ATTEMPTS]),
-                    sum(bodies),
-                    whole(line[access_log.REQUEST_BYTES]) or 0,
-                    whole(line[access_log.RESPONSE_BYTES]) or 0,
-                    line.get(access_log.PARTITION),
-                    line.get(access_log.OWNER_CELL),
-                    whole(line.get(access_log.MAP_VERSION)),
-                    # Envoy writes it for routes without a name, too.
-                    line.get(access_log.ROUTE) or None,
-                )
-                calls.append((call[1], direction, source, destination, *known))
-                if direction == "inbound" and access_log.is_forward(called):
-                    calls.append((call[1], "outbound", me, _destination(pods, host, called, start_s), *known))
-            except (KeyError, TypeError, ValueError, AttributeError):
-                unreadable += 1
-        rows_written += _write(hops, pods, calls, ("direction",), _OF_CALLS)
+    held = _read(_LINE.empty_table(), pods, clock, connections)
+    for lines, torn in tables(path, _LINE, quoted=[access_log.START]):
+        known = lines.filter(pc.is_in(lines[access_log.KIND], value_set=_KINDS))
+        total, unreadable = total + len(lines) + torn, unreadable + len(lines) - len(known) + torn
+        read = _read(known, pods, clock, connections)
+        is_try = pc.equal(read[access_log.KIND], access_log.ATTEMPT)
+        calls, tries = read.filter(pc.invert(is_try)), read.filter(is_try)
+        hops.write(calls)
+        ended.append(_ended(calls))
         # The line of a call stands right before or after that of its last try, so in a neighbouring block at most.
-        rows_written += _write_tries(attempts, pods, held, ended)
-        held = tries
-    rows_written += _write_tries(attempts, pods, held, ended)
+        attempts.write(_explained(held, ended))
+        rows_written, held = rows_written + len(read), tries
+    attempts.write(_explained(held, ended))
     return IngestCounts(total, rows_written, unreadable)
 
 
-def _duration_ms(line: Mapping[str, Any]) -> float | None:
-    """In microseconds where the answer was given to its end, else to when the call ended, which Envoy has in ms."""
-    duration_us = number(line.get(access_log.DURATION_US))
-    return number(line.get(access_log.DURATION_MS)) if duration_us is None else duration_us / 1e3
+def _read(lines: pa.Table, pods: Pods, clock: Clock, connections: Connections | None) -> pa.Table:
+    """A row for each call or try, with the columns of `hops` besides its own."""
+    inbound = pc.equal(lines[access_log.KIND], access_log.INBOUND).to_numpy()
+    forwarded = inbound & (each(lines[access_log.UPSTREAM_CLUSTER], access_log.is_forward) > 0)
+    line = np.repeat(np.arange(len(lines)), 1 + forwarded)
+    lines, outbound = lines.take(line), ~inbound[line]
+    outbound[1:] |= line[1:] == line[:-1]
+
+    start_epoch_s = floats(lines[access_log.START])
+    start_s = clock.from_epoch(start_epoch_s)
+    # To the end of the answer where it was given to its end, else to when the call ended, which Envoy has in ms.
+    duration_ms = pc.coalesce(pc.divide(lines[access_log.DURATION_US], 1e3), lines[access_log.DURATION_MS])
+    hosts, flags = lines[access_log.UPSTREAM_HOST], _without(lines[access_log.FLAGS], "-")
+    if connections is not None:
+        hosts, flags = _led(lines, flags, start_epoch_s + floats(duration_ms) / 1e3, connections)
+    own = each(lines[access_log.POD], pods.named)
+    called = pods.all_at(hosts, start_s)
+    unknown = outbound & (called < 0)
+    called[unknown] = each(
+        lines[access_log.UPSTREAM_CLUSTER].filter(unknown), lambda called: pods.some(access_log.called_service(called))
+    )
+    columns = {
+        **{name: lines[name] for name in (access_log.KIND, *_CALL, access_log.ATTEMPTS, *_CELLS)},
+        "direction": pc.if_else(outbound, "outbound", "inbound"),
+        **pods.columns("source", np.where(outbound, own, each(lines[access_log.PEER], pods.named))),
+        **pods.columns("destination", np.where(outbound, called, own)),
+        "start_s": start_s,
+        "duration_ms": duration_ms,
+        # Envoy writes 0 where no answer came, or was given.
+        "status": _without(lines[access_log.STATUS], 0),
+        "flags": flags,
+        "bytes": pc.add(*(pc.fill_null(lines[name], 0) for name in (access_log.BYTES_RECEIVED, access_log.BYTES_SENT))),
+        "request_bytes": pc.fill_null(lines[access_log.REQUEST_BYTES], 0),
+        "response_bytes": pc.fill_null(lines[access_log.RESPONSE_BYTES], 0),
+        # Envoy writes it for routes without a name, too.
+        "route": _without(lines[access_log.ROUTE], ""),
+    }
+    return pa.table(columns)
 
 
-def _upstream(
-    line: Mapping[str, Any], connections: Connections | None, duration_ms: float | None
-) -> tuple[str | None, str | None]:
+def _without(column: pa.ChunkedArray, value: object) -> pa.ChunkedArray:
+    """Null for this value."""
+    return pc.if_else(pc.equal(column, value), None, column)
+
+
+def _led(
+    lines: pa.Table, flags: pa.ChunkedArray, end_epoch_s: Floats, connections: Connections
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """The host that was called and the flags: as they stand there, or by the connection that carried the call."""
-    host, flags = line[access_log.UPSTREAM_HOST], line[access_log.FLAGS]
-    flags = None if flags == "-" else flags
-    if host is None and connections is not None and duration_ms is not None:
-        end_epoch_s = float(line[access_log.START]) + duration_ms / 1e3
-        led = connections.of(line.get(access_log.CALLER), end_epoch_s)
-        if led is not None:
-            return led.endpoint, flags if led.endpoint is not None else access_log.NO_UPSTREAM
-    return host, flags
+    hosts, callers = lines[access_log.UPSTREAM_HOST].to_pylist(), lines[access_log.CALLER].to_pylist()
+    flags = flags.to_pylist()
+    for row, until_epoch_s in enumerate(end_epoch_s.tolist()):
+        if hosts[row] is None and not isnan(until_epoch_s) and (led := connections.of(callers[row], until_epoch_s)):
+            hosts[row], flags[row] = led.endpoint, flags[row] if led.endpoint else access_log.NO_UPSTREAM
+    return pa.chunked_array([hosts], pa.string()), pa.chunked_array([flags], pa.string())
 
 
-def _destination(pods: Pods, host: str | None, called: str | None, t_s: float) -> int | None:
-    found = pods.at(host, t_s)
-    return pods.some(access_log.called_service(called)) if found is None else found
+def _ended(calls: pa.Table) -> _Ended:
+    made = pc.not_equal(calls[access_log.KIND], access_log.INBOUND)
+    flagged = calls.filter(pc.and_(made, pc.and_(pc.is_valid(calls["flags"]), pc.is_valid(calls["duration_ms"]))))
+    ended: _Ended = {}
+    for *call, start_s, duration_ms, flags in _values(flagged, *_CALL, "start_s", "duration_ms", "flags"):
+        ended.setdefault(tuple(call), []).append((start_s + duration_ms / 1e3, flags))
+    return ended
 
 
-def _write_tries(attempts: TableWriter, pods: Pods, tries: Sequence[_Try], ended: Iterable[_Ended]) -> int:
-    for each in tries:
-        each.end_by(ended)
-    rows = [
-        (each.request_id, each.source, each.destination, each.start_s, each.duration_ms, each.status, each.flags)
-        for each in tries
-    ]
-    return _write(attempts, pods, rows, (), ("status", "flags"))
+def _explained(tries: pa.Table, ended: Collection[_Ended]) -> pa.Table:
+    """What ended its call ended a try, where nothing else did: it is the flagged call that ended nearest."""
+    explained = []
+    known = ("start_s", "duration_ms", "status", "flags")
+    for *call, start_s, duration_ms, status, flags in _values(tries, *_CALL, *known):
+        calls = [each for by_call in ended for each in by_call.get(tuple(call), ())]
+        if calls and status is None and flags is None and duration_ms is not None:
+            end_s = start_s + duration_ms / 1e3
+            flags = min(calls, key=lambda call: abs(call[0] - end_s))[1]
+        explained.append(flags)
+    return tries.set_column(tries.column_names.index("flags"), "flags", pa.array(explained, pa.string()))
 
 
-def _write(
-    writer: TableWriter, pods: Pods, rows: Sequence[tuple[Any, ...]], before: Sequence[str], after: Sequence[str]
-) -> int:
-    if rows:
-        names = ("request_id", *before, "source", "destination", "start_s", "duration_ms", *after)
-        columns: dict[str, Any] = dict(zip(names, zip(*rows, strict=True), strict=True))
-        ends = {end: pods.columns(end, columns.pop(end)) for end in ("source", "destination")}
-        writer.write({**columns, **ends["source"], **ends["destination"]})
-    return len(rows)
+def _values(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Row by row."""
+    return zip(*(table[name].to_pylist() for name in names), strict=True)

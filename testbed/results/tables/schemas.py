@@ -6,7 +6,10 @@ Owns columns, types and units. Files are `writer`'s, rows are `ingest`'s and the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -166,6 +169,9 @@ LATER_TABLES = frozenset({"operations", "resources"})
 """Tables that runs of earlier versions do not have."""
 
 
+_Times = TypeVar("_Times", float, npt.NDArray[np.float64])
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Turns one machine's clocks into seconds since the run began, which is when the load started.
@@ -177,8 +183,8 @@ class Clock:
     epoch_minus_monotonic_s: float
     rate: float = 1.0
 
-    def from_monotonic(self, monotonic_s: float) -> float:
+    def from_monotonic(self, monotonic_s: _Times) -> _Times:
         return (monotonic_s - self.t0_monotonic_s) / self.rate
 
-    def from_epoch(self, epoch_s: float) -> float:
+    def from_epoch(self, epoch_s: _Times) -> _Times:
         return self.from_monotonic(epoch_s - self.epoch_minus_monotonic_s)

@@ -52,14 +52,9 @@ class TableWriter:
         if len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 
-    def write(self, columns: Mapping[str, Sequence[Any] | pa.Array]) -> None:
-        """Add many rows, given as one sequence or Arrow array for every column of the schema."""
-        arrays = [
-            column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, type=field.type)
-            for field in self._schema
-            for column in (columns[field.name],)
-        ]
-        table = pa.Table.from_arrays(arrays, schema=self._schema)
+    def write(self, rows: pa.Table) -> None:
+        """Add many rows. They have at least the columns of the schema, in any type that can be cast to its."""
+        table = rows.select(self._schema.names).cast(self._schema)
         self._tables.append(table)
         self._pending_rows += table.num_rows
         if self._pending_rows >= ROW_GROUP_ROWS:
