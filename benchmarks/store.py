@@ -40,8 +40,8 @@ def measure() -> Iterator[Row]:
 def _writes() -> Iterator[Row]:
     with _Fsyncs(temporary_folder() / "fsync") as fsyncs:
         run = testbed_run(SCENARIO)
-    if run.summary["verdict"] == "invalid":
-        raise RuntimeError(f"{SCENARIO}: the run is invalid: {run.summary['invalid_reasons']}")
+    # What else the machine does shows here first, and says what the figures are worth.
+    doubt = "".join(f"; {reason}" for reason in run.summary["invalid_reasons"])
     operations = read_table(run.run_dir, "operations")
     steady = pc.and_(pc.greater_equal(operations["invoked_s"], WARMUP_S), pc.equal(operations["outcome"], "ok"))
     written = operations.filter(steady)
@@ -52,7 +52,7 @@ def _writes() -> Iterator[Row]:
     what = "store, quorum, three replicas in a city"
     yield Row(
         f"{what}: writes",
-        f"{rate_per_s:.0f} acknowledged writes/s of {len(operations) / END_S:.0f} sent",
+        f"{rate_per_s:.0f} acknowledged writes/s of {len(operations) / END_S:.0f} sent{doubt}",
         f"{WRITES_PER_S}/s",
         f"{rate_per_s / WRITES_PER_S:.2f}",
         ">= 1",
