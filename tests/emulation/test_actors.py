@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from testbed.emulation.actors.seam import SharedProcess, handle_of, in_process, start_in
+from testbed.emulation.actors.seam import SharedProcess, handle_of, in_process, start_in, tell
 
 
 class Counter:
@@ -72,3 +72,40 @@ async def test_a_call_that_comes_before_its_object_waits_for_it() -> None:
     await asyncio.sleep(0)
     shared.begin.remote(7, Counter, (0,))
     assert await early == 2
+
+
+class Counted(SharedProcess):
+    """Counts the calls of Ray that it would have been."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    async def call_all(self, *calls: tuple[int, str, tuple[object, ...]]) -> list[BaseException | None]:
+        self.calls += 1
+        return await super().call_all(*calls)
+
+
+async def test_what_objects_of_a_shared_process_are_told_at_one_moment_is_one_call() -> None:
+    process = Counted()
+    shared = handle_of(process)
+    first, second = (start_in(shared, Counter, start) for start in (1, 2))
+    told = [tell(first, "add", 9), tell(second, "fail"), tell(second, "add", 8), tell(first, "add", 7)]
+    raised = await asyncio.gather(*told, return_exceptions=True)
+    assert [type(each) for each in raised] == [type(None), OSError, type(None), type(None)]
+    assert process.calls == 1
+    await tell(first, "add", 6)
+    assert process.calls == 2
+    assert [await each.add.remote(0) for each in (first, second)] == [5, 3]
+
+
+async def test_who_is_told_something_with_others_is_told_it_also_if_one_who_told_has_given_up() -> None:
+    process = Counted()
+    shared = handle_of(process)
+    first, second = (start_in(shared, Counter, start) for start in (1, 2))
+    given_up, other = (asyncio.create_task(tell(each, "add", 9)) for each in (first, second))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await other
+    assert process.calls == 1
+    assert [await each.add.remote(0) for each in (first, second)] == [3, 3]

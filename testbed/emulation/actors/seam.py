@@ -58,6 +58,11 @@ class SharedProcess:
             raise self._failures[number]
         return await getattr(self._objects[number], method)(*arguments)
 
+    async def call_all(self, *calls: _Call) -> list[BaseException | None]:
+        """Calls whose answers do not matter; returns what each of them raised."""
+        answers = await asyncio.gather(*(self.call(*call) for call in calls), return_exceptions=True)
+        return [answer if isinstance(answer, BaseException) else None for answer in answers]
+
 
 def start_in(shared: Actor, kind: type, *arguments: object) -> Actor:
     """A new object of that class in a SharedProcess; nothing tells its handle from that of an actor of its own."""
@@ -88,9 +93,16 @@ def this_actor() -> Actor:
 
 
 async def tell(actor: Actor, method: str, *arguments: object) -> None:
-    """Call an actor whose answer does not matter. One that is dead does not hear, which is how it is to be."""
+    """Call an actor whose answer does not matter. One that is dead does not hear, which is how it is to be.
+
+    What objects of one shared process are told in the same turn of the loop goes there in one call of Ray, which costs
+    either end a millisecond. Raises what the actor raises.
+    """
     with contextlib.suppress(RayActorError):
-        await getattr(actor, method).remote(*arguments)
+        if isinstance(cast(object, actor), _Shared):
+            await cast(_Shared, actor)._tell(method, arguments)
+        else:
+            await getattr(actor, method).remote(*arguments)
 
 
 async def until(due_s: float) -> None:
@@ -110,6 +122,35 @@ _calls: set[asyncio.Future[Any]] = set()
 """Those in this process that are under way: an event loop holds its tasks by weak references only."""
 
 
+_Call = tuple[int, str, tuple[object, ...]]
+"""Of an object in a shared process: its number, method and arguments."""
+
+
+class _Batch:
+    """What is told to one shared process in one turn of the loop."""
+
+    def __init__(self, shared: Actor) -> None:
+        self._calls: list[_Call] = []
+        self._raised = asyncio.ensure_future(self._send(shared))
+
+    async def tell(self, call: _Call) -> None:
+        at = len(self._calls)
+        self._calls.append(call)
+        error = (await asyncio.shield(self._raised))[at]
+        if error is not None:
+            raise error
+
+    async def _send(self, shared: Actor) -> list[BaseException | None]:
+        del _batches[shared]
+        # Each an argument of its own: Ray sends what is larger than 100 kB another way, which takes longer.
+        raised: list[BaseException | None] = await shared.call_all.remote(*self._calls)
+        return raised
+
+
+_batches: dict[Actor, _Batch] = {}
+"""Those that can still be added to."""
+
+
 class _Shared:
     """Goes from one process to the other as handles of Ray do."""
 
@@ -122,6 +163,11 @@ class _Shared:
             # Asked by pickle, before there are attributes.
             raise AttributeError(name)
         return _SharedMethod(self._shared, self._number, name)
+
+    async def _tell(self, method: str, arguments: tuple[object, ...]) -> None:
+        if self._shared not in _batches:
+            _batches[self._shared] = _Batch(self._shared)
+        await _batches[self._shared].tell((self._number, method, arguments))
 
 
 class _SharedMethod:
