@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,8 @@ def apply(
     shown, text = text_of(file)
     folder = Path.cwd() if file == STDIN else Path(file).resolve().parent
     answer = asked(cluster, "apply", file=shown, text=text, folder=str(folder), overrides=overrides)
+    for line in answer["warnings"]:
+        print(line, file=sys.stderr)
     for line in _changes(answer):
         print(line)
 

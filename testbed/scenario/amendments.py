@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.documents.problems import Path as DocumentPath
-from testbed.documents.problems import Problem, ScenarioError
+from testbed.documents.problems import Problem, ScenarioError, in_order
 from testbed.documents.source import Mark, Source, parse_source
 from testbed.faults.timeline import ScheduledFault
 from testbed.objects.cluster import Declared
@@ -28,7 +28,8 @@ FAULTS_BEGIN_WITH = "name: "
 _FAULTS: DocumentPath = ("spec", "faults")
 _LIVE = ("services", "gateway", "mesh")
 """Keys of `spec` whose objects a control plane can be told anew."""
-_IDLE = ("faults", "operations", "expect", "prices", "recovery")
+_PLANS = ("faults", "operations")
+_IDLE = (*_PLANS, "expect", "prices", "recovery")
 """Keys of `spec` that say nothing of the cluster itself."""
 
 
@@ -76,7 +77,8 @@ def _as_in_the_file(problem: Problem, single: bool) -> Problem:
 
 
 def changed(file: str, text: str, folder: Path, overrides: Sequence[str], running: Scenario) -> Scenario:
-    """Another version of a scenario that is up. Raises ScenarioError also for what cannot change while it is."""
+    """Another version of a scenario that is up, with a warning for what takes no part. Raises ScenarioError also for
+    what cannot change while it is."""
     source = parse_source(file, text)
     wanted = load_source(source, folder, overrides, running.seed)
     ours, theirs = running.resolved["spec"], wanted.resolved["spec"]
@@ -95,7 +97,11 @@ def changed(file: str, text: str, folder: Path, overrides: Sequence[str], runnin
     errors = [problem for problem in source.problems if problem.severity == "error"]
     if errors:
         raise ScenarioError(errors)
-    return wanted
+    for key in _PLANS:
+        if theirs.get(key) and theirs[key] != ours.get(key):
+            message = "takes no part, as the cluster is up; `testbed inject` takes faults"
+            source.report(("spec", key), message, at_key=True, severity="warning")
+    return replace(wanted, warnings=in_order(source.problems))
 
 
 def _at(data: Any, path: DocumentPath) -> Any:

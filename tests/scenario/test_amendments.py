@@ -102,6 +102,16 @@ def test_what_cannot_change_while_the_cluster_is_up_is_refused_where_it_is_writt
     assert "new.yaml:1:1: is empty" in changes_refused("")[0]
 
 
+def test_plans_that_differ_are_said_to_take_no_part() -> None:
+    text = TEXT.replace("at: 12s", "at: 13s")
+    line = text[: text.index("  faults:")].count("\n") + 1
+    assert [str(problem) for problem in changed("new.yaml", text, FILE.parent, [], RUNNING).warnings] == [
+        f"new.yaml:{line}:3: warning: spec.faults: takes no part, as the cluster is up; `testbed inject` takes faults"
+    ]
+    without = changed("new.yaml", TEXT, FILE.parent, ["spec.faults=", "spec.expect="], RUNNING)
+    assert (changed("new.yaml", TEXT, FILE.parent, [], RUNNING).warnings, without.warnings) == ((), ())
+
+
 def test_plans_and_expectations_may_differ() -> None:
     text = TEXT.replace("at: 12s", "at: 13s").replace("atMost: 6s", "atMost: 7s")
     assert difference(RUNNING, changed("new.yaml", text, FILE.parent, [], RUNNING)) == ((), ())

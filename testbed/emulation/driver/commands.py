@@ -212,9 +212,10 @@ class Commands:
             except ScenarioError as error:
                 raise Declined(str(error)) from error
             objects, gone = difference(self.scenario, wanted)
+            warnings = [str(problem) for problem in wanted.warnings]
             if not objects and not gone:
                 self.scenario = wanted
-                return {"change": None, "applied": [], "deleted": [], "settled": True}
+                return {"change": None, "applied": [], "deleted": [], "settled": True, "warnings": warnings}
             name = self._new_name("apply")
             try:
                 await self._session.change(name, objects, gone)
@@ -226,6 +227,7 @@ class Commands:
                 "change": name,
                 "applied": [f"{type(each).__name__} {each.name}" for each in objects],
                 "deleted": [f"{type(each).__name__} {each.name}" for each in gone],
+                "warnings": warnings,
             }
             if self._session.in_force:
                 return {**answer, "settled": False, "why": f"{', '.join(self._session.in_force)} is in force"}
