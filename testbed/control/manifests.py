@@ -98,12 +98,18 @@ def _service(service: Service, deployments: Iterable[Deployment]) -> Manifest:
     )
     spec: dict[str, Any] = {
         "selector": dict(service.selector),
-        "ports": [{"name": "http", "port": service.port, "targetPort": next(selected, service.port)}],
+        "ports": [_service_port(service, next(selected, service.port))],
     }
     if service.traffic_distribution is not None:
         spec["trafficDistribution"] = service.traffic_distribution
     annotations = {} if service.service_class == "global" else {"testbed/class": service.service_class}
     return {**_head("v1", "Service", service, annotations=annotations), "spec": spec}
+
+
+def _service_port(service: Service, target: int) -> Manifest:
+    """Named by its protocol, which is how Istio knows it; `appProtocol` is written where it is not HTTP."""
+    port: Manifest = {"name": service.app_protocol, "port": service.port, "targetPort": target}
+    return port if service.app_protocol == "http" else {**port, "appProtocol": service.app_protocol}
 
 
 def _deployment(deployment: Deployment) -> Manifest:

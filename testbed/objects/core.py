@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cells import ServiceClass
 from testbed.objects.metadata import DEFAULT_NAMESPACE, Labels, host_of
 from testbed.objects.places import Locality
 from testbed.objects.workloads import PodTemplate
+
+AppProtocol = Literal["http", "tcp"]
+"""Kubernetes' ServicePort.appProtocol, as Istio reads it: by requests, or by connections of whatever they carry."""
+
+CAPTURE_PORTS: Final = range(24000, 25000)
+"""Of a pod's address: where its proxy takes connections to services that speak TCP, a port for each service. They
+stand for the virtual addresses that a real pod would connect to, and that iptables would lead to the proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,9 @@ class Service:
     labels: Labels = ()
     service_class: ServiceClass = "global"
     """How it is spread over cells, where there is a PartitionMap."""
+    app_protocol: AppProtocol = "http"
+    capture_port: int | None = None
+    """One of CAPTURE_PORTS, if it speaks TCP in a mesh."""
 
     @property
     def host(self) -> str:

@@ -94,6 +94,11 @@ def changed(file: str, text: str, folder: Path, overrides: Sequence[str], runnin
                 "cannot be added while the cluster is up: without a mesh, pods are told of services when they start"
             )
             source.report(("spec", "services", name), message, at_key=True)
+    ports = {each.name: each.capture_port for each in running.cluster.services}
+    for each in wanted.cluster.services:
+        if each.capture_port is not None and each.capture_port != ports.get(each.name):
+            message = "cannot be added while the cluster is up: pods are told of services of TCP when they start"
+            source.report(("spec", "services", each.name), message, at_key=True)
     errors = [problem for problem in source.problems if problem.severity == "error"]
     if errors:
         raise ScenarioError(errors)

@@ -17,7 +17,7 @@ from testbed.faults.timeline import Fault, ScheduledFault
 from testbed.faults.zones import ZoneCrash
 from testbed.objects.cells import PartitionKey, PartitionMap
 from testbed.objects.cluster import ClusterSpec, Declared
-from testbed.objects.core import Node, Service
+from testbed.objects.core import CAPTURE_PORTS, Node, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, IngressPath, VirtualService
 from testbed.objects.metadata import Labels
 from testbed.objects.places import CONTROL_PLANE, LinkQuality, Locality, Place, Topology, ZoneLink, clients_of
@@ -159,10 +159,12 @@ def _cluster(model: ScenarioModel) -> ClusterSpec:
     node_proxy = PodTemplate(service=NODE_PROXY, workload=None, role="node-proxy", mesh_mode=mode)
     node_proxies = [Deployment(f"{NODE_PROXY}-{node.name}", 1, replace(node_proxy, node=node.name)) for node in nodes]
     services = spec.services.items()
+    speaking_tcp = [name for name, service in services if service.app_protocol == "tcp" and mode != "none"]
+    captured = dict(zip(speaking_tcp, CAPTURE_PORTS, strict=False))
     cell_map = partition_map(spec)
     objects: list[Declared] = [
         *nodes,
-        *(_service(name, service, spec.mesh) for name, service in services),
+        *(_service(name, service, spec.mesh, captured.get(name)) for name, service in services),
         *(node_proxies if mode == "node" else ()),
         *(each for name, service in services for each in _deployments(name, service, spec)),
         *gateways,
@@ -206,7 +208,7 @@ def _timings(timings: TimingsModel) -> Timings:
     )
 
 
-def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
+def _service(name: str, service: ServiceModel, mesh: MeshModel, capture_port: int | None) -> Service:
     policy = winning_policy(name, mesh)
     asked = (policy.traffic_distribution if policy else None) or service.traffic_distribution
     return Service(
@@ -215,6 +217,8 @@ def _service(name: str, service: ServiceModel, mesh: MeshModel) -> Service:
         traffic_distribution(asked),
         selector=(("app", name),),
         service_class=service.class_ or "global",
+        app_protocol=_sure(service.app_protocol),
+        capture_port=capture_port,
     )
 
 

@@ -137,7 +137,7 @@ def _service(service: ServiceModel, fast: bool, spec: SpecModel) -> ServiceModel
     liveness = service.liveness_probe
     return _with(
         service,
-        app_protocol="http",
+        app_protocol=service.app_protocol or "http",
         class_=service.class_ or (None if spec.cells is None else "global"),
         workload=_workload(service, spec),
         readiness_probe=_probe(readiness, fast),

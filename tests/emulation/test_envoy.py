@@ -36,10 +36,10 @@ from testbed.objects.mesh import (
 )
 from testbed.objects.places import Locality
 from testbed.objects.workloads import PodTemplate
-from testbed.results.tables.ingest_calls import ingest_access_log
+from testbed.results.tables.ingest_calls import call_tables, ingest_access_log
 from testbed.results.tables.pods import PodIdentity, Pods
 from testbed.results.tables.schemas import Clock
-from testbed.results.tables.writer import TableWriter, read_table
+from testbed.results.tables.writer import read_table
 
 DEADLINE_S = 30.0
 GOLDEN = Path(__file__).parent.parent / "control" / "golden"
@@ -377,8 +377,8 @@ def test_every_try_that_got_no_answer_is_an_attempt_with_its_host_and_duration(
 
     log, host = asyncio.run(asyncio.wait_for(body(), DEADLINE_S))
     pods = Pods([PodIdentity("web-0", "web", "n1", "east-a", "east", "", str(host), 0.0)])
-    with TableWriter(tmp_path, "hops", "web-1") as hops, TableWriter(tmp_path, "attempts", "web-1") as attempts:
-        ingest_access_log(log, pods, Clock(0.0, 0.0), hops, attempts)
+    with call_tables(tmp_path, "web-1") as tables:
+        ingest_access_log(log, pods, Clock(0.0, 0.0), tables)
     rows = read_table(tmp_path, "attempts").to_pylist()
     assert [(row["request_id"], row["status"], row["flags"]) for row in rows] == [
         (REQUEST_IDS[0], None, flags) for flags in ends

@@ -91,7 +91,7 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[NodeAgent, Master]]:
         network = LoopbackNetwork(block.second_octet, [NODE, "control-plane"])
         master = Master()
         agent = NodeAgent(
-            NODE, topology, "control-plane", Timings(), network, handle_of(master), folders, 1, [], "node"
+            NODE, topology, "control-plane", Timings(), network, handle_of(master), folders, 1, [], {}, "node"
         )
         await agent.boot()
         try:

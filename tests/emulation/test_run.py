@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -25,7 +26,12 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def real_program(testbed_run: Callable[..., FinishedRun]) -> FinishedRun:
-    run = testbed_run("real-program.yaml")
+    lines = Path(__file__).parent / "lines.py"
+    commands = (
+        f"spec.services.{name}.workload.command=[python3, {lines}, {does}]"
+        for name, does in {"lines": "serve", "asker": "ask"}.items()
+    )
+    run = testbed_run("real-program.yaml", *commands)
     assert run.summary, run.stderr
     return run
 
@@ -47,6 +53,22 @@ def test_a_real_program_takes_part_is_probed_and_is_restarted_when_killed(real_p
     restarted = [t_s for t_s, pod, reason in events if pod == "files-1" and reason == "Started" and t_s > killed_s]
     assert restarted
     assert [t_s for t_s in calls if t_s > restarted[0]]
+
+
+def test_programs_that_speak_no_http_reach_each_other_through_the_mesh_and_its_links(real_program: FinishedRun) -> None:
+    assert real_program.run_dir is not None
+    log = (real_program.run_dir / "logs" / "asker-1.log").read_text()
+    asked = [json.loads(line) for line in log.splitlines()]
+    answered = [index for index, each in enumerate(asked) if each["answer"]]
+    # Before, and after, not all of the cluster is there.
+    meanwhile = asked[answered[0] : answered[-1] + 1]
+    assert len(meanwhile) > 50
+    assert {(each["answer"], each["error"]) for each in meanwhile} == {("lines-1", "")}
+    assert min(each["took_ms"] for each in meanwhile) >= 20.0
+    connected = [row for row in real_program.rows("connections") if row["received_bytes"]]
+    assert len(connected) >= len(meanwhile) - 1
+    assert {(row["source_pod"], row["destination_pod"]) for row in connected} == {("asker-1", "lines-1")}
+    assert {row["sent_bytes"] for row in connected} == {len(b"who is there?\n")}
 
 
 def test_an_expectation_that_does_not_hold_fails_the_run(real_program: FinishedRun) -> None:

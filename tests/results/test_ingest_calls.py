@@ -11,11 +11,11 @@ import pytest
 from testbed.control.views import kube_proxy
 from testbed.control.views.envoy import access_log
 from testbed.results.tables import lines as lines_module
-from testbed.results.tables.ingest_calls import Connections, ingest_access_log
+from testbed.results.tables.ingest_calls import Connections, call_tables, ingest_access_log
 from testbed.results.tables.lines import IngestCounts
 from testbed.results.tables.pods import PodIdentity, Pods
 from testbed.results.tables.schemas import Clock
-from testbed.results.tables.writer import TableWriter, read_table
+from testbed.results.tables.writer import read_table
 
 CLOCK = Clock(t0_monotonic_s=100.0, epoch_minus_monotonic_s=1_700_000_000.0)
 WEB = PodIdentity("web-1", "web", "n1", "east-a", "east", "c1", "127.20.1.3", -5.0)
@@ -60,8 +60,8 @@ def _hops(
     folder: Path, lines: list[Any], connections: Connections | None = None
 ) -> tuple[IngestCounts, list[dict[str, Any]], list[dict[str, Any]]]:
     path = _write(folder / "access.log", lines)
-    with TableWriter(folder, "hops", "web-1") as hops, TableWriter(folder, "attempts", "web-1") as attempts:
-        counts = ingest_access_log(path, PODS, CLOCK, hops, attempts, connections)
+    with call_tables(folder, "web-1") as tables:
+        counts = ingest_access_log(path, PODS, CLOCK, tables, connections)
     return counts, read_table(folder, "hops").to_pylist(), read_table(folder, "attempts").to_pylist()
 
 
@@ -95,6 +95,30 @@ def test_of_a_call_without_a_known_host_the_service_is_known(tmp_path: Path, hos
 def test_a_call_that_no_route_took_has_no_destination(tmp_path: Path) -> None:
     _, (row,), _ = _hops(tmp_path, [_call(access_log.OUTBOUND, upstream_host=None, upstream_cluster=None, status=502)])
     assert (row["destination_service"], row["status"]) == (None, 502)
+
+
+def test_a_connection_is_no_hop_and_has_a_table_of_its_own(tmp_path: Path) -> None:
+    line = {
+        access_log.KIND: access_log.CONNECTION,
+        access_log.POD: "web-1",
+        access_log.START: "1700000101.250000",
+        access_log.DURATION_MS: 42,
+        access_log.UPSTREAM_HOST: "127.20.2.3:15006",
+        access_log.UPSTREAM_CLUSTER: "outbound|6379||orders",
+        access_log.FLAGS: "-",
+        access_log.BYTES_RECEIVED: 10,
+        access_log.BYTES_SENT: 90,
+    }
+    nowhere = {**line, access_log.UPSTREAM_HOST: None, access_log.FLAGS: "UH", access_log.BYTES_SENT: 0}
+    counts, hops, attempts = _hops(tmp_path, [line, nowhere])
+    assert (counts, hops, attempts) == (IngestCounts(lines=2, rows=2), [], [])
+    found = [
+        (row["source_pod"], row["destination_pod"], row["destination_service"], row["flags"], row["sent_bytes"])
+        for row in read_table(tmp_path, "connections").to_pylist()
+    ]
+    assert found == [("web-1", "orders-1", "orders", None, 10), ("web-1", None, "orders", "UH", 10)]
+    first = read_table(tmp_path, "connections").to_pylist()[0]
+    assert (first["start_s"], first["duration_ms"], first["received_bytes"]) == (1.25, 42.0, 90)
 
 
 def test_a_call_whose_caller_left_took_until_then(tmp_path: Path) -> None:
@@ -152,8 +176,8 @@ def test_a_line_of_strange_bytes_is_counted_and_costs_nothing_else(
     path = _write(tmp_path / "access.log", [_call(access_log.OUTBOUND), _call(access_log.GATEWAY)])
     whole = path.read_bytes()
     path.write_bytes(strange + whole if strange.endswith(b"\n") else whole + strange)
-    with TableWriter(tmp_path, "hops", "web-1") as hops, TableWriter(tmp_path, "attempts", "web-1") as attempts:
-        counts = ingest_access_log(path, PODS, CLOCK, hops, attempts)
+    with call_tables(tmp_path, "web-1") as tables:
+        counts = ingest_access_log(path, PODS, CLOCK, tables)
     assert counts == IngestCounts(lines=3, rows=2, unreadable=1)
 
 

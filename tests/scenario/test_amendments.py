@@ -115,3 +115,11 @@ def test_plans_that_differ_are_said_to_take_no_part() -> None:
 def test_plans_and_expectations_may_differ() -> None:
     text = TEXT.replace("at: 12s", "at: 13s").replace("atMost: 6s", "atMost: 7s")
     assert difference(RUNNING, changed("new.yaml", text, FILE.parent, [], RUNNING)) == ((), ())
+
+
+def test_a_service_that_speaks_tcp_cannot_come_later_because_pods_learn_of_it_when_they_start() -> None:
+    tcp = "spec.services.cache={appProtocol: tcp, workload: {command: [python3, cache.py]}}"
+    (refused,) = changes_refused(TEXT, tcp)
+    assert refused.endswith(
+        "spec.services.cache: cannot be added while the cluster is up: pods are told of services of TCP when they start"
+    )

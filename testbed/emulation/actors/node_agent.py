@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -102,10 +102,12 @@ class NodeAgent(Placed):
         folders: MachineFolders,
         seed: int,
         services: Sequence[str],
+        captured: Mapping[str, int],
         hosting: Hosting,
     ) -> None:
-        """`services` are those that the node's kube-proxy serves: none of them in a mesh. `hosting` says where what
-        supervises the node's pods lives."""
+        """`services` are those that the node's kube-proxy serves: none of them in a mesh. `captured` are the ports of
+        a pod's own address where its proxy serves those that speak TCP. `hosting` says where what supervises the node's
+        pods lives."""
         card = NetworkCard(name, topology, network, folders.sockets, seed)
         super().__init__(f"the agent of node {name}", card)
         self._name = name
@@ -118,6 +120,7 @@ class NodeAgent(Placed):
         self._seed = seed
         self._hosting = hosting
         self._kube_proxy = KubeProxy(name, services, network, card, folders.logs)
+        self._captured = captured
         self._relays: dict[str, SocketAddress] = {}
         self._timings = timings
         self._node = NodeLifecycle(name, timings, Random(f"{seed}/{name}"))
@@ -324,7 +327,7 @@ class NodeAgent(Placed):
             env: dict[str, str] = {}
             if probe.kind == "exec":
                 home = StoreHome(self._network, self._folders.volumes)
-                _, env = command_line(asked.pod, address, 0, self._kube_proxy.addresses, self._folders.logs, home)
+                _, env = command_line(asked.pod, address, 0, self._services_of(address), self._folders.logs, home)
                 env = {**self._folders.container_environment(), **env}
             ok, message = await self._result(probe, address.app, env)
             self._take(OfPod(name, ProbeFinished(asked.kind, ok, message)))
@@ -377,7 +380,12 @@ class NodeAgent(Placed):
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
-        return self._supervisor(Pod, pod, address, seed, self._kube_proxy.addresses, self._network)
+        return self._supervisor(Pod, pod, address, seed, self._services_of(address), self._network)
+
+    def _services_of(self, pod: PodAddress) -> dict[str, SocketAddress]:
+        """Where a pod finds the services that it does not call by name through its proxy."""
+        captured = {service: SocketAddress(pod.app.ip, port) for service, port in self._captured.items()}
+        return {**self._kube_proxy.addresses, **captured}
 
     def _supervisor(self, kind: type, *arguments: object) -> Actor:
         match self._hosting:

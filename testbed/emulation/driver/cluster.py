@@ -94,6 +94,7 @@ class EmulatedCluster:
                 fleet.of(place.name).folders,
                 scenario.seed,
                 [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
+                {each.name: each.capture_port for each in scenario.cluster.services if each.capture_port is not None},
                 hosting,
                 title=f"the agent of node {place.name}",
                 broken=self._failures.append,

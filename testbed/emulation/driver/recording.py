@@ -23,7 +23,7 @@ from testbed.objects.core import Pod
 from testbed.objects.places import Topology, clients_of
 from testbed.results.tables.facts import UnreadLines
 from testbed.results.tables.ingest import ingest_leaders, ingest_outlier_log, ingest_requests
-from testbed.results.tables.ingest_calls import Connections, ingest_access_log
+from testbed.results.tables.ingest_calls import Connections, call_tables, ingest_access_log
 from testbed.results.tables.lines import IngestCounts, line_count
 from testbed.results.tables.pods import PodIdentity, Pods
 from testbed.results.tables.schemas import Clock
@@ -120,12 +120,8 @@ def record(
             # The master's machine was lost, and with it who was where.
             unknown[path.name] = line_count(path)
             continue
-        with (
-            room.for_("hops and attempts", pod),
-            TableWriter(run_dir, "hops", pod) as hops,
-            TableWriter(run_dir, "attempts", pod) as attempts,
-        ):
-            counts[path.name] = ingest_access_log(path, pods, clock_of(nodes[pod]), hops, attempts, led.get(nodes[pod]))
+        with room.for_("hops, attempts and connections", pod), call_tables(run_dir, pod) as tables:
+            counts[path.name] = ingest_access_log(path, pods, clock_of(nodes[pod]), tables, led.get(nodes[pod]))
     with room.for_("all tables", "nobody"):
         write_missing_tables(run_dir)
     unread = [UnreadLines(file, each.unreadable, each.orphans) for file, each in counts.items()]

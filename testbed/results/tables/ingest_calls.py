@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -27,7 +28,9 @@ from testbed.results.tables.pods import Pods
 from testbed.results.tables.schemas import Clock
 from testbed.results.tables.writer import TableWriter
 
-_KINDS = pa.array([access_log.OUTBOUND, access_log.GATEWAY, access_log.INBOUND, access_log.ATTEMPT])
+_KINDS = pa.array(
+    [access_log.OUTBOUND, access_log.GATEWAY, access_log.INBOUND, access_log.ATTEMPT, access_log.CONNECTION]
+)
 _CALL = (access_log.POD, access_log.REQUEST_ID, access_log.UPSTREAM_HOST, access_log.UPSTREAM_CLUSTER)
 """What the line of a call has in common with those of its tries."""
 _CELLS = (access_log.PARTITION, access_log.OWNER_CELL, access_log.MAP_VERSION, access_log.ROUTE)
@@ -80,15 +83,29 @@ class Connections:
         return led[at - 1][1] if at else None
 
 
+@dataclass(frozen=True, slots=True)
+class CallTables:
+    """Where rows go: `hops` (one for a call), `attempts` (for a failed try), `connections` (for one of TCP)."""
+
+    hops: TableWriter
+    attempts: TableWriter
+    connections: TableWriter
+
+
+@contextmanager
+def call_tables(run_dir: Path, writer: str) -> Iterator[CallTables]:
+    with (
+        TableWriter(run_dir, "hops", writer) as hops,
+        TableWriter(run_dir, "attempts", writer) as attempts,
+        TableWriter(run_dir, "connections", writer) as connections,
+    ):
+        yield CallTables(hops, attempts, connections)
+
+
 def ingest_access_log(
-    path: Path,
-    pods: Pods,
-    clock: Clock,
-    hops: TableWriter,
-    attempts: TableWriter,
-    connections: Connections | None = None,
+    path: Path, pods: Pods, clock: Clock, into: CallTables, connections: Connections | None = None
 ) -> IngestCounts:
-    """The access log of one proxy or workload -> `hops` (a row a call) and `attempts` (a row a failed try).
+    """The access log of one proxy or workload -> its tables.
 
     The pod of a line is the source of outbound and gateway calls and the destination of inbound ones. Of the other end
     at least the service is known, unless no route led to one; all is null where the caller was no proxy. A call that a
@@ -102,19 +119,22 @@ def ingest_access_log(
         known = lines.filter(pc.is_in(lines[access_log.KIND], value_set=_KINDS))
         total, unreadable = total + len(lines) + torn, unreadable + len(lines) - len(known) + torn
         read = _read(known, pods, clock, connections)
-        is_try = pc.equal(read[access_log.KIND], access_log.ATTEMPT)
-        calls, tries = read.filter(pc.invert(is_try)), read.filter(is_try)
-        hops.write(calls)
+        is_try, is_connection = (
+            pc.equal(read[access_log.KIND], kind) for kind in (access_log.ATTEMPT, access_log.CONNECTION)
+        )
+        calls, tries = read.filter(pc.invert(pc.or_(is_try, is_connection))), read.filter(is_try)
+        into.hops.write(calls)
+        into.connections.write(read.filter(is_connection))
         ended.append(_ended(calls))
         # The line of a call stands right before or after that of its last try, so in a neighbouring block at most.
-        attempts.write(_explained(held, ended))
+        into.attempts.write(_explained(held, ended))
         rows_written, held = rows_written + len(read), tries
-    attempts.write(_explained(held, ended))
+    into.attempts.write(_explained(held, ended))
     return IngestCounts(total, rows_written, unreadable)
 
 
 def _read(lines: pa.Table, pods: Pods, clock: Clock, connections: Connections | None) -> pa.Table:
-    """A row for each call or try, with the columns of `hops` besides its own."""
+    """A row for each call, try or connection, with all columns of its table."""
     inbound = pc.equal(lines[access_log.KIND], access_log.INBOUND).to_numpy()
     forwarded = inbound & (each(lines[access_log.UPSTREAM_CLUSTER], access_log.is_forward) > 0)
     line = np.repeat(np.arange(len(lines)), 1 + forwarded)
@@ -145,6 +165,8 @@ def _read(lines: pa.Table, pods: Pods, clock: Clock, connections: Connections | 
         "status": _without(lines[access_log.STATUS], 0),
         "flags": flags,
         "bytes": pc.add(*(pc.fill_null(lines[name], 0) for name in (access_log.BYTES_RECEIVED, access_log.BYTES_SENT))),
+        "sent_bytes": pc.fill_null(lines[access_log.BYTES_RECEIVED], 0),
+        "received_bytes": pc.fill_null(lines[access_log.BYTES_SENT], 0),
         "request_bytes": pc.fill_null(lines[access_log.REQUEST_BYTES], 0),
         "response_bytes": pc.fill_null(lines[access_log.RESPONSE_BYTES], 0),
         # Envoy writes it for routes without a name, too.

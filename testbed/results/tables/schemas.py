@@ -99,6 +99,17 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("flags", _NAME),
         ]
     ),
+    # One connection of a pod, through its proxy, to a service that speaks TCP; a row when it has ended.
+    "connections": pa.schema(
+        [
+            *_places("source", "destination"),
+            ("start_s", pa.float64()),
+            ("duration_ms", pa.float64()),
+            ("flags", _NAME),
+            ("sent_bytes", pa.int64()),
+            ("received_bytes", pa.int64()),
+        ]
+    ),
     # What happened, with Kubernetes' kinds and CamelCase reasons; `details` is a JSON object.
     "events": pa.schema(
         [
@@ -165,7 +176,7 @@ LATER_COLUMNS: dict[str, frozenset[str]] = {
 """Columns that tables of earlier versions have not: there they are null."""
 
 
-LATER_TABLES = frozenset({"operations", "resources"})
+LATER_TABLES = frozenset({"operations", "resources", "connections"})
 """Tables that runs of earlier versions do not have."""
 
 

@@ -9,7 +9,8 @@ from testbed.scenario.checks.findings import Findings
 from testbed.scenario.checks.locustfile import check_locustfile
 from testbed.scenario.checks.names import introduce_names
 from testbed.scenario.checks.operations import check_operations
-from testbed.scenario.checks.traffic import check_load, check_mesh, check_protocols
+from testbed.scenario.checks.protocols import check_protocols
+from testbed.scenario.checks.traffic import check_load, check_mesh
 from testbed.scenario.models.experiment import ScenarioModel
 
 

@@ -14,37 +14,6 @@ from testbed.scenario.models.traffic import DistributeModel, LocalityLbModel, Po
 from testbed.scenario.policies import RETRY_CONDITIONS, retry_terms
 from testbed.scenario.wording import nearest
 
-_NOT_HTTP = {
-    25: "SMTP",
-    53: "DNS",
-    1883: "MQTT",
-    3306: "MySQL",
-    5432: "PostgreSQL",
-    5672: "AMQP",
-    6379: "Redis",
-    9042: "Cassandra",
-    9092: "Kafka",
-    11211: "memcached",
-    27017: "MongoDB",
-}
-"""Ports by which Istio (ConvertProtocol: 25, 53, 3306, 27017) or its protocol sniffing finds TCP instead of HTTP."""
-
-
-def check_protocols(model: ScenarioModel, findings: Findings) -> None:
-    """Services whose ports say that they speak anything but HTTP, unless `appProtocol` says that they do."""
-    for name, service in model.spec.services.items():
-        here: Path = ("spec", "services", name)
-        if service.app_protocol is not None or not findings.is_whole(*here, "appProtocol"):
-            continue
-        for key, port in (("port", service.port), ("containerPort", service.container_port)):
-            if port in _NOT_HTTP:
-                message = (
-                    f"{port} is the port of {_NOT_HTTP[port]}, and TCP services are not emulated yet: every call goes"
-                )
-                findings.report(
-                    (*here, key), f"{message} as HTTP/1.1 through a proxy; if this is HTTP, write appProtocol: http"
-                )
-
 
 def check_mesh(model: ScenarioModel, findings: Findings) -> None:
     """Gateway routes and mesh policies."""

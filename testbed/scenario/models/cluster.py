@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from testbed.documents.quantities import shown
+from testbed.objects.core import AppProtocol
 from testbed.scenario.models.fields import (
     Bandwidth,
     Command,
@@ -283,11 +284,11 @@ class TopologySpreadModel(Model):
     """Whether the skew is a rule or a preference."""
 
 
-def _http(value: Any) -> Any:
-    if value != "http":
+def _spoken(value: Any) -> Any:
+    if value not in ("http", "tcp"):
         raise ValueError(
-            f"must be http, not {shown(value)}: every call goes as HTTP/1.1 through a proxy; "
-            "TCP, TLS, HTTP/2 and gRPC are not emulated yet"
+            f"must be http (calls, each of which is routed) or tcp (connections, whatever they carry), "
+            f"not {shown(value)}: TLS, HTTP/2 and gRPC are not emulated yet; as tcp they pass"
         )
     return value
 
@@ -307,11 +308,12 @@ class ServiceModel(Model):
     """Port that callers use."""
     container_port: Annotated[int, Field(ge=1024, le=65535)] = 8080
     """Port that the container listens on."""
-    app_protocol: Annotated[Literal["http"], BeforeValidator(_http, json_schema_input_type=Literal["http"])] | None = (
-        None
-    )
-    """What the service speaks, in Kubernetes' word: `http` (HTTP/1.1). To be written where the port is known for
-    another protocol. Default http."""
+    app_protocol: (
+        Annotated[AppProtocol, BeforeValidator(_spoken, json_schema_input_type=Literal["http", "tcp"])] | None
+    ) = None
+    """What the service speaks, in Kubernetes' word: `http` (HTTP/1.1), or `tcp`, which is anything else. To be written
+    where the port is known for another protocol. Containers find a service that speaks TCP at `NAME_SERVICE_HOST` and
+    `NAME_SERVICE_PORT` of their environment. Default http."""
     workload: WorkloadModel = WorkloadModel()
     """What its pods run."""
     readiness_probe: ProbeModel | None = None

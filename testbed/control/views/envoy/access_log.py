@@ -22,6 +22,8 @@ OUTBOUND: Final = "outbound"
 INBOUND: Final = "inbound"
 GATEWAY: Final = "gateway"
 ATTEMPT: Final = "attempt"
+CONNECTION: Final = "connection"
+"""Of a pod, through its proxy, to a service that speaks no HTTP. Its line is written when it has ended."""
 
 CallKind = Literal["outbound", "inbound", "gateway"]
 
@@ -122,6 +124,16 @@ CELLS_FORMAT: Final[Mapping[str, str]] = {
     MAP_VERSION: f"%METADATA(ROUTE:{CELLS_METADATA}:{MAP_VERSION})%",
 }
 
+CONNECTION_FORMAT: Final[Mapping[str, str]] = {
+    START: "%START_TIME(%s.%6f)%",
+    DURATION_MS: "%DURATION%",
+    UPSTREAM_HOST: "%UPSTREAM_HOST%",
+    UPSTREAM_CLUSTER: "%UPSTREAM_CLUSTER%",
+    FLAGS: "%RESPONSE_FLAGS%",
+    BYTES_RECEIVED: "%BYTES_RECEIVED%",
+    BYTES_SENT: "%BYTES_SENT%",
+}
+
 ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
     REQUEST_ID: f"%REQ({REQUEST_ID_HEADER})%",
     START: "%START_TIME(%s.%6f)%",
@@ -162,6 +174,11 @@ def attempt_log(pod: str) -> dict[str, Any]:
         {"status_code_filter": {"comparison": no_answer}},
     ]
     return {**_stdout_log({KIND: ATTEMPT, POD: pod, **ATTEMPT_FORMAT}), "filter": {"or_filter": {"filters": failed}}}
+
+
+def connection_log(pod: str) -> dict[str, Any]:
+    """`access_log` entry of a `tcp_proxy`: a line for each connection, when it has ended."""
+    return _stdout_log({KIND: CONNECTION, POD: pod, **CONNECTION_FORMAT})
 
 
 def called_service(cluster: str | None) -> str | None:

@@ -43,6 +43,7 @@ from testbed.control.views.envoy.listeners import (
 )
 from testbed.control.views.envoy.routes import domains, inbound_routes, outbound_routes, route_action
 from testbed.control.views.envoy.shards import DIVIDED, served_partitions
+from testbed.control.views.envoy.tcp import inbound_tcp_listener, outbound_tcp_listener
 from testbed.control.views.kube_proxy import reachable
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.cells import CELL, ENTRY_PARTITION_HEADER, Layer, PartitionMap
@@ -145,8 +146,15 @@ class ConfigGenerator:
 
     def _listeners(self, proxy: Pod, pod: Pod) -> Iterable[Resource]:
         cells = self._cells_of("sidecars")
-        yield inbound_listener(proxy, pod, None if self._sharded(pod) is None else cells)
+        if any(each.service.app_protocol == "tcp" for each in self._of(pod)):
+            yield inbound_tcp_listener(proxy, pod)
+        else:
+            yield inbound_listener(proxy, pod, None if self._sharded(pod) is None else cells)
         yield outbound_listener(proxy, pod, cells)
+        for each in self._traffic.services:
+            if each.service.app_protocol == "tcp":
+                cluster = cluster_name(each.service.host, each.service.port)
+                yield outbound_tcp_listener(proxy, pod, each.service, cluster)
 
     def _pod_routes(self, proxy: Pod, pod: Pod, node: Node) -> Iterable[Resource]:
         """Outbound, and for a pod in a cell inbound as well. With cells they are the same for all that are alike."""
@@ -221,6 +229,7 @@ class ConfigGenerator:
                     "routes": [found for route in each.http for found in self._routes(route, cells)],
                 }
                 for each in self._traffic.services
+                if each.service.app_protocol == "http"
             )
         return self._hosts[key]
 
