@@ -122,7 +122,7 @@ def test_a_disk_without_room_for_any_run_is_refused_by_name_and_left_as_it_was(d
 @pytest.mark.live
 def test_a_disk_that_fills_up_ends_the_run_with_what_was_measured(disk: Disk) -> None:
     folder = disk("1m")
-    overrides = ("spec.load.sources=[{zone: east-a, rate: 100/s}]", "spec.load.duration=100s")
+    overrides = ("spec.load.sources=[{zone: east-a, rate: 200/s}]", "spec.load.duration=100s")
     run = finish_run(start_run("small.yaml", folder, *overrides), folder)
     assert run.exit_code == 3, run.stderr
     assert f"warning: the disk of {run.run_dir} (mounted at {folder}) has " in run.stderr

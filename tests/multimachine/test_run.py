@@ -184,14 +184,17 @@ def test_what_cannot_run_is_told_at_once_and_leaves_nothing(cluster: Cluster) ->
     )
     nowhere = run_command(options=f"--address {NOBODY}:6379")
     no_label = "zone west-x: no machine has the label testbed.zone=west-x"
-    for script, words in ((zone, no_label), (nowhere, "cannot be used")):
-        code, output = cluster.run("m1", script)
-        assert (code, words in output, "Traceback" in output) == (2, True, False), output
     # As from a laptop: a job that brings its scenario along, and tells what the command said and how it ended.
     _, home = cluster.run("m1", "pwd")
     command = shlex.split(zone.replace("--address auto", f"--address auto --out {home.strip()}/runs"))
     command[2] = "zone-outage.yaml"
     job = cluster.submit(ROOT / "scenarios", command)
+    refused = [
+        (cluster.start("m1", script), words) for script, words in ((zone, no_label), (nowhere, "cannot be used"))
+    ]
+    for process, words in refused:
+        output, _ = process.communicate(timeout=RUN_TIMEOUT_S)
+        assert (process.returncode, words in output, "Traceback" in output) == (2, True, False), output
     output, _ = job.communicate(timeout=RUN_TIMEOUT_S)
     assert (job.returncode != 0, no_label in output, "exit code 2" in output) == (True, True, True), output
     assert what_runs(cluster, "m1") == "0"
