@@ -28,7 +28,7 @@ from testbed.network.addresses.loopback import LoopbackNetwork
 from testbed.network.links import LinkSample
 from testbed.results.show.summarize import summarize
 from testbed.results.tables.facts import AppliedFault, LocustCount, RunFacts
-from testbed.results.tables.schemas import Clock
+from testbed.results.tables.schemas import SCHEMAS, Clock
 from testbed.scenario import Scenario, load_scenario
 
 SCENARIO = Path(__file__).parent / "report.yaml"
@@ -241,7 +241,7 @@ def _records(scenario: Scenario, seconds: str) -> tuple[ClusterRecords, list[Mac
         for second in range(0, last_s, 2)
     ]
     pushes = [
-        Push(pod.name, "", f"type.googleapis.com/{kind}", str(second), t0_s + second, t0_s + second + 0.01)
+        Push(pod.name, "", f"type.googleapis.com/{kind}", str(second), t0_s + second, acked_s=t0_s + second + 0.01)
         for second in range(0, last_s, 2)
         for pod, _ in pods
         for kind in ("Cluster", "ClusterLoadAssignment")
@@ -272,7 +272,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     if not (folder / "logs").is_dir():
         write_logs(folder, int(sys.argv[2]) if len(sys.argv) > 2 else SECONDS)
-    for table in ("requests", "hops", "attempts", "events", "pushes", "links", "machines", "pods"):
+    for table in SCHEMAS:
         shutil.rmtree(folder / table, ignore_errors=True)
     print(measured(folder))
 
