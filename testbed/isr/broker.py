@@ -52,6 +52,7 @@ class Broker:
         self._now_s = now_s
         self._controller: Controller | None = None
         self._proposed_index = 0
+        self._takes_part = False
         self._heartbeat_at_s = now_s
         self._outputs: list[Of] = []
 
@@ -148,8 +149,13 @@ class Broker:
             self._follow_cluster()
 
     def _follow_cluster(self) -> None:
+        """Not before this incarnation is registered: until then, what the controllers' log tells may be older than what
+        an earlier one has acted upon, and a leader that was replaced would be followed again."""
         cluster = self.cluster
         may_lead = (self.name, self._incarnation) in cluster.alive
+        self._takes_part |= may_lead
+        if not self._takes_part:
+            return
         for number, replica in self.replicas.items():
             partition = cluster.partitions[number]
             outputs = replica.take(partition, cluster.brokers_alive, may_lead, self._now_s)

@@ -17,13 +17,11 @@ from tests.consensus.planted import Planted
 
 high_watermark = Leadership.high_watermark
 fetched = Leadership.fetched
-request = Leadership.request
 reply_to = Leadership._reply_to
 let_go = Outbox.let_go
 read = Replica.read
 settle = Replica._settle
 take = Replica.take
-take_reply = Replica._take_reply
 receive = Replica.receive
 follow_cluster = Broker._follow_cluster
 altered = controller.altered
@@ -49,29 +47,12 @@ def count_wanted_only(self: Leadership, durable_index: int) -> int:
     return min(durable_index if name == self._name else self._followers[name].index for name in names)
 
 
-def forget_what_was_asked(self: Leadership, high_watermark: int, alive: list[str], now_s: float) -> Any:
-    found = request(self, high_watermark, alive, now_s)
-    if found:
-        self._asked_for = set(found.isr)
-    return found
-
-
 def joins_when_it_fetches(self: Leadership, high_watermark: int, alive: list[str], now_s: float) -> tuple[str, ...]:
     def belongs(name: str) -> bool:
         if name == self._name:
             return True
         follower = self._followers[name]
         return not self._lags(follower, now_s) if name in self.partition.isr else follower.index >= 0
-
-    return tuple(name for name in self.partition.replicas if belongs(name))
-
-
-def joins_at_high_watermark(self: Leadership, high_watermark: int, alive: list[str], now_s: float) -> tuple[str, ...]:
-    def belongs(name: str) -> bool:
-        if name == self._name:
-            return True
-        follower = self._followers[name]
-        return not self._lags(follower, now_s) if name in self.partition.isr else follower.index >= high_watermark
 
     return tuple(name for name in self.partition.replicas if belongs(name))
 
@@ -100,12 +81,6 @@ def truncate_to_leaders_end(self: Replica, index: int, epoch: int) -> None:
     self.high_watermark = min(self.high_watermark, self.log.last_index)
 
 
-def believe_high_watermark(self: Replica, reply: FetchReply) -> None:
-    take_reply(self, reply)
-    if reply.leads:
-        self.high_watermark = max(self.high_watermark, min(reply.high_watermark, self.log.last_index))
-
-
 def take_any_reply(self: Replica, message: Fetch | FetchReply, now_s: float) -> Any:
     if isinstance(message, FetchReply):
         message = replace(message, number=self._fetches)
@@ -119,6 +94,11 @@ def lead_as_any_incarnation(self: Broker) -> None:
     decided, self.cluster = self.cluster, replace(self.cluster, alive=own)
     follow_cluster(self)
     self.cluster = decided
+
+
+def follow_before_registered(self: Broker) -> None:
+    self._takes_part = True
+    follow_cluster(self)
 
 
 def alter_any_version(cluster: Cluster, request: AlterPartition) -> Cluster:
@@ -157,21 +137,17 @@ PLANTED: dict[str, Planted] = {
         Leadership, "high_watermark", count_decided_only, begin=500
     ),
     "who is to leave the ISR does not count any more": Planted(Leadership, "high_watermark", count_wanted_only),
-    "what was asked for is forgotten when something else is": Planted(Leadership, "request", forget_what_was_asked),
     "a follower is in sync as soon as it fetches": Planted(Leadership, "_wanted_isr", joins_when_it_fetches),
-    "a follower is in sync at the high watermark, whatever was before the epoch (KAFKA-7128)": Planted(
-        Leadership, "_wanted_isr", joins_at_high_watermark, begin=6850
-    ),
     "a follower counts whose log diverges": Planted(Leadership, "fetched", count_diverging),
     "logs are compared by their ends only (before KIP-101)": Planted(Leadership, "_diverging", diverging_by_index),
     "followers cut off what is above their high watermark (before KIP-101)": Planted(
         Replica, "take", truncate_to_high_watermark
     ),
-    "a follower believes the high watermark of a log that is not its own": Planted(
-        Replica, "_take_reply", believe_high_watermark, begin=1000
-    ),
     "a follower takes answers to earlier fetches": Planted(Replica, "receive", take_any_reply),
     "a restarted leader goes on in its epoch": Planted(Broker, "_follow_cluster", lead_as_any_incarnation),
+    "a restarted follower acts upon what is past": Planted(
+        Broker, "_follow_cluster", follow_before_registered, begin=6800
+    ),
     "the controller takes any leader's request": Planted(controller, "altered", alter_of_any_leader, begin=350),
     "the controller takes requests of any version": Planted(controller, "altered", alter_any_version, begin=350),
     "elections are unclean": Planted(controller, "fenced", always_unclean),
