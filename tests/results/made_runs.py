@@ -18,13 +18,15 @@ def made(
     retries: int | None = 1,
     verdict: str = "passed",
     hosting: str = "node",
+    router: dict[str, Any] | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     mesh = {} if retries is None else {"retries": retries}
     spec = {**SPEC, "seed": seed, "mesh": mesh, "expect": [{"seed": seed}]}
     (folder / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "zone-outage"}, "spec": spec}))
     latency_ms = {"p50": 6.0, "p99": 20.0}
-    phase = {"name": "all", "sent": 100, "unknown": seed, "success_rate": 0.97, "latency_ms": latency_ms}
+    seen = {"sent": 100, "unknown": seed, "success_rate": 0.97, "latency_ms": latency_ms}
+    phase = {"name": "all", **seen, "router": router}
     shown = "never recovered" if recover_s is None else str(recover_s)
     recovery = {"metric": "time_to_recover", "measured": recover_s, "shown": shown, "held": recover_s is not None}
     steady = {"metric": "success_rate", "measured": 1.0, "shown": "100%", "held": True}

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from testbed.cli import app
 from testbed.results.judge.verdict import ExpectationResult
 from testbed.results.measure.ledger import PhaseLedger, Traffic
+from testbed.results.measure.phases import RouterStats
 from testbed.results.show.junit import junit, junit_without_results
 from testbed.results.show.openmetrics import openmetrics
 from testbed.results.show.summarize import summarize
@@ -136,8 +137,10 @@ def test_names_with_quotes_and_line_ends_come_back_as_they_are(summary: Summary)
 
 def test_the_page_has_every_metric_with_its_type_and_labels(summary: Summary) -> None:
     steady = PhaseLedger(by_right={"own": Traffic(1)})
+    router = RouterStats(asked=1, questions=1, unrouted=0, p50_ms=1.0, p99_ms=1.0)
     with_cells = replace(
         summary,
+        phases=tuple(replace(phase, router=router) for phase in summary.phases),
         same_cell_share_by_phase={"steady": 1.0},
         ledger=replace(summary.ledger, by_phase={**summary.ledger.by_phase, "steady": steady}),
     )

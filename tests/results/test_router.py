@@ -9,9 +9,13 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
+import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from testbed.results.compare.runs import Bound, read_run
 from testbed.results.measure.calls import Completeness, completeness
 from testbed.results.measure.phases import RouterStats
+from testbed.results.show.openmetrics import openmetrics
 from testbed.results.show.report import render
 from testbed.results.show.summarize import summarize
 from testbed.results.tables.facts import LocustCount
@@ -64,6 +68,8 @@ def directed_run(tmp_path: Path) -> Path:
         expectation("questions", "steady", 0.1),
         expectation("unrouted", "during", 0.05, "no-router"),
         expectation("unrouted", "steady", 0.0),
+        expectation("questions", "all", 0.2),
+        expectation("unrouted", "all", 0.01),
         replace(expectation("routed_success_rate", "during", 1.0, "no-router"), at_least=1.0),
     )
     sources = (LoadSource("east-a", float(RATE_PER_S), "constant"),)
@@ -113,6 +119,8 @@ def test_questions_and_who_is_unrouted_can_be_expected(directed_run: Path) -> No
         (0.1, True),
         (0.1, False),
         (0.0, True),
+        (0.1, True),
+        (0.05, False),
         (1.0, True),
     ]
     assert {each.error: each.count for each in summary.errors} == {"router: timed out": 8}
@@ -138,6 +146,50 @@ def test_the_report_has_a_line_of_questions_for_each_phase_and_none_where_nobody
     )
     assert "Questions to the router" in (directed_run / "report.html").read_text()
     assert "outer" not in "\n".join(line.plain for line in render(summarize(run_dir), run_dir, 80))
+
+
+def test_a_comparison_has_what_all_requests_asked_a_router(directed_run: Path, run_dir: Path) -> None:
+    for run in (directed_run, run_dir):
+        summarize(run)
+        (run / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "x"}, "spec": {}}))
+    read = read_run(directed_run)
+    figures = {metric.name: (value, metric.unit, metric.better) for metric, value in read.figures.items()}
+    (every,) = [phase for phase in summarize(directed_run).phases if phase.name == "all"]
+    assert every.router is not None
+    assert (every.sent, every.router.asked, every.router.unrouted) == (160, 16, 8)
+    assert figures["requests that asked a router"] == (0.1, "share", "lower")
+    assert figures["questions to routers"] == (16, "count", "lower")
+    assert figures["unrouted requests"] == (0.05, "share", "lower")
+    for quantile, value_ms in (("p50", every.router.p50_ms), ("p99", every.router.p99_ms)):
+        assert figures[f"latency {quantile} of asking a router"] == (value_ms, "ms", "lower")
+    bounds = {metric.name: bounds for metric, bounds in read.bounds.items()}
+    assert bounds["requests that asked a router"] == (Bound("at most 20%", True),)
+    assert bounds["unrouted requests"] == (Bound("at most 1%", False),)
+    assert not [metric.name for metric in read_run(run_dir).figures if "rout" in metric.name]
+
+
+def test_what_is_expected_of_questions_is_compared_as_a_share(directed_run: Path) -> None:
+    summarize(directed_run)
+    (directed_run / "scenario.yaml").write_text(yaml.safe_dump({"metadata": {"name": "x"}, "spec": {}}))
+    units = {metric.name: metric.unit for metric in read_run(directed_run).figures}
+    assert (units["questions steady"], units["unrouted during"]) == ("share", "share")
+
+
+def test_openmetrics_have_the_questions_of_each_phase_and_no_sample_where_nobody_asks(
+    directed_run: Path, run_dir: Path
+) -> None:
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(openmetrics(summarize(directed_run)).decode())
+        for sample in family.samples
+    }
+    assert found["testbed_asked_router_ratio", "steady"] == 0.1
+    assert found["testbed_router_questions_total", "steady"] == 8
+    assert found["testbed_router_latency_seconds", "steady", "0.5"] == pytest.approx(1.075e-3)
+    assert found["testbed_router_latency_seconds", "steady", "0.99"] == pytest.approx(1.1093e-3)
+    assert found["testbed_unrouted_ratio", "during no-router"] == 0.1
+    assert ("testbed_router_latency_seconds", "during no-router", "0.5") not in found
+    assert b"rout" not in openmetrics(summarize(run_dir))
 
 
 def test_that_a_router_was_asked_is_no_trace_of_the_request_itself() -> None:

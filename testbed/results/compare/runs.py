@@ -12,7 +12,9 @@ import orjson
 import yaml
 
 from testbed.documents.overrides import names_of
+from testbed.documents.quantities import PERCENTAGE
 from testbed.results.tables.damage import BadRunFolder
+from testbed.scenario.models.metrics import METRICS
 
 Better = Literal["lower", "higher"]
 Unit = Literal["s", "ms", "share", "count", "number"]
@@ -34,6 +36,13 @@ LATENCIES = {
     for quantile in ("p50", "p99")
 }
 CROSS_ZONE = Metric("cross-zone share of calls", "share", "lower")
+ASKED = Metric("requests that asked a router", "share", "lower")
+QUESTIONS = Metric("questions to routers", "count", "lower")
+UNROUTED = Metric("unrouted requests", "share", "lower")
+ASKING = {
+    quantile: Metric(f"latency {quantile} of asking a router", "ms", "lower", of_answered=True)
+    for quantile in ("p50", "p99")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +145,21 @@ def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[Metric, float]]:
             for quantile, metric in LATENCIES.items():
                 if (latency_ms := phase["latency_ms"][quantile]) is not None:
                     yield metric, latency_ms
+            # Runs of older versions do not have it at all.
+            if (router := phase.get("router")) is not None:
+                yield from _asked(router, phase["sent"])
     if (same_zone := summary["same_zone_share_by_phase"].get("all")) is not None:
         yield CROSS_ZONE, 1 - same_zone
+
+
+def _asked(router: Mapping[str, Any], sent: int) -> Iterator[tuple[Metric, float]]:
+    """What directed clients asked routers: of a phase with requests."""
+    yield ASKED, router["asked"] / sent
+    yield QUESTIONS, router["questions"]
+    yield UNROUTED, router["unrouted"] / sent
+    for quantile, metric in ASKING.items():
+        if (took_ms := router[f"{quantile}_ms"]) is not None:
+            yield metric, took_ms
 
 
 def _recovery(fault: str, *, healed: bool) -> Metric:
@@ -154,6 +176,8 @@ def _expected(expectation: Mapping[str, Any], result: Mapping[str, Any]) -> Metr
             return SUCCESS
         if when == "all" and (latency := LATENCIES.get(name.removeprefix("latency_"))):
             return latency
+        if when == "all" and (of_router := {"questions": ASKED, "unrouted": UNROUTED}.get(name)):
+            return of_router
     better: Better = "lower" if result["bound"].startswith("at most") else "higher"
     text = result["text"].removesuffix(result["bound"]).strip()
     return Metric(text, _unit(name), better, "latency" in name)
@@ -169,7 +193,7 @@ def _measured(result: Mapping[str, Any]) -> float | None:
 def _unit(metric: str) -> Unit:
     if metric == "time_to_recover" or metric.startswith("latency"):
         return "s"
-    return "share" if metric.endswith(("share", "success_rate")) else "number"
+    return "share" if METRICS.get(metric) is PERCENTAGE else "number"
 
 
 def _conditions(facts: Mapping[str, Any]) -> dict[str, str]:

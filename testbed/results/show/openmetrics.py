@@ -47,6 +47,7 @@ class _Figures(Collector):
 def _families(summary: Summary) -> Iterator[Metric]:
     yield from _run(summary)
     yield from _clients(summary)
+    yield from _routers(summary)
     yield from _faults(summary)
     yield from _calls(summary)
 
@@ -87,6 +88,25 @@ def _clients(summary: Summary) -> Iterator[Metric]:
                 labels = {"phase": phase.name, "quantile": str(shares[quantile])}
                 latency.add_sample(latency.name, labels, value_ms / 1e3)
     yield latency
+
+
+def _routers(summary: Summary) -> Iterator[Metric]:
+    """What directed clients asked them; nothing where nobody does."""
+    asking = [(phase.name, phase.sent, phase.router) for phase in summary.phases if phase.router is not None]
+    asked = [((phase,), router.asked / sent) for phase, sent, router in asking if sent]
+    yield _gauge("testbed_asked_router", "Share of requests that asked a router.", ("phase",), asked, "ratio")
+    questions = [((phase,), float(router.questions)) for phase, _, router in asking]
+    yield _counter("testbed_router_questions", "How often they did.", ("phase",), questions)
+    took = SummaryMetricFamily(
+        "testbed_router_latency", "How long asking took, of requests that were told.", labels=("phase",), unit="seconds"
+    )
+    for phase, _, router in asking:
+        for quantile, value_ms in (("0.5", router.p50_ms), ("0.99", router.p99_ms)):
+            if value_ms is not None:
+                took.add_sample(took.name, {"phase": phase, "quantile": quantile}, value_ms / 1e3)
+    yield took
+    unrouted = [((phase,), router.unrouted / sent) for phase, sent, router in asking if sent]
+    yield _gauge("testbed_unrouted", "Share of requests that no router told a cell.", ("phase",), unrouted, "ratio")
 
 
 def _faults(summary: Summary) -> Iterator[Metric]:
