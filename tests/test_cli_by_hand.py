@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -76,6 +78,43 @@ def test_a_name_that_is_taken_is_refused_before_anything_starts(tmp_path: Path) 
     assert result.exit_code == EXIT_BAD_INPUT
     assert result.stderr == "a cluster one is up already; `testbed down one`, or choose another --name\n"
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.usefixtures("several")
+def test_a_detached_start_of_a_name_that_is_up_leaves_the_output_of_the_first_alone() -> None:
+    log = registry.log_of("one")
+    log.write_text("said by the first")
+    result = invoke("up", SMALL, "--name", "one", "--detach")
+    assert (result.exit_code, result.stdout) == (EXIT_BAD_INPUT, "")
+    assert result.stderr == "a cluster one is up already; `testbed down one`, or choose another --name\n"
+    assert log.read_text() == "said by the first"
+
+
+def test_a_detached_start_that_fails_keeps_its_output_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes the place of that of one that is gone."""
+    (tmp_path / "taken").touch()
+    registry.log_of("mine").write_text("said by one that is gone" * 99)
+    arguments = ["up", str(SMALL), "--name", "mine", "--detach", "--out", str(tmp_path / "taken" / "runs")]
+    monkeypatch.setattr("sys.argv", ["testbed", *arguments])
+    result = invoke(*arguments)
+    assert result.exit_code == EXIT_BAD_INPUT
+    said = registry.log_of("mine").read_text()
+    assert said.endswith("cannot make a result folder there: Not a directory\n")
+    assert result.stderr == f"mine did not come up; what it said is in {registry.log_of('mine')}\n"
+
+
+def test_at_its_end_a_cluster_removes_its_own_output_and_no_other() -> None:
+    log = registry.log_of("mine")
+    command = [sys.executable, "-c", "from testbed.cli.up import forget_output; forget_output('mine')"]
+    log.write_text("said by one that failed")
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    assert log.read_text() == "said by one that failed"
+    with log.open("wb") as output:
+        subprocess.run(command, check=True, stdout=output)
+    assert not log.exists()
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.usefixtures("several")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from testbed.cli.beginning import failures_told, new_run_dir, start_here
-from testbed.cli.clusters import ClusterName, asked, meant
+from testbed.cli.clusters import ClusterName, asked, clusters, meant
 from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, Watched, dry_run, load, warn
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
 from testbed.emulation.driver import registry
@@ -94,43 +96,69 @@ def _up(
                 )
                 shown.ended(summary)
             show(summary, run_dir, terminal)
+            forget_output(name)
     except NameTaken:
         run_dir.rmdir()
-        fail(f"a cluster {name} is up already; `testbed down {name}`, or choose another --name", EXIT_BAD_INPUT)
+        _fail_taken(name)
     except RegistryUnsafe as unsafe:
         run_dir.rmdir()
         fail(str(unsafe), EXIT_BAD_INPUT)
     raise typer.Exit(EXIT_CODES[summary.verdict])
 
 
+def _fail_taken(name: str) -> NoReturn:
+    fail(f"a cluster {name} is up already; `testbed down {name}`, or choose another --name", EXIT_BAD_INPUT)
+
+
+def forget_output(name: str) -> None:
+    """Remove the log of a detached cluster if it is this process's own, and not that of an earlier one that failed."""
+    log = registry.log_of(name)
+    with contextlib.suppress(OSError):
+        if os.path.samestat(log.stat(), os.fstat(sys.stdout.fileno())):
+            log.unlink()
+
+
 def _detached(name: str, arguments: list[str]) -> NoReturn:
     """The same command in a session of its own; what it prints is shown until it is up."""
     try:
-        log = registry.place() / f"{name}.log"
+        log = registry.log_of(name)
+        # Until this one has its name, or else another could take its log for that of one that is gone.
+        with registry.one_at_a_time():
+            if any(cluster.name == name for cluster in clusters()):
+                _fail_taken(name)
+            child = _started(log, arguments)
+            while child.poll() is None and not _has_its_name(name, child.pid):
+                time.sleep(POLL_S)
     except RegistryUnsafe as unsafe:
         fail(str(unsafe), EXIT_BAD_INPUT)
-    command = [sys.executable, "-c", "from testbed.cli import main; main()"]
-    command += [argument for argument in arguments if argument not in ("--detach", "-d")]
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
     with log.open("rb") as said:
         while not _is_up(name, child.pid):
             sys.stdout.buffer.write(said.read())
             sys.stdout.flush()
             if child.poll() is not None:
                 sys.stdout.buffer.write(said.read())
-                raise typer.Exit(child.returncode)
+                sys.stdout.flush()
+                fail(f"{name} did not come up; what it said is in {log}", child.returncode)
             time.sleep(POLL_S)
         sys.stdout.buffer.write(said.read())
     print(f"{name} is up; `testbed status {name}` shows it, `testbed down {name}` ends it")
     raise typer.Exit
 
 
-def _is_up(name: str, pid: int) -> bool:
+def _started(log: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from testbed.cli import main; main()"]
+    command += [argument for argument in arguments if argument not in ("--detach", "-d")]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+
+
+def _has_its_name(name: str, pid: int) -> bool:
     cluster = registry.found().get(name)
-    if cluster is None or cluster[0].pid != pid:
+    return cluster is not None and cluster[0].pid == pid
+
+
+def _is_up(name: str, pid: int) -> bool:
+    if not _has_its_name(name, pid):
         return False
     try:
         return "up_s" in ask(registry.socket_of(name), "status")

@@ -114,7 +114,10 @@ def _driven(terminal: Terminal) -> Path:
     first = _sent(run_dir)
     terminal.type("load", "start")
     assert until(lambda: _sent(run_dir) > first + 5)
+    log = terminal.folder / "own" / "testbed" / "mine.log"
+    assert log.exists()
     assert str(run_dir) in terminal.type("down")
+    assert not log.exists()
     assert "no cluster is up" in terminal.type("status", code=2)
     assert terminal.guest is not None
     terminal.guest.wait(RUN_TIMEOUT_S)

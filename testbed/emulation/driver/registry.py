@@ -67,6 +67,22 @@ def socket_of(name: str) -> Path:
     return place() / name / _SOCKET
 
 
+def log_of(name: str) -> Path:
+    """What a detached cluster of that name says, which has no terminal. It stays after an end that was not orderly."""
+    return place() / f"{name}.log"
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """During the block no other process of this user is in such a block. Raises RegistryUnsafe."""
+    folder = os.open(place(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 @contextlib.contextmanager
 def registered(name: str, run_dir: Path, scenario: str) -> Iterator[None]:
     """During the block a cluster of that name is this process's. Raises NameTaken or RegistryUnsafe."""
