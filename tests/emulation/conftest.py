@@ -73,9 +73,11 @@ def readme_cost_s(run: FinishedRun, dead_zone: str) -> dict[str, float]:
 
 
 def told_of(step: dict[str, Any], trace: dict[str, Any], proxy: str | None = None) -> dict[str, Any]:
-    """What the proxy, that of the caller's pod unless said otherwise, had been told about a call of a trace."""
+    """What the proxy, that of the caller's pod unless said otherwise, had been told about a call or try of a trace: a
+    request that is tried again may find it told something new."""
     wanted = (proxy or step["source"], step["service"])
-    (told,) = [each for each in trace["told"] if (each["proxy"], each["service"]) == wanted]
+    found = [each for each in trace["told"] if (each["proxy"], each["service"]) == wanted]
+    told = max((each for each in found if each["at_s"] <= step["start_s"]), key=lambda each: each["at_s"])
     return {**told, "pods": {pod for group in told["endpoints"] for pod in group["pods"]}}
 
 

@@ -6,7 +6,7 @@ A proxy acts by the last version of each type of configuration that it had ackno
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Told:
     endpoints: tuple[Group, ...]
     ejected: tuple[str, ...] = ()
     """Those of the endpoints that the proxy had ejected itself."""
+    at_s: float = field(default=0.0, compare=False)
+    """When the first call began of which this is true."""
 
     @property
     def pods(self) -> list[str]:

@@ -163,7 +163,9 @@ def _told(
     for subscriber in subscribers:
         if found := list(pushed.told(subscriber, call, at_s)):
             ejected = _ejected(subscriber, at_s, ejections)
-            return [replace(each, ejected=tuple(pod for pod in each.pods if pod in ejected)) for each in found]
+            return [
+                replace(each, ejected=tuple(pod for pod in each.pods if pod in ejected), at_s=at_s) for each in found
+            ]
     return []
 
 
