@@ -83,26 +83,6 @@ def test_a_sound_run_is_valid() -> None:
     assert _reasons(links=links, cpu_percent=[99.0] + [20.0] * 9) == ()
 
 
-def _seldom_used(off: int, count: int) -> list[dict[str, Any]]:
-    """That many links, each used in two seconds, of which some are off by a millisecond."""
-    return [
-        _link(1.0, 2.0 if number < off else 1.1) | {"destination": f"n{number}"}
-        for number in range(count)
-        for _ in "12"
-    ]
-
-
-def test_a_link_that_was_used_in_a_few_seconds_is_judged_with_all_that_were() -> None:
-    assert _reasons(links=_seldom_used(off=2, count=5)) == ()
-    assert _reasons(links=_seldom_used(off=3, count=5)) == (
-        "latency of 3 links is off, worst: n1 -> n2 has 2.00 ms instead of 1.00 ms (median)",
-    )
-    often = [_link(1.0, 2.0)] * 5
-    assert _reasons(links=often + _seldom_used(off=2, count=5)) == (
-        "latency of 3 links is off, worst: n1 -> n2 has 2.00 ms instead of 1.00 ms (median)",
-    )
-
-
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
