@@ -9,7 +9,9 @@ from testbed.consensus.membership import Membership
 from testbed.consensus.storage import Stored
 from tests.consensus.beginnings import divergent, equal
 from tests.consensus.invariants import Violation
-from tests.consensus.simulation import Chances, Host, Simulation, T
+from tests.consensus.simulation import Host, Simulation
+from tests.simulated.nemesis import Nemesis as SimulatedNemesis
+from tests.simulated.world import Chances, T
 
 RECOVERY_S = 40 * T
 """Within that time after all is healed there must be a leader, and its next entry must be applied everywhere."""
@@ -60,18 +62,15 @@ def propose_to_all(simulation: Simulation, leader: Host, end_s: float) -> bool:
     return simulation.run_until(end_s, applied)
 
 
-class Nemesis:
-    """What goes wrong, and what clients ask for meanwhile.
+class Nemesis(SimulatedNemesis[Simulation, Host]):
+    """Each round can elect another leader by another majority."""
 
-    It goes on in rounds. In each, some replicas are away in one way or another, mostly so few that the others can go on
-    without them, and often the leader among them: so each round can elect another leader by another majority. Each
-    schedule has some kinds of faults only, for all of them together would let nothing happen.
-    """
+    soon = (0.0, 0.03, 0.1, 0.2)
+    leader_away = 0.6
 
     def __init__(self, simulation: Simulation, change_members: bool) -> None:
-        self._simulation = simulation
-        self._random = random = simulation.random
-        self.ended = False
+        super().__init__(simulation)
+        random = self._random
         ways: tuple[Callable[[Host], None], ...] = (self._crash, self._restart, self._isolate, self._deafen, self._mute)
         self._ways = random.sample((*ways, self._pause), k=3)
         chores: tuple[Callable[[], None], ...] = (self._compact, self._change_members, self._transfer)
@@ -97,18 +96,6 @@ class Nemesis:
         simulation.at(random.random() * 2 * T, self._round)
         simulation.at(random.random() * 2 * T, self._client)
 
-    def end(self) -> None:
-        """All is up, every message is delivered soon, and clocks go about right."""
-        self.ended = True
-        simulation = self._simulation
-        simulation.chances = Chances()
-        self._bring_back(1.0)
-        for host in simulation.hosts.values():
-            now_s = simulation.clock(host)
-            host.clock_rate = self._random.uniform(0.95, 1.05)
-            host.clock_offset_s = now_s - simulation.now_s * host.clock_rate
-            simulation.set_timer(host)
-
     # --- clients ----------------------------------------------------------------------------------------------
 
     def _client(self) -> None:
@@ -121,12 +108,8 @@ class Nemesis:
             self._ask(self._any(), write)
         self._later(self._random.expovariate(1 / self._client_pause_s), self._client)
 
-    def _ask(self, host: Host, write: bool) -> None:
-        """Who stands still finds what it was asked meanwhile when it goes on."""
-        if host.paused_until_s > self._simulation.now_s:
-            self._later(host.paused_until_s - self._simulation.now_s, self._ask, host, write)
-        elif host.replica:
-            (self._simulation.propose if write else self._simulation.read)(host)
+    def _ask_now(self, host: Host, write: bool) -> None:
+        (self._simulation.propose if write else self._simulation.read)(host)
 
     def _leaders(self) -> list[Host]:
         """Those that believe to lead, by term."""
@@ -144,16 +127,6 @@ class Nemesis:
     def _any(self) -> Host:
         return self._random.choice(list(self._simulation.hosts.values()))
 
-    def _later(self, delay_s: float, action: Callable[..., None], *arguments: object) -> None:
-        def act() -> None:
-            if not self.ended:
-                action(*arguments)
-
-        self._simulation.at(self._simulation.now_s + delay_s, act)
-
-    def _soon(self, action: Callable[..., None], *arguments: object) -> None:
-        self._later(self._random.choice((0.0, 0.03, 0.1, 0.2)) * T, action, *arguments)
-
     # --- rounds -----------------------------------------------------------------------------------------------
 
     def _round(self) -> None:
@@ -168,24 +141,6 @@ class Nemesis:
         for chore in self._chores:
             self._later(length_s * self._random.random(), chore)
         self._later(length_s, self._round)
-
-    def _away(self) -> list[Host]:
-        hosts = list(self._simulation.hosts.values())
-        few = (len(hosts) - 1) // 2
-        away = self._random.sample(hosts, self._random.randint(0, few if self._random.random() < 0.9 else len(hosts)))
-        leader = self._leader()
-        if leader and leader not in away and self._random.random() < 0.6:
-            away = [leader, *away[1:]]
-        return away
-
-    def _bring_back(self, chance: float) -> None:
-        if self._random.random() < chance:
-            self._simulation.cut.clear()
-        for host in self._simulation.hosts.values():
-            if not host.replica and self._random.random() < chance:
-                self._simulation.start(host)
-            if host.paused_until_s > self._simulation.now_s and self._random.random() < chance:
-                host.paused_until_s = self._simulation.now_s
 
     def _after_vote(self, host: Host) -> None:
         if not self.ended and self._restart in self._ways and self._random.random() < 0.3 * self._eager:
@@ -220,34 +175,6 @@ class Nemesis:
             self._soon(self._jump_clocks)
 
     # --- faults -----------------------------------------------------------------------------------------------
-
-    def _crash(self, host: Host) -> None:
-        if host.replica:
-            self._simulation.crash(host)
-
-    def _restart(self, host: Host) -> None:
-        if host.replica:
-            self._simulation.crash(host)
-            self._simulation.start(host)
-
-    def _power_failure(self) -> None:
-        """Takes some down at one moment, and brings some of these up at once."""
-        for host in self._simulation.hosts.values():
-            if self._random.random() < 0.7:
-                self._random.choice((self._crash, self._restart))(host)
-
-    def _isolate(self, host: Host) -> None:
-        self._deafen(host)
-        self._mute(host)
-
-    def _deafen(self, host: Host) -> None:
-        self._simulation.cut |= {(other, host.name) for other in self._simulation.hosts if other != host.name}
-
-    def _mute(self, host: Host) -> None:
-        self._simulation.cut |= {(host.name, other) for other in self._simulation.hosts if other != host.name}
-
-    def _pause(self, host: Host) -> None:
-        host.paused_until_s = self._simulation.now_s + self._random.random() * 3 * T
 
     def _jump_clocks(self) -> None:
         """As if everything had stood still: many want to be elected at once."""

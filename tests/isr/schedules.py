@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from tests.consensus.simulation import Chances
 from tests.isr.invariants import Violation
-from tests.isr.simulation import Host, Setting, Simulation, T
+from tests.isr.simulation import Host, Setting, Simulation
+from tests.simulated.nemesis import Nemesis as SimulatedNemesis
+from tests.simulated.world import Chances, T
 
 RECOVERY_S = 60 * T
 """Within that time after all is healed, all must be in sync, and a write must be acknowledged."""
@@ -53,15 +52,14 @@ def write(simulation: Simulation, leader: Host) -> bool:
     return simulation.run_until(simulation.now_s + 3 * T, lambda: request in acknowledged.values())
 
 
-class Nemesis:
-    """What goes wrong, and what clients ask for meanwhile, in rounds. In each, some brokers are away in one way or
-    another, mostly so few that the others can go on without them, and often the leader among them. Each schedule has
-    some kinds of faults only, for all of them together would let nothing happen."""
+class Nemesis(SimulatedNemesis[Simulation, Host]):
+    healed = Chances(delay_s=0.05 * T)
+    soon = (0.0, 0.03, 0.1, 0.3)
+    leader_away = 0.5
 
     def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-        self._random = random = simulation.random
-        self.ended = False
+        super().__init__(simulation)
+        random = self._random
         ways = (
             self._crash,
             self._restart,
@@ -72,7 +70,7 @@ class Nemesis:
             self._part,
             self._pause,
         )
-        self._ways: list[Callable[[Host], None]] = random.sample(ways, k=3)
+        self._ways = random.sample(ways, k=3)
         self._round_s = random.choice((0.5, 1.0, 2.0)) * T
         self._client_pause_s = random.choice((0.1, 0.3)) * T
         self._eager = random.choice((0.0, 0.5, 1.0))
@@ -92,18 +90,6 @@ class Nemesis:
         simulation.at(3 * T, self._round)
         simulation.at(random.random() * 2 * T, self._client)
 
-    def end(self) -> None:
-        """All is up, every message is delivered soon, and clocks go about right."""
-        self.ended = True
-        simulation = self._simulation
-        simulation.chances = Chances(delay_s=0.05 * T)
-        self._bring_back(1.0)
-        for host in simulation.hosts.values():
-            now_s = simulation.clock(host)
-            host.clock_rate = self._random.uniform(0.95, 1.05)
-            host.clock_offset_s = now_s - simulation.now_s * host.clock_rate
-            simulation.set_timer(host)
-
     # --- clients ----------------------------------------------------------------------------------------------
 
     def _client(self) -> None:
@@ -112,12 +98,8 @@ class Nemesis:
         self._ask(host, write=self._random.random() < 0.7)
         self._later(self._random.expovariate(1 / self._client_pause_s), self._client)
 
-    def _ask(self, host: Host, write: bool) -> None:
-        """Who stands still finds what it was asked meanwhile when it goes on."""
-        if host.paused_until_s > self._simulation.now_s:
-            self._later(host.paused_until_s - self._simulation.now_s, self._ask, host, write)
-        elif host.broker:
-            (self._simulation.produce if write else self._simulation.read)(host)
+    def _ask_now(self, host: Host, write: bool) -> None:
+        (self._simulation.produce if write else self._simulation.read)(host)
 
     def _leaders(self) -> list[Host]:
         return [
@@ -126,15 +108,8 @@ class Nemesis:
             if host.broker and any(replica.leads for replica in host.broker.replicas.values())
         ]
 
-    def _later(self, delay_s: float, action: Callable[..., None], *arguments: object) -> None:
-        def act() -> None:
-            if not self.ended:
-                action(*arguments)
-
-        self._simulation.at(self._simulation.now_s + delay_s, act)
-
-    def _soon(self, action: Callable[..., None], *arguments: object) -> None:
-        self._later(self._random.choice((0.0, 0.03, 0.1, 0.3)) * T, action, *arguments)
+    def _leader(self) -> Host | None:
+        return self._simulation.leader()
 
     # --- rounds -----------------------------------------------------------------------------------------------
 
@@ -145,24 +120,6 @@ class Nemesis:
         for host in self._away():
             self._random.choice(self._ways)(host)
         self._later(self._round_s * (0.5 + self._random.random()), self._round)
-
-    def _away(self) -> list[Host]:
-        hosts = list(self._simulation.hosts.values())
-        few = (len(hosts) - 1) // 2
-        away = self._random.sample(hosts, self._random.randint(0, few if self._random.random() < 0.9 else len(hosts)))
-        leader = self._simulation.leader()
-        if leader and leader not in away and self._random.random() < 0.5:
-            away = [leader, *away[1:]]
-        return away
-
-    def _bring_back(self, chance: float) -> None:
-        if self._random.random() < chance:
-            self._simulation.cut.clear()
-        for host in self._simulation.hosts.values():
-            if not host.broker and self._random.random() < chance:
-                self._simulation.start(host)
-            if host.paused_until_s > self._simulation.now_s and self._random.random() < chance:
-                host.paused_until_s = self._simulation.now_s
 
     def _after_change(self, host: Host) -> None:
         """The first moments of a leader are those in which most can go wrong."""
@@ -177,35 +134,7 @@ class Nemesis:
 
     # --- faults -----------------------------------------------------------------------------------------------
 
-    def _crash(self, host: Host) -> None:
-        if host.broker:
-            self._simulation.crash(host)
-
-    def _restart(self, host: Host) -> None:
-        if host.broker:
-            self._simulation.crash(host)
-            self._simulation.start(host)
-
-    def _power_failure(self) -> None:
-        """Takes some down at one moment, and brings some of these up at once."""
-        for host in self._simulation.hosts.values():
-            if self._random.random() < 0.7:
-                self._random.choice((self._crash, self._restart))(host)
-
-    def _isolate(self, host: Host) -> None:
-        self._deafen(host)
-        self._mute(host)
-
-    def _deafen(self, host: Host) -> None:
-        self._simulation.cut |= {(other, host.name) for other in self._simulation.hosts if other != host.name}
-
-    def _mute(self, host: Host) -> None:
-        self._simulation.cut |= {(host.name, other) for other in self._simulation.hosts if other != host.name}
-
     def _part(self, host: Host) -> None:
         """From one other only: its controllers may still reach both."""
         other = self._random.choice([name for name in self._simulation.hosts if name != host.name])
         self._simulation.cut |= {(host.name, other), (other, host.name)}
-
-    def _pause(self, host: Host) -> None:
-        host.paused_until_s = self._simulation.now_s + self._random.random() * 3 * T
