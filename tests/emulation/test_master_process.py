@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from testbed.consensus.outputs import Write
 from testbed.control.api_server import Refused
 from testbed.control.messages import Event, LeaseRenewed, NodeRegistered, PodStarted, RecordEvent, StartPod
 from testbed.emulation.processes import master_process
@@ -43,7 +44,8 @@ class Master(MasterProcess):
         self.told: list[FromMaster] = []
         self._count = count()
         begin = Begin("control-plane", volume, timings, "sidecar", (), 1)
-        super().__init__(begin, opened(begin), self.told.append)
+        self.journal = opened(begin)
+        super().__init__(begin, self.journal, self.told.append)
 
     def say(self, *events: Event, arrived_s: float | None = None) -> None:
         self.hear(Told("somewhere", time.monotonic() if arrived_s is None else arrived_s, events))
@@ -137,14 +139,14 @@ class SlowDisk:
     """Held up until it may write, as a disk is that others keep busy."""
 
     def __init__(self, master: Master) -> None:
-        self._journal = master._journal
+        self._append = master.journal.append
         self.may = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        master._journal = self  # type: ignore[assignment]
+        master.journal.append = self.append  # type: ignore[method-assign]
 
-    def append(self, writes: object) -> None:
+    def append(self, writes: Sequence[Write]) -> None:
         asyncio.run_coroutine_threadsafe(self.may.wait(), self._loop).result(WITHIN_S)
-        self._journal.append(writes)  # type: ignore[arg-type]
+        self._append(writes)
 
 
 async def test_nobody_hears_of_a_decision_that_is_not_on_the_disk(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -49,12 +50,13 @@ from testbed.emulation.processes.master_messages import (
 )
 from testbed.emulation.processes.protobuf import shared_to_any
 from testbed.emulation.processes.pushed import Contents
+from testbed.journal.appender import Appender
+from testbed.journal.journal import DAMAGED, Damaged, Journal, Pickled
 from testbed.network.wire.relay_messages import read_message, write_message
 from testbed.objects.cells import Layer
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod
 from testbed.objects.workloads import Deployment
-from testbed.workloads.store.journal import Damaged, Journal, Pickled
 
 BUSY_S = 0.05
 """A deadline that is met later than that was met by a busy master."""
@@ -63,8 +65,6 @@ MAIL_S = 0.05
 ALONE = Settings(election_timeout_s=10.0, heartbeat_s=1.0)
 """There is nobody to wait for, nor to be heard by."""
 SNAPSHOT_ENTRIES = 2000
-DAMAGED, DISK_FAILED = 65, 74
-"""Exit codes: sysexits.h, EX_DATAERR and EX_IOERR."""
 
 
 class MasterProcess:
@@ -73,7 +73,7 @@ class MasterProcess:
 
     def __init__(self, begin: Begin, journal: Journal, tell: Callable[[FromMaster], None]) -> None:
         self._begin = begin
-        self._journal = journal
+        self._disk = Appender(journal, partial(print, file=sys.stderr, flush=True))
         self._tell = tell
         self._committed = Store()
         """What the log says as far as it is durable, in its order."""
@@ -96,8 +96,6 @@ class MasterProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = 0.0
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._writes: list[Write] = []
-        self._to_write = asyncio.Event()
         self._loop_watch = LoopWatch(lambda due_s, late_s: tell(Late(due_s, late_s)))
 
     async def run(self) -> None:
@@ -105,7 +103,8 @@ class MasterProcess:
         self._loop_watch.start()
         self._carry_out(self._replica.tick(time.monotonic()))
         try:
-            await self._keep_writing()
+            async for writes in self._disk.durable():
+                self._carry_out(self._replica.persisted(writes[-1].number, time.monotonic()))
         finally:
             self._loop_watch.stop()
             for timer in (self._timer, self._heartbeat):
@@ -231,8 +230,7 @@ class MasterProcess:
         for output in outputs:
             match output:
                 case Write():
-                    self._writes.append(output)
-                    self._to_write.set()
+                    self._disk.add(output)
                 case Accepted(_, index, _):
                     self._last_index = index
                 case Apply(entries):
@@ -268,20 +266,6 @@ class MasterProcess:
         replica = self._replica
         if replica.applied_index - replica.log.snapshot.index >= SNAPSHOT_ENTRIES:
             self._carry_out(replica.compact(replica.applied_index, self._committed.everything(), time.monotonic()))
-
-    async def _keep_writing(self) -> None:
-        """Writes that come while the disk is busy are made durable together."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._to_write.wait()
-            self._to_write.clear()
-            writes, self._writes = self._writes, []
-            try:
-                await loop.run_in_executor(None, self._journal.append, writes)
-            except OSError as error:
-                print(f"cannot write to {self._journal.path}: {error.strerror}", file=sys.stderr, flush=True)
-                os._exit(DISK_FAILED)
-            self._carry_out(self._replica.persisted(writes[-1].number, time.monotonic()))
 
 
 def opened(begin: Begin) -> Journal:

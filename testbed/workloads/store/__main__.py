@@ -22,23 +22,22 @@ import uvloop
 
 from testbed.consensus.membership import Membership
 from testbed.consensus.storage import Stored
+from testbed.journal.journal import DAMAGED, Damaged, Journal
 from testbed.objects.cells import ENTRY_PARTITION_HEADER
 from testbed.workloads.http1 import BODY_BYTES_MAX, Request, Response, ServerProtocol
 from testbed.workloads.settings import STORE_OWNER_HEADER
 from testbed.workloads.store.commands import NO_KEY, Get, Put
 from testbed.workloads.store.driver import Driver
+from testbed.workloads.store.encoding import Json
 from testbed.workloads.store.isr import IsrDriver
-from testbed.workloads.store.journal import Damaged, Journal
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, StoreSettings
 
 REQUEST_ID = b"x-request-id"
 OWNER = STORE_OWNER_HEADER.encode()
 PARTITION = ENTRY_PARTITION_HEADER.encode()
-DAMAGED = 65
-"""The exit code of a replica that cannot trust its disk: sysexits.h, EX_DATAERR."""
 
 
-async def answer(driver: Driver | IsrDriver, request: Request) -> Response:
+async def answer(driver: Driver | IsrDriver, settings: StoreSettings, request: Request) -> Response:
     path = request.path.partition(b"?")[0]
     if path == b"/healthz":
         return Response(200) if driver.ready else Response(503, b"no leader was known yet")
@@ -50,7 +49,7 @@ async def answer(driver: Driver | IsrDriver, request: Request) -> Response:
         return forbid(driver, key, value) if isinstance(driver, IsrDriver) else await prefer(driver, key, value)
     if not key:
         return Response(NO_KEY, b"the path is the key: PUT /KEY or GET /KEY")
-    partition = driver.partition_of(key)
+    partition = settings.partition_of(key)
     if partition is None:
         return Response(NO_KEY, b"the rule of partitions makes none of this key")
     match request.method:
@@ -97,7 +96,10 @@ async def serve(settings: StoreSettings, journals: Mapping[int | None, Journal])
     running = loop.create_task(driver.run())
     loop.add_signal_handler(signal.SIGTERM, running.cancel)
     server = await loop.create_server(
-        lambda: ServerProtocol(lambda request: answer(driver, request)), settings.host, settings.port, backlog=1024
+        lambda: ServerProtocol(lambda request: answer(driver, settings, request)),
+        settings.host,
+        settings.port,
+        backlog=1024,
     )
     try:
         await running
@@ -111,11 +113,11 @@ def open_journals(settings: StoreSettings) -> dict[int | None, Journal]:
     first = Stored.nothing(Membership(tuple(sorted(each.name for each in workload.replicas))))
     folders = {number: settings.volume / f"group-{number}" for number in range(len(workload.groups))}
     if workload.isr is None:
-        return {number: Journal(folder, first) for number, folder in folders.items()}
-    journals: dict[int | None, Journal] = {None: Journal(settings.volume / "controllers", first)}
+        return {number: Journal(folder, first, Json()) for number, folder in folders.items()}
+    journals: dict[int | None, Journal] = {None: Journal(settings.volume / "controllers", first, Json())}
     for number, folder in folders.items():
         if workload.replica in workload.groups[number].replicas:
-            journals[number] = Journal(folder, Stored.nothing())
+            journals[number] = Journal(folder, Stored.nothing(), Json())
     return journals
 
 

@@ -7,13 +7,11 @@ import math
 import time
 from collections.abc import Sequence
 
-from testbed.control.cells.ownership import written
-from testbed.control.cells.partitions import partition_of
+from testbed.journal.journal import Journal
 from testbed.workloads.store.commands import Answer, Get, Put
 from testbed.workloads.store.encoding import PeerMessage, decode, encode
 from testbed.workloads.store.group import Group
 from testbed.workloads.store.heard import Heard
-from testbed.workloads.store.journal import Journal
 from testbed.workloads.store.leaders import LeadersLog, Leading
 from testbed.workloads.store.peers import Peers
 from testbed.workloads.store.settings import StoreSettings
@@ -57,11 +55,6 @@ class Driver:
         finally:
             self._peers.close()
 
-    def partition_of(self, key: str) -> int | None:
-        """None where the rule makes none of it."""
-        workload = self._settings.workload
-        return partition_of(workload.rule, workload.partitions, key)
-
     async def do(self, partition: int, what: Put | Get) -> Answer:
         """By this replica if it leads the partition's group, else by the one that does."""
         return await self._of_partition[partition].do(what)
@@ -85,8 +78,7 @@ class Driver:
 
     def note(self, what: Leading, group: int, term: int) -> None:
         """What this replica is to the group from now on."""
-        declared = self._settings.workload.groups[group]
-        self._leaders.note(what, group, term, written(range(declared.start, declared.end)))
+        self._leaders.note(what, group, term, self._settings.partitions_of(group))
 
     def wake(self, deadline_s: float) -> None:
         """A group has this deadline now. It may have had a sooner one: then it is woken for nothing."""

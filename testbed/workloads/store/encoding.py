@@ -31,6 +31,21 @@ _KINDS: dict[str, type[PeerMessage]] = {
 }
 
 
+class Json:
+    """The form of a store's journals."""
+
+    dumps = staticmethod(orjson.dumps)
+    loads = staticmethod(orjson.loads)
+
+    @staticmethod
+    def entry(read: Any) -> Entry:
+        return entry(read)
+
+    @staticmethod
+    def snapshot(read: Any) -> Snapshot:
+        return snapshot(read)
+
+
 def encode(group: int, message: PeerMessage) -> bytes:
     return orjson.dumps((group, type(message).__name__, message))
 

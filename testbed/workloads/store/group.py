@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from itertools import count
 from random import Random
 from typing import Protocol
 
@@ -26,18 +24,15 @@ from testbed.consensus.outputs import (
 from testbed.consensus.replica import Outputs, Replica
 from testbed.consensus.settings import Settings
 from testbed.isr.messages import AlterPartition, BrokerHeartbeat, Fetch, FetchReply
+from testbed.journal.appender import Appender
+from testbed.journal.journal import Journal
 from testbed.workloads.store.commands import DONE, REFUSED, UNKNOWN, Answer, Ask, Get, Put, Told, Values
 from testbed.workloads.store.encoding import PeerMessage
-from testbed.workloads.store.journal import Journal
 from testbed.workloads.store.leaders import Leading
+from testbed.workloads.store.questions import Questions, Waiting, settle, to_be_told
 from testbed.workloads.store.settings import StoreSettings
 
-DISK_FAILED = 74
-"""The exit code of a replica whose disk took no more: sysexits.h, EX_IOERR."""
-
 _POLL_S = 0.002
-
-Waiting = asyncio.Future[Answer]
 
 
 class Shell(Protocol):
@@ -53,7 +48,7 @@ class Shell(Protocol):
 
 
 class Group:
-    """Writes that come while the disk is busy are made durable together."""
+    """All of it in the thread of its loop, but for writing to the disk."""
 
     def __init__(self, number: int, settings: StoreSettings, journal: Journal, shell: Shell) -> None:
         workload = settings.workload
@@ -66,7 +61,7 @@ class Group:
         self._preferred = journal.path.with_name("primaries")
         if self._preferred.exists():
             self._primaries = tuple(orjson.loads(self._preferred.read_bytes()))
-        self._journal = journal
+        self._disk = Appender(journal, self._say)
         self._shell = shell
         self._timeout_s = workload.election_timeout_s
         stored = journal.stored
@@ -75,12 +70,10 @@ class Group:
         timing = Settings(workload.election_timeout_s, workload.heartbeat_s)
         random = Random(f"{settings.seed}/{self.name}/{number}")
         self._replica = Replica(self.name, stored, timing, random, time.monotonic())
-        self._writes: list[Write] = []
-        self._to_write = asyncio.Event()
         self._proposed: dict[int, list[tuple[int, Waiting]]] = {}
         """By index, with the term of the entry that each waits for."""
-        self._asked: dict[int, Waiting] = {}
-        self._numbers = count()
+        # A new leader takes over within three time-outs, or clients are told to come again.
+        self._questions = Questions(self.name, 3 * self._timeout_s, "no answer of a majority in time")
         self._reads: list[tuple[Get, Waiting]] = []
         """Those of the round of heartbeats that is under way, and those that wait for the next."""
         self._next_reads: list[tuple[Get, Waiting]] = []
@@ -90,25 +83,12 @@ class Group:
 
     async def do(self, what: Put | Get) -> Answer:
         """By this replica if it leads, else by the one that does."""
-        waiting: Waiting = asyncio.get_running_loop().create_future()
-        number = next(self._numbers)
-        leader = self._replica.leader
-        if self._replica.role is Role.LEADER:
-            self._begin(what, waiting)
-        elif leader is None:
-            return Answer(REFUSED, "no leader is known")
-        elif self._shell.send(self.number, leader, Ask(number, what)):
-            self._asked[number] = waiting
-        else:
-            return Answer(REFUSED, f"the leader {leader} is out of reach")
-        try:
-            # A new leader takes over within three time-outs, or clients are told to come again.
-            async with asyncio.timeout(3 * self._timeout_s):
-                return await waiting
-        except TimeoutError:
-            return Answer(UNKNOWN, "no answer of a majority in time")
-        finally:
-            self._asked.pop(number, None)
+        return await self._questions.answer(
+            self._replica.leader,
+            what,
+            lambda waiting: self._begin(what, waiting),
+            lambda leader, question: self._shell.send(self.number, leader, question),
+        )
 
     # --- requests ----------------------------------------------------------------------------------------------
 
@@ -128,17 +108,15 @@ class Group:
         match message:
             case Ask(number, what):
                 self._answer(sender, number, what)
-            case Told(number, answer):
-                if number in self._asked:
-                    _settle(self._asked[number], answer)
+            case Told():
+                self._questions.told(message)
             case Fetch() | FetchReply() | BrokerHeartbeat() | AlterPartition():
                 raise AssertionError(f"{message} is of mode isr")
             case _:
                 self._carry_out(self._replica.receive(message, time.monotonic()))
 
     def _answer(self, asker: str, number: int, what: Put | Get) -> None:
-        waiting: Waiting = asyncio.get_running_loop().create_future()
-        waiting.add_done_callback(lambda done: self._shell.send(self.number, asker, Told(number, done.result())))
+        waiting = to_be_told(number, lambda told: self._shell.send(self.number, asker, told))
         if self._replica.role is Role.LEADER:
             self._begin(what, waiting)
         else:
@@ -150,8 +128,7 @@ class Group:
         for output in outputs:
             match output:
                 case Write():
-                    self._writes.append(output)
-                    self._to_write.set()
+                    self._disk.add(output)
                 case Send(to, message):
                     self._shell.send(self.number, to, message)
                 case Apply(entries):
@@ -167,7 +144,7 @@ class Group:
                 case ReadReady():
                     reads, self._reads = self._reads, []
                     for what, waiting in reads:
-                        _settle(waiting, self._values.get(what.key))
+                        settle(waiting, self._values.get(what.key))
                     asyncio.get_running_loop().call_soon(self._begin_reads)
                 case Refused(request, reason):
                     self._refuse(request, reason)
@@ -190,9 +167,9 @@ class Group:
     def _settle_proposed(self, entry: Entry) -> None:
         for term, waiting in self._proposed.pop(entry.index, ()):
             if term == entry.term:
-                _settle(waiting, self._done(term))
+                settle(waiting, self._done(term))
             else:
-                _settle(waiting, Answer(REFUSED, "another leader had another write in its place"))
+                settle(waiting, Answer(REFUSED, "another leader had another write in its place"))
 
     def _done(self, term: int) -> Answer:
         return Answer(DONE, owner=f"{self.name}@{term}")
@@ -201,16 +178,16 @@ class Group:
         """A snapshot does not say which entries it stands for."""
         for each in [each for each in self._proposed if each <= index]:
             for _, waiting in self._proposed.pop(each):
-                _settle(waiting, Answer(UNKNOWN, "another leader has taken over"))
+                settle(waiting, Answer(UNKNOWN, "another leader has taken over"))
 
     def _refuse(self, request: object, reason: str) -> None:
         if isinstance(request, asyncio.Future):
-            _settle(request, Answer(REFUSED, reason))
+            settle(request, Answer(REFUSED, reason))
         elif request == "reads":
             reads, self._reads = [*self._reads, *self._next_reads], []
             self._next_reads = []
             for _, waiting in reads:
-                _settle(waiting, Answer(REFUSED, reason))
+                settle(waiting, Answer(REFUSED, reason))
 
     def _take_snapshot_if_due(self) -> None:
         replica = self._replica
@@ -221,17 +198,7 @@ class Group:
 
     async def keep_writing(self) -> None:
         """Until it is cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._to_write.wait()
-            self._to_write.clear()
-            writes, self._writes = self._writes, []
-            try:
-                await loop.run_in_executor(None, self._journal.append, writes)
-            except OSError as error:
-                # Without a disk it can neither lead nor vote; what is on it is whole. Who restarts it tries again.
-                self._say(f"cannot write to {self._journal.path}: {error.strerror}; the replica ends")
-                os._exit(DISK_FAILED)
+        async for writes in self._disk.durable():
             if self._workload.acks == "leader":
                 self._acknowledge_early(writes)
             self._carry_out(self._replica.persisted(writes[-1].number, time.monotonic()))
@@ -240,7 +207,7 @@ class Group:
         for entry in (entry for write in writes for entry in write.entries):
             for term, waiting in self._proposed.get(entry.index, ()):
                 if term == entry.term:
-                    _settle(waiting, self._done(term))
+                    settle(waiting, self._done(term))
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -278,9 +245,3 @@ class Group:
 
     def _say(self, text: str) -> None:
         print(time.strftime("%H:%M:%S"), f"group {self.number}: {text}", flush=True)
-
-
-def _settle(waiting: Waiting, answer: Answer) -> None:
-    """Whoever waited may have gone."""
-    if not waiting.done():
-        waiting.set_result(answer)

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from testbed.control.cells.ownership import written
+from testbed.control.cells.partitions import partition_of
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.cells import PartitionRule
 from testbed.objects.workloads import StoreGroup, StoreIsr, StoreReplica, StoreWorkload
@@ -37,6 +39,14 @@ class StoreSettings:
     leaders_log: Path
     seed: int
     workload: StoreWorkload
+
+    def partition_of(self, key: str) -> int | None:
+        """None where the rule makes none of it."""
+        return partition_of(self.workload.rule, self.workload.partitions, key)
+
+    def partitions_of(self, group: int) -> str:
+        declared = self.workload.groups[group]
+        return written(range(declared.start, declared.end))
 
     def to_json(self) -> str:
         return orjson.dumps(self, default=str).decode()

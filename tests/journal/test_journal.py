@@ -13,8 +13,9 @@ from testbed.consensus.log import Entry, Snapshot
 from testbed.consensus.membership import Membership
 from testbed.consensus.outputs import Write
 from testbed.consensus.storage import Stored
+from testbed.journal.journal import Damaged, Journal
 from testbed.workloads.store.commands import Put
-from testbed.workloads.store.journal import Damaged, Journal
+from testbed.workloads.store.encoding import Json
 
 MEMBERS = Membership(("a", "b", "c"))
 FIRST = Stored.nothing(MEMBERS)
@@ -29,7 +30,7 @@ def write(*indexes: int, term: int = 1, snapshot: Snapshot | None = None) -> Wri
 
 
 def written(folder: Path, batches: Sequence[Sequence[Write]]) -> Stored:
-    journal = Journal(folder, FIRST)
+    journal = Journal(folder, FIRST, Json())
     for writes in batches:
         journal.append(writes)
     journal.close()
@@ -37,7 +38,7 @@ def written(folder: Path, batches: Sequence[Sequence[Write]]) -> Stored:
 
 
 def opened(folder: Path) -> Stored:
-    journal = Journal(folder, FIRST)
+    journal = Journal(folder, FIRST, Json())
     journal.close()
     return journal.stored
 
@@ -53,7 +54,7 @@ def test_a_snapshot_takes_the_place_of_the_entries_that_it_stands_for(tmp_path: 
     before = written(tmp_path, [[write(*range(1, 200))]])
     size = (tmp_path / "journal").stat().st_size
     snapshot = Snapshot(198, 1, MEMBERS, {"values": {"k": "v"}, "ids": ["id-1"]})
-    journal = Journal(tmp_path, FIRST)
+    journal = Journal(tmp_path, FIRST, Json())
     journal.append([Write(0, 1, "a", (), snapshot)])
     journal.append([write(200)])
     journal.close()
@@ -73,7 +74,7 @@ def test_a_torn_last_record_is_cut_off_and_all_before_it_stays(
     data = (folder / "journal").read_bytes()
     torn = data[: len(whole) + cut % (len(data) - len(whole))]
     (folder / "journal").write_bytes(torn)
-    journal = Journal(folder, FIRST)
+    journal = Journal(folder, FIRST, Json())
     assert journal.stored == before
     assert journal.cut_off_bytes == len(torn) - len(whole)
     journal.append([write(3, term=2)])
@@ -107,5 +108,5 @@ def test_a_replica_refuses_to_start_on_a_damaged_older_record(
     data[at % older] ^= 1 << bit
     (folder / "journal").write_bytes(data)
     with pytest.raises(Damaged, match=r"journal: the record at byte [0-9]+ is damaged"):
-        Journal(folder, FIRST)
+        Journal(folder, FIRST, Json())
     assert (folder / "journal").read_bytes() == data, "what is there must not be touched: somebody may still read it"

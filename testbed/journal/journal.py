@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
-import orjson
-
 from testbed.consensus.log import Entry, Log, Snapshot
 from testbed.consensus.outputs import Write
 from testbed.consensus.storage import Stored
-from testbed.workloads.store import encoding
 
 _MAGIC = b"\xabLOG"
 _HEAD = struct.Struct(">4sII")
 _FILE = "journal"
+
+DAMAGED, DISK_FAILED = 65, 74
+"""The exit codes of a process that cannot trust its disk, and of one whose disk took no more: sysexits.h, EX_DATAERR
+and EX_IOERR."""
 
 
 class Form(Protocol):
@@ -36,15 +37,6 @@ class Form(Protocol):
     def loads(self, body: bytes, /) -> Any: ...
     def entry(self, read: Any, /) -> Entry: ...
     def snapshot(self, read: Any, /) -> Snapshot: ...
-
-
-class Json:
-    """Of a store."""
-
-    dumps = staticmethod(orjson.dumps)
-    loads = staticmethod(orjson.loads)
-    entry = staticmethod(encoding.entry)
-    snapshot = staticmethod(encoding.snapshot)
 
 
 class Pickled:
@@ -69,10 +61,10 @@ class Damaged(Exception):
 class Journal:
     """Of one replica, in a folder of its own. For one thread at a time."""
 
-    def __init__(self, folder: Path, first: Stored, form: Form | None = None) -> None:
+    def __init__(self, folder: Path, first: Stored, form: Form) -> None:
         """Opens what there is, or begins with `first`. Raises Damaged, and OSError as the disk does."""
         self.path = folder / _FILE
-        self._form = form or Json()
+        self._form = form
         self.cut_off_bytes = 0
         """What a crash had left of a record, and is gone now."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""The disks of whoever keeps a log that survives: of a store's replicas, and of masters."""
