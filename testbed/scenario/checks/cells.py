@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from testbed.control.cells.ownership import RESERVED, written
+from testbed.control.views.envoy.partition_filter import OWN_HEADERS
 from testbed.documents.problems import Path
 from testbed.scenario.cells import key_of, owned, placements, sharing
 from testbed.scenario.checks.cluster import zone_names
@@ -62,6 +63,9 @@ def _check_key(cells: CellsModel, findings: Findings) -> None:
     if len(kinds) != 1:
         found = " and ".join(kinds) or "none of them"
         findings.report(here, f"must have one of header, cookie, query and path, but has {found}", at_key=True)
+    elif cells.key.header is not None and cells.key.header.lower() in OWN_HEADERS:
+        message = f"{cells.key.header} is a header of the proxies' own: they take it off every request; choose another"
+        findings.report((*here, "header"), message)
     elif cells.key.cookie is not None and cells.key.cookie == cells.cookie:
         findings.report((*here, "cookie"), "is the cookie that names the cell as well; choose another for one of them")
 

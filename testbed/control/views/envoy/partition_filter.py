@@ -40,6 +40,9 @@ Source: Envoy, "Load Balancer Subsets", and "Header-To-Metadata Filter" for a va
 
 _OF_ROUTES: Final = (COOKIE_CELL_HEADER, ENTRY_HEADER, FORWARDED_HEADER, MAP_VERSION_HEADER)
 
+OWN_HEADERS: Final = (*_OF_ROUTES, PARTITION_HEADER, CALLER_HEADER, PEER_HEADER)
+"""What a request brings of these is taken off or written over, so that none of them can carry a key."""
+
 
 def partition_filters(cell_map: PartitionMap, kind: CallKind) -> list[dict[str, Any]]:
     """What stands before the router of a listener of that kind, behind its `header_mutation`."""
