@@ -9,17 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 
 from testbed.control.mesh.traffic import mesh_traffic
 from testbed.control.store import Store
 from testbed.control.views.envoy.envoy_api import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
-from testbed.control.views.envoy.proxies import Proxies
 from testbed.control.views.envoy.xds import PUSH_ORDER, ConfigGenerator
-from testbed.objects.addresses import PodAddress, SocketAddress
-from testbed.objects.cluster import Declared
-from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
+from testbed.objects.core import EndpointSlice, Pod, Service
 from testbed.objects.mesh import (
     ConnectionPool,
     DestinationRule,
@@ -34,108 +30,21 @@ from testbed.objects.mesh import (
     TrafficPolicy,
     VirtualService,
 )
-from testbed.objects.places import Locality
-from testbed.objects.workloads import BuiltinWorkload, PodTemplate
+from tests.control.meshed import (
+    GATEWAY_POD,
+    NODE_PODS,
+    NODE_PROXY,
+    NODES,
+    ORDERS,
+    WEB_POD,
+    as_text,
+    cluster,
+    named,
+    part,
+    resources,
+)
 
 Golden = Callable[[str, str], None]
-
-LOCALITIES = {
-    "n1": Locality("east", "east-a", "cell-1"),
-    "n2": Locality("east", "east-a", "cell-2"),
-    "n3": Locality("east", "east-b"),
-    "n4": Locality("west", "west-a"),
-}
-NODES = {
-    name: Node(
-        name,
-        locality,
-        ready="True",
-        relays=tuple(
-            (other, SocketAddress(f"127.20.{here}.1", 20000 + there))
-            for there, other in enumerate(LOCALITIES, 1)
-            if other != name
-        ),
-    )
-    for here, (name, locality) in enumerate(LOCALITIES.items(), 1)
-}
-ORDERS = EndpointSlice(
-    "orders",
-    tuple(
-        Endpoint(f"orders-{i}", node, LOCALITIES[node], SocketAddress(f"127.20.{i}.12", 15006))
-        for i, node in enumerate(LOCALITIES, 1)
-    ),
-)
-WEB_POD = Pod(
-    "web-1",
-    "web",
-    PodTemplate("web", BuiltinWorkload(stages=(("orders",),))),
-    node="n1",
-    phase="Running",
-    ready=True,
-    address=PodAddress(
-        SocketAddress("127.20.1.11", 8080), SocketAddress("127.20.1.11", 15006), SocketAddress("127.20.1.11", 15001)
-    ),
-)
-GATEWAY_LABELS = (("istio", "gateway"),)
-GATEWAY = PodTemplate("gateway", None, role="gateway", extra_labels=GATEWAY_LABELS)
-GATEWAY_POD = replace(WEB_POD, name="gateway-1", template=GATEWAY)
-NODE_PROXY = replace(WEB_POD, name="node-proxy-n1-1", template=PodTemplate("node-proxy", None, role="node-proxy"))
-
-
-def pod_on(node: str | None, name: str, host: int, template: PodTemplate) -> Pod:
-    address = PodAddress(*(SocketAddress(f"127.20.1.{host}", port) for port in (template.port, 15006, 15001)))
-    return replace(WEB_POD, name=name, node=node, template=template, address=address)
-
-
-_WEB = PodTemplate("web", BuiltinWorkload(), mesh_mode="node")
-NODE_PODS = (
-    NODE_PROXY,
-    GATEWAY_POD,
-    pod_on("n1", "web-1", 11, _WEB),
-    pod_on("n2", "web-2", 12, _WEB),
-    pod_on("n1", "orders-1", 13, PodTemplate("orders", BuiltinWorkload(), port=9000, mesh_mode="node")),
-    replace(pod_on("n1", "orders-2", 14, _WEB), address=None),
-)
-
-
-def cluster(
-    orders: TrafficPolicy | None = None,
-    service: Service | None = None,
-    route: HttpRoute | None = None,
-    routes: tuple[HttpRoute, ...] = (),
-) -> tuple[Declared, ...]:
-    """Two services in a mesh; `route` is how pods call orders, `routes` are those of the gateway."""
-    return (
-        *NODES.values(),
-        Service("web", selector=(("app", "web"),)),
-        service or Service("orders", 8000, selector=(("app", "orders"),)),
-        DestinationRule("orders", "orders", orders or TrafficPolicy()),
-        VirtualService("orders", ("orders",), (route or HttpRoute("orders"),)),
-        Gateway("gateway", GATEWAY_LABELS),
-        VirtualService("gateway", ("*",), routes, gateways=("gateway",)),
-    )
-
-
-def resources(objects: tuple[Declared, ...], proxy: Pod = WEB_POD) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
-    store = Store()
-    for each in (*objects, ORDERS, *NODE_PODS, proxy):
-        store.put(each)
-    view = Proxies()
-    subscriber = next(each for each in view.subscribers(store) if each.name == proxy.name)
-    return view.resources(store, subscriber)
-
-
-def named(spec: tuple[Declared, ...], type_url: str, name: str = "outbound|8000||orders") -> Mapping[str, Any]:
-    return next(r for r in resources(spec)[type_url] if name in (r.get("name"), r.get("cluster_name")))
-
-
-def as_text(told: Mapping[str, Any]) -> str:
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
-
-
-def part(spec: tuple[Declared, ...], *types: str) -> str:
-    """The golden text of the resources of some types, for calls to `orders` only."""
-    return as_text({type_url: [named(spec, type_url)] for type_url in types})
 
 
 def test_a_sidecar_has_inbound_and_outbound_listeners_and_knows_every_service(golden: Golden) -> None:
@@ -418,54 +327,3 @@ def test_the_same_bytes_come_out_under_any_hash_seed() -> None:
         for seed in ("1", "2")
     ]
     assert texts[0] == texts[1] == as_text(resources(cluster())).encode()
-
-
-# --- services that speak TCP ---------------------------------------------------------------------------------------
-
-CACHE = Service("orders", 6379, selector=(("app", "orders"),), app_protocol="tcp", capture_port=24000)
-CACHE_POD = pod_on("n1", "orders-1", 13, PodTemplate("orders", BuiltinWorkload(), port=6379))
-
-
-def listeners(objects: tuple[Declared, ...], proxy: Pod) -> dict[str, tuple[str, int, list[str]]]:
-    """Of each listener: its address, and its filters."""
-    return {
-        each["name"]: (
-            each["address"]["socket_address"]["address"],
-            each["address"]["socket_address"]["port_value"],
-            [found["name"].rpartition(".")[2] for chain in each["filter_chains"] for found in chain["filters"]],
-        )
-        for each in resources(objects, proxy)[LISTENER_TYPE]
-    }
-
-
-def test_connections_to_a_service_that_speaks_tcp_have_a_listener_of_their_own(golden: Golden) -> None:
-    golden("tcp.json", as_text(resources(cluster(service=CACHE), CACHE_POD)))
-
-
-def test_a_pod_that_speaks_tcp_is_given_connections_and_may_call_others_by_http() -> None:
-    assert listeners(cluster(service=CACHE), CACHE_POD) == {
-        "inbound": ("127.20.1.13", 15006, ["tcp_proxy"]),
-        "outbound": ("127.20.1.13", 15001, ["http_connection_manager"]),
-        "outbound|6379||orders": ("127.20.1.13", 24000, ["tcp_proxy"]),
-    }
-
-
-def test_a_node_proxy_has_a_listener_for_each_of_its_pods_and_each_service_that_speaks_tcp() -> None:
-    found = listeners(cluster(service=CACHE), NODE_PROXY)
-    assert found["outbound|6379||orders|web-1"] == ("127.20.1.11", 24000, ["tcp_proxy"])
-    assert found["outbound|6379||orders|orders-1"] == ("127.20.1.13", 24000, ["tcp_proxy"])
-    assert found["inbound|web-1"][2] == ["http_connection_manager"]
-    assert found["inbound|orders-1"][2] == ["tcp_proxy"]
-
-
-def test_connections_go_to_the_same_cluster_and_endpoints_as_calls_would() -> None:
-    policy = TrafficPolicy(outlier_detection=OutlierDetection())
-    for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE):
-        connections = named(cluster(policy, service=CACHE), type_url, "outbound|6379||orders")
-        calls = named(cluster(policy, service=replace(CACHE, app_protocol="http")), type_url, "outbound|6379||orders")
-        assert connections == calls
-
-
-def test_a_service_that_speaks_tcp_cannot_be_called_by_http() -> None:
-    hosts = named(cluster(service=CACHE), ROUTE_TYPE, "outbound")["virtual_hosts"]
-    assert [host["name"] for host in hosts] == ["web:80", "block_all"]

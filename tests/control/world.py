@@ -198,3 +198,10 @@ def check_invariants(plane: ControlPlane, bound: dict[str, str]) -> None:
         serving = [p for p in pods.values() if p.ready and selects(services[name].selector, p.template.labels)]
         assert len(endpoints) == len(serving)
     assert plane.all_ready() == (not plane.not_ready())
+
+
+def up(cluster: ClusterSpec = CLUSTER) -> World:
+    world = World(cluster)
+    world.run(5.0)
+    assert world.plane.all_ready(), world.plane.not_ready()
+    return world
