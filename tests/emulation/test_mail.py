@@ -1,4 +1,4 @@
-"""What several nodes of one process report goes in as few calls as possible, and nothing but leases waits for that."""
+"""What nodes of one process report goes in as few calls as possible; nothing but leases and ACKs waits for that."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from testbed.control.messages import Event, LeaseRenewed, PodStopped
-from testbed.emulation.actors.mail import STALE_S, Mail, mail_to
+from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, PodStopped
+from testbed.emulation.actors.mail import ACKS_WAIT_S, STALE_S, Mail, mail_to
 from testbed.emulation.actors.reports import Letter, Reported
 from testbed.emulation.actors.seam import handle_of
 from tests.emulation.loopback import eventually
@@ -57,6 +57,22 @@ async def test_leases_that_are_delivered_within_a_moment_go_in_one_call_each_wit
     assert master.places() == [["a", "b", "c"]]
     times = [letter.delivered_s for letter in master.calls[0]]
     assert began_s <= times[0] < times[1] < times[2] <= ended_s
+
+
+def acked(mail: Mail, node: str, ago_s: float = 0.0) -> None:
+    mail.post(node, reported(ConfigAcked(f"web-{node}", "endpoints", "7"), ago_s))
+
+
+async def test_acknowledgements_wait_for_those_of_other_proxies_but_not_as_long_as_leases() -> None:
+    master = Master()
+    mail = Mail(handle_of(master), 10 * WAIT_S)
+    began_s = time.monotonic()
+    lease(mail, "a")
+    acked(mail, "b", ago_s=2 * STALE_S)
+    acked(mail, "c")
+    await eventually(lambda: master.calls)
+    assert began_s + ACKS_WAIT_S <= time.monotonic() < began_s + 10 * WAIT_S
+    assert master.places() == [["a", "b", "c"]]
 
 
 async def test_anything_else_goes_at_once_behind_what_waits() -> None:

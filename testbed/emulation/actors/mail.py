@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from testbed.control.messages import LeaseRenewed
+from testbed.control.messages import ConfigAcked, LeaseRenewed
 from testbed.emulation.actors.reports import Letter, Reported
 from testbed.emulation.actors.seam import Actor, tell
 
@@ -19,6 +19,9 @@ LEASES_WAIT_MAX_S = 0.1
 """How long leases wait for others. A lease counts by when it was delivered, so that its reader need not hurry."""
 LEASES_WAIT_SHARE = 0.1
 """Of what a kubelet can be late, where that is little."""
+ACKS_WAIT_S = 0.05
+"""How long acknowledgements wait for others. They count by when they were given, and a change has one of each proxy: a
+hundred proxies give theirs over some tenths of a second, a call of the master each if nobody waited."""
 STALE_S = 0.05
 """A lease that was longer on its way than that was held up, and may be what makes its node ready again."""
 
@@ -39,15 +42,30 @@ class Mail:
             self._carrying.result()
         now_s = time.monotonic()
         self._letters.append(Letter(place, now_s, tuple(reports)))
-        if not all(isinstance(each.event, LeaseRenewed) and now_s - each.at_s < STALE_S for each in reports):
+        wait_s = min(self._patience_s(each, now_s) for each in reports)
+        if wait_s == 0.0:
             self._go()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.leases_wait_s, self._go)
+            return
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop.time() + wait_s < self._timer.when():
+            self._stop_waiting()
+            self._timer = loop.call_later(wait_s, self._go)
 
-    def _go(self) -> None:
+    def _patience_s(self, report: Reported, now_s: float) -> float:
+        match report.event:
+            case LeaseRenewed() if now_s - report.at_s < STALE_S:
+                return self.leases_wait_s
+            case ConfigAcked():
+                return ACKS_WAIT_S
+        return 0.0
+
+    def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _go(self) -> None:
+        self._stop_waiting()
         if self._carrying is None or self._carrying.done():
             self._carrying = asyncio.create_task(self._carry())
 
