@@ -1,11 +1,14 @@
-"""What actors' processes do without."""
+"""What actors' processes do without, and whom they let go first."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from testbed.emulation.processes.precedence import SUPERVISING_NICENESS
 
 ACTORS = ("master", "node_agent", "pod", "sidecar", "load_generator", "machine")
 AS_A_WORKER = """
@@ -38,3 +41,21 @@ def test_what_a_worker_has_loaded_already_stays() -> None:
 
 def test_the_driver_keeps_everything() -> None:
     assert left_out("import sys, testbed.emulation.actors.seam, pydantic, pyarrow") == "[]"
+
+
+def test_threads_of_a_worker_that_supervises_give_way_and_so_does_what_they_start_later() -> None:
+    program = f"""{AS_A_WORKER}
+import os, threading
+from testbed.emulation.actors.worker_setup import let_the_supervised_go_first
+there, may_end = threading.Event(), threading.Event()
+threading.Thread(target=lambda: (there.set(), may_end.wait())).start()
+there.wait()
+let_the_supervised_go_first()
+nicenesses = {{os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")}}
+may_end.set()
+started = os.popen("nice").read().strip()
+print(nicenesses, started)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    niceness = max(SUPERVISING_NICENESS, os.nice(0))
+    assert done.stdout.split() == [f"{{{niceness}}}", f"{niceness}"], done.stderr

@@ -39,6 +39,7 @@ from testbed.emulation.actors.reports import (
     latest_only,
 )
 from testbed.emulation.actors.seam import Actor, tell, until
+from testbed.emulation.actors.worker_setup import let_the_supervised_go_first
 from testbed.emulation.processes.master import ControlPlaneDown, MasterLife
 from testbed.emulation.processes.master_messages import (
     Begin,
@@ -73,6 +74,7 @@ class Master(Placed):
     ) -> None:
         """`card` is that of its place, `clients` are the places from which load comes."""
         super().__init__("the supervisor of the control plane", card)
+        let_the_supervised_go_first()
         self._timings = cluster.timings
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)

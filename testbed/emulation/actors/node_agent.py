@@ -65,6 +65,7 @@ from testbed.emulation.actors.reports import (
 from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, this_actor, until
 from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.actors.vigil import ActorLost, Watched
+from testbed.emulation.actors.worker_setup import let_the_supervised_go_first
 from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.emulation.processes.http_get import get
@@ -110,6 +111,7 @@ class NodeAgent(Placed):
         pods lives."""
         card = NetworkCard(name, topology, network, folders.sockets, seed)
         super().__init__(f"the agent of node {name}", card)
+        let_the_supervised_go_first()
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
         self._control_plane = control_plane

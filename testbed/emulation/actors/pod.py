@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor
 from testbed.emulation.actors.vigil import Attended
+from testbed.emulation.actors.worker_setup import let_the_supervised_go_first
 from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
-from testbed.emulation.processes.process import EMULATED_NICENESS, last_lines
+from testbed.emulation.processes.precedence import EMULATED_NICENESS
+from testbed.emulation.processes.process import last_lines
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod as PodObject
@@ -31,6 +33,7 @@ class Pod(Attended):
         network: NetworkBackend,
     ) -> None:
         super().__init__(f"the supervisor of pod {pod.name} (container)")
+        let_the_supervised_go_first()
         self._name = pod.name
         self._agent = agent
         self._environment = folders.container_environment()

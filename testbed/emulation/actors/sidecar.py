@@ -15,13 +15,15 @@ from testbed.control.views.envoy.xds import PUSH_ORDER
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor, is_here
 from testbed.emulation.actors.vigil import Attended
+from testbed.emulation.actors.worker_setup import let_the_supervised_go_first
 from testbed.emulation.processes import envoy
 from testbed.emulation.processes.ads import AdsServer
 from testbed.emulation.processes.container import ACCESS_SUFFIX
 from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
 from testbed.emulation.processes.http_get import get
 from testbed.emulation.processes.lateness import LoopWatch
-from testbed.emulation.processes.process import EMULATED_NICENESS, last_lines
+from testbed.emulation.processes.precedence import EMULATED_NICENESS
+from testbed.emulation.processes.process import last_lines
 
 STOP_GRACE_S = 2.0
 ADMIN_TIMEOUT_S = 1.0
@@ -68,6 +70,7 @@ class Sidecar(Attended):
 
     def __init__(self, agent: Actor, folders: MachineFolders, pod: str) -> None:
         super().__init__(f"the supervisor of pod {pod} (sidecar)")
+        let_the_supervised_go_first()
         self._pod = pod
         self._agent = agent
         self._paths = SidecarPaths.of(pod, folders)

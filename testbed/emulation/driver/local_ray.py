@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from testbed.emulation.processes.janitor import Janitor
+from testbed.emulation.processes.precedence import session_gives_way
 from testbed.emulation.processes.process import last_lines
 
 STARTS_WITHIN_S = 120.0
@@ -85,6 +86,7 @@ def main() -> None:
         def start_api_server(self, **_: object) -> None:
             """No dashboard."""
 
+    session_gives_way()
     folder, processes = Path(sys.argv[1]), int(sys.argv[2])
     parameters = RayParams(
         node_ip_address="127.0.0.1",

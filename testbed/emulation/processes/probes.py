@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 from testbed.emulation.processes.forked_process import ForkedProcess
 from testbed.emulation.processes.http_get import BrokenAnswer, connection, get
-from testbed.emulation.processes.process import EMULATED_NICENESS
+from testbed.emulation.processes.precedence import EMULATED_NICENESS
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import Probe
 

@@ -22,8 +22,6 @@ from testbed.network.wire.scheduling import ask_to_be_punctual
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-EMULATED_NICENESS = 5
-"""Of containers and proxies: where cores are short, who measures and the emulated network go first."""
 _libc = ctypes.CDLL(None)
 
 

@@ -1,0 +1,37 @@
+"""Who goes first where cores are short: who measures, then what is measured, then who supervises it.
+
+Emulated machines have cores of their own for their proxies and programs; here these share a few with the testbed's
+actors. A push of configuration has dozens of those busy for a moment, each for milliseconds, and requests would wait
+for them on every hop: it would look as if the platform were slow whenever its control plane has something to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+EMULATED_NICENESS = 5
+"""Of containers and proxies."""
+SUPERVISING_NICENESS = 10
+"""Of actors and of the control plane's process. In a session of their own it leaves them a tenth of a machine that has
+nothing to spare; what they do late is measured (`lateness`)."""
+
+
+def session_gives_way() -> None:
+    """Let all other sessions of the machine go before the one of this process, for good.
+
+    Best effort: only where the kernel shares cores out by session (sched(7), "The autogroup feature"). It counts beside
+    the niceness of its threads.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(SUPERVISING_NICENESS))
+
+
+def process_gives_way() -> None:
+    """Niceness for each thread of this process, and for all that they start: of the others of its session, or of the
+    machine, where the kernel does not share cores out by session."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with contextlib.suppress(ProcessLookupError):
+            niceness = max(SUPERVISING_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
