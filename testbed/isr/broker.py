@@ -56,6 +56,14 @@ class Broker:
         self._heartbeat_at_s = now_s
         self._outputs: list[Of] = []
 
+    @property
+    def ready(self) -> bool:
+        """Whether the controllers have decided anything since the process started."""
+        return self.cluster.version > 0
+
+    def leader_of(self, partition: int) -> str | None:
+        return self.cluster.partitions[partition].leader
+
     # --- inputs -----------------------------------------------------------------------------------------------
 
     def receive(self, message: Message, now_s: float) -> tuple[Of, ...]:

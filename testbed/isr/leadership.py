@@ -86,23 +86,25 @@ class Leadership:
         follower.index = max(follower.index, fetch.last_index)
         follower.fetched_s, follower.leader_had_index = now_s, self._log.last_index
 
-    def replies(self, high_watermark: int, now_s: float) -> list[tuple[str, FetchReply]]:
+    def replies(self, high_watermark: int, durable_index: int, now_s: float) -> list[tuple[str, FetchReply]]:
         """To fetches for which there is something, or that have waited long enough."""
+        last_index = durable_index if self._settings.durable_only else self._log.last_index
         found = []
         for name, follower in self._followers.items():
             if fetch := follower.fetch:
-                reply = self._reply_to(fetch, high_watermark)
+                reply = self._reply_to(fetch, high_watermark, last_index)
                 news = reply.entries or reply.diverging or min(high_watermark, fetch.last_index) > fetch.high_watermark
                 if news or now_s >= follower.answer_at_s:
                     follower.fetch = None
                     found.append((name, reply))
         return found
 
-    def _reply_to(self, fetch: Fetch, high_watermark: int) -> FetchReply:
+    def _reply_to(self, fetch: Fetch, high_watermark: int, last_index: int) -> FetchReply:
         epoch, number = self.partition.epoch, fetch.number
         diverging = self._diverging(fetch)
         first = fetch.last_index + 1
-        entries = () if diverging else self._log.between(first, first + self._settings.entries_per_fetch - 1)
+        last_index = min(last_index, fetch.last_index + self._settings.entries_per_fetch)
+        entries = () if diverging else self._log.between(first, last_index)
         return FetchReply(self._name, self._number, epoch, number, True, entries, high_watermark, diverging)
 
     def _diverging(self, fetch: Fetch) -> tuple[int, int] | None:

@@ -180,7 +180,7 @@ class Replica:
         self._settle(leadership, durable)
         if request := leadership.request(self.high_watermark, self._alive, self._now_s):
             self._outbox.add(ToController(request))
-        for name, reply in leadership.replies(self.high_watermark, self._now_s):
+        for name, reply in leadership.replies(self.high_watermark, durable, self._now_s):
             self._outbox.add(Send(name, reply))
 
     def _settle(self, leadership: Leadership, durable: int) -> None:

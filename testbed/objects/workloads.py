@@ -56,11 +56,17 @@ class StoreReplica:
     name: str
     node: str
     number: int
+    cell: str = ""
+    """In which it is, where the store is sharded."""
 
 
 Acks = Literal["quorum", "leader"]
 """When a write is acknowledged: once a majority has it on disk, or once the leader has (Kafka's acks=all and 1)."""
 
+
+StoreMode = Literal["quorum", "isr", "async"]
+"""How the replicas of a group agree: by consensus, as Kafka's do, or not at all: the first replica of the group leads
+until whoever operates the store says otherwise, and the others fetch from it."""
 
 BY_HASH: Final = PartitionRule("hash")
 
@@ -104,8 +110,9 @@ class StoreWorkload:
     heartbeat_s: float = 0.1
     snapshot_entries: int = 10_000
     """After so many entries a snapshot takes the place of a log."""
+    mode: StoreMode = "quorum"
     isr: StoreIsr | None = None
-    """If it is there, groups are replicated by it, and consensus is that of their controllers."""
+    """Of mode isr: groups are replicated by it, and consensus is that of their controllers."""
 
     @property
     def partitions(self) -> int:

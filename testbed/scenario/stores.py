@@ -34,10 +34,11 @@ def store_workload(
 ) -> StoreWorkload:
     """Of a scenario that is checked and completed."""
     all_homes = homes(name, service, spec)
+    sharded_by = cell_map if service.class_ == "sharded" else None
     preferred = [each.name for each, zone in all_homes if store.primary_zone in (None, zone)]
     groups = _groups(store, preferred)
-    if cell_map is not None and service.class_ == "sharded" and store.primary_zone is None:
-        groups = _led_by_owners(groups, cell_map, [(each.name, zone) for each, zone in all_homes])
+    if sharded_by is not None and store.primary_zone is None:
+        groups = _led_by_owners(groups, sharded_by, [(each.name, zone) for each, zone in all_homes])
     assert store.heartbeat is not None
     if store.isr is not None:
         # Whose zone is preferred comes first, and neighbours are in different zones.
@@ -45,13 +46,14 @@ def store_workload(
         groups = _on_some(groups, names, store.isr)
     return StoreWorkload(
         replica=replica,
-        replicas=tuple(each for each, _ in all_homes),
+        replicas=tuple(replace(each, cell=_cell_of(zone, sharded_by)) for each, zone in all_homes),
         groups=groups,
         rule=BY_HASH if cell_map is None else cell_map.rule,
         acks=store.acks,
         election_timeout_s=store.election_timeout,
         heartbeat_s=store.heartbeat,
         snapshot_entries=store.snapshot_every,
+        mode=store.mode,
         isr=None if store.isr is None else _isr(store.isr),
     )
 
@@ -84,6 +86,11 @@ def _led_by_owners(
         in_order = sorted(replicas, key=lambda replica: replica[1] not in zones)
         found.append(replace(group, primaries=tuple(name for name, _ in in_order)))
     return tuple(found)
+
+
+def _cell_of(zone: str, cell_map: PartitionMap | None) -> str:
+    cells = () if cell_map is None else cell_map.cells
+    return next((cell.name for cell in cells if zone in cell.zones), "")
 
 
 def _on_some(groups: tuple[StoreGroup, ...], names: list[str], isr: IsrModel) -> tuple[StoreGroup, ...]:

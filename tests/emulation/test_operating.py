@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.cells.promotion import Promotion, ShardedStore
+from testbed.control.cells.store_orders import Lead, StoreAnswer, StoreOrder
 from testbed.control.plane import Behind
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
@@ -47,6 +48,9 @@ class Proxies:
 
     async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]:
         raise AssertionError("nothing is to be promoted")
+
+    async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+        raise AssertionError("nobody is to be told who leads")
 
     async def behind(self, layer: Layer) -> Behind:
         if (layer, len(self.maps)) in self._asked:
@@ -121,6 +125,36 @@ def test_data_is_promoted_before_anybody_has_the_map_that_moves_traffic_to_it() 
     changed = next(event for event in told if isinstance(event, MapChanged))
     assert first.began_s <= first.at_s <= changed.at_s
     assert first.missing == ("data-r3-1",)
+
+
+def test_a_replica_of_an_asynchronous_store_is_told_who_leads_when_its_own_proxy_has_the_map() -> None:
+    told: list[StoreOrder] = []
+    late = {"data-r1-1"}
+
+    class WithData(Proxies):
+        async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+            told.extend(orders)
+            if len(told) == 1:
+                return dict.fromkeys(orders, StoreAnswer(False))
+            late.clear()
+            return dict.fromkeys(orders, StoreAnswer(True))
+
+        async def behind(self, layer: Layer) -> Behind:
+            return Behind((), tuple(late) if layer == "sidecars" else ())
+
+    replicas = (("data-r1", "rz01"), ("data-r2", "rz02"))
+    store = ShardedStore("data", (StoreGroup(0, 1), StoreGroup(1, 2), StoreGroup(2, 4)), replicas, "async")
+
+    async def carry_out() -> None:
+        move = ScheduledOperation("move", 0.0, MovePartitions((1,), "rz02"))
+        work = Operating(MAP, [move], WithData(), lambda _: None, time.monotonic(), {"data": store})
+        await work.carry_out()
+        assert work.failure is None
+
+    asyncio.run(carry_out())
+    # The first answer was lost, so that one is told again.
+    assert [order.replica for order in told] == ["data-r2", "data-r2", "data-r1"]
+    assert {order.what for order in told} == {Lead(1, "data-r2", 2)}
 
 
 def test_who_never_acknowledges_is_waited_for_in_vain_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,10 +61,10 @@ def test_a_follower_that_does_not_catch_up_in_time_is_to_leave_but_one_that_has_
 def test_a_log_that_diverges_is_answered_with_where_it_may_agree_and_counts_for_nothing() -> None:
     leader, _ = leading(ALONE, 1, 1, 3)
     leader.fetched(fetch(4, 2), 1.0)
-    ((to, reply),) = leader.replies(high_watermark=1, now_s=1.0)
+    ((to, reply),) = leader.replies(high_watermark=1, durable_index=3, now_s=1.0)
     assert (to, reply.diverging, reply.entries) == ("b", (2, 1), ())
     assert leader.lags() == {"b": 3}
     leader.fetched(fetch(2, 1, number=2), 2.0)
-    ((_, reply),) = leader.replies(high_watermark=1, now_s=2.0)
+    ((_, reply),) = leader.replies(high_watermark=1, durable_index=3, now_s=2.0)
     assert (reply.diverging, [entry.index for entry in reply.entries]) == (None, [3])
     assert leader.lags() == {"b": 1}

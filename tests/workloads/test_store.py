@@ -10,8 +10,9 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,12 @@ async def until(check: Callable[[], Awaitable[str]]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def cluster(folder: Path, replicas: int = 3, **settings: Any) -> AsyncIterator[Cluster]:
-    """All are started, and their leader is elected."""
-    homes = tuple(StoreReplica(f"data-r{number + 1}", "n", number) for number in range(replicas))
+async def cluster(
+    folder: Path, replicas: int = 3, cells: Sequence[str] = (), **settings: Any
+) -> AsyncIterator[Cluster]:
+    """All are started, and there is a leader."""
+    in_cells = zip_longest(range(replicas), cells, fillvalue="")
+    homes = tuple(StoreReplica(f"data-r{number + 1}", "n", number, cell) for number, cell in in_cells)
     # Alone, a replica waits for nobody whom a busy machine could hold up.
     timeout_s = 0.5 if replicas > 1 else 0.1
     workload = StoreWorkload("", homes, election_timeout_s=timeout_s, heartbeat_s=timeout_s / 10, **settings)

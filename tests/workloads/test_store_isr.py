@@ -16,7 +16,7 @@ from tests.workloads.test_store import Cluster, Refused, cluster, until
 
 def isr(*replicas: str, **settings: Any) -> dict[str, Any]:
     waits = {"replica_lag_time_max_s": 0.8, "broker_session_timeout_s": 0.8, "leader_imbalance_check_s": 0.5}
-    return {"groups": (StoreGroup(0, 1, replicas=replicas),), "isr": StoreIsr(**(waits | settings))}
+    return {"mode": "isr", "groups": (StoreGroup(0, 1, replicas=replicas),), "isr": StoreIsr(**(waits | settings))}
 
 
 async def in_sync(store: Cluster, *wanted: str) -> None:

@@ -7,12 +7,12 @@ the old one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from testbed.control.cells.operations import Change
 from testbed.control.cells.ownership import written
 from testbed.objects.cells import CELL
-from testbed.objects.workloads import Deployment, StoreGroup, StoreWorkload
+from testbed.objects.workloads import Deployment, StoreGroup, StoreMode, StoreWorkload
 
 
 class GroupSplit(Exception):
@@ -27,6 +27,7 @@ class ShardedStore:
     groups: tuple[StoreGroup, ...]
     replicas: tuple[tuple[str, str], ...]
     """Name and cell."""
+    mode: StoreMode = "quorum"
 
     def primaries(self, cell: str) -> tuple[str, ...]:
         """Who is to lead what that cell owns: its replicas, then the others."""
@@ -42,13 +43,19 @@ class Promotion:
     primaries: tuple[str, ...]
 
 
-def sharded_store(deployments: Iterable[Deployment], service: str) -> ShardedStore:
-    """Expects that there is one."""
-    own = [each for each in deployments if each.template.service == service]
-    workload = own[0].template.workload
-    assert isinstance(workload, StoreWorkload), f"{service} is no store"
-    cells = [dict(each.template.extra_labels)[CELL] for each in own]
-    return ShardedStore(service, workload.groups, tuple(zip((each.name for each in own), cells, strict=True)))
+def sharded_stores(deployments: Iterable[Deployment]) -> dict[str, ShardedStore]:
+    """All that there are, by service."""
+    found: dict[str, ShardedStore] = {}
+    for each in deployments:
+        service, workload, cell = (
+            each.template.service,
+            each.template.workload,
+            dict(each.template.extra_labels).get(CELL),
+        )
+        if isinstance(workload, StoreWorkload) and cell is not None:
+            store = found.get(service, ShardedStore(service, workload.groups, (), workload.mode))
+            found[service] = replace(store, replicas=(*store.replicas, (each.name, cell)))
+    return found
 
 
 def promotions(store: ShardedStore, change: Change) -> tuple[Promotion, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from testbed.control.cells.promotion import Promotion
+from testbed.control.cells.store_orders import AskLags, Forbid, Lead, StoreAnswer
 from testbed.control.kubelet.messages import (
     Answered,
     Connected,
@@ -68,7 +69,7 @@ from testbed.emulation.actors.vigil import ActorLost, Watched
 from testbed.emulation.actors.worker_setup import let_the_supervised_go_first
 from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import fork_server_socket
-from testbed.emulation.processes.http_get import get
+from testbed.emulation.processes.http_get import Reply, get
 from testbed.emulation.processes.kube_proxy import KubeProxy
 from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.probes import run_probe
@@ -182,16 +183,29 @@ class NodeAgent(Placed):
     async def prefer_leader(self, pod: str, promotion: Promotion, within_s: float) -> bool:
         """Ask a store's replica here for that leader; whether it knows by then that it leads. The order itself takes no
         way over links."""
+        reply = await self._patch_store(pod, promotion.group, promotion.primaries, within_s)
+        return reply is not None and reply.status == 204
+
+    async def order_store(
+        self, pod: str, orders: Sequence[Lead | Forbid | AskLags], within_s: float
+    ) -> list[StoreAnswer]:
+        """Tell a replica of an asynchronous store here, one after the other. They take no way over links either."""
+        answers = []
+        for order in orders:
+            reply = await self._patch_store(pod, order.group, order.body, within_s)
+            done = reply is not None and reply.status == 200
+            answers.append(StoreAnswer(done, orjson.loads(reply.body) if reply is not None and done else None))
+        return answers
+
+    async def _patch_store(self, pod: str, group: int, body: object, within_s: float) -> Reply | None:
         supervised = self._supervised.get(pod)
         if supervised is None:
-            return False
-        body = orjson.dumps(promotion.primaries)
+            return None
         try:
             async with asyncio.timeout(within_s):
-                reply = await get(supervised.address.app, f"/{promotion.group}", method="PATCH", body=body)
+                return await get(supervised.address.app, f"/{group}", method="PATCH", body=orjson.dumps(body))
         except OSError:  # a time-out is one, too
-            return False
-        return reply.status == 204
+            return None
 
     # --- the control plane wants something -----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.control.cells.promotion import Promotion
+from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
 from testbed.control.overview import Overview
 from testbed.control.placement import Hosting, agents_a_process
 from testbed.control.plane import Behind
@@ -35,8 +36,9 @@ from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
 ENDS_WITHIN_S = 120.0
-PROMOTED_WITHIN_S = 5.0
 """Every process is killed two seconds after it was asked to end, but dozens of them share the cores for that."""
+PROMOTED_WITHIN_S = 5.0
+ORDERED_WITHIN_S = 1.0
 
 
 class BringUpFailed(Exception):
@@ -261,6 +263,24 @@ class EmulatedCluster:
             *(agent.ask("prefer_leader", pod, promotion, PROMOTED_WITHIN_S) for agent, pod, promotion in asked)
         )
         return tuple(dict.fromkeys(pod for (_, pod, _), knows in zip(asked, known, strict=True) if not knows))
+
+    async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+        """Tell replicas of asynchronous stores. Who does not run has done nothing. Raises MachineLost or ActorLost."""
+        running = await ask_all("running_pods", self._agents.values())
+        asked: list[tuple[Resident, str, list[StoreOrder]]] = []
+        for agent, pods in running:
+            for pod in pods:
+                name, service = pod.deployment, pod.template.service
+                own = [order for order in orders if (order.service, order.replica) == (service, name)]
+                if own:
+                    asked.append((agent, pod.name, own))
+        answers = await asyncio.gather(
+            *(agent.ask("order_store", pod, [each.what for each in own], ORDERED_WITHIN_S) for agent, pod, own in asked)
+        )
+        found = dict.fromkeys(orders, StoreAnswer(False))
+        for (_, _, own), given in zip(asked, answers, strict=True):
+            found |= zip(own, given, strict=True)
+        return found
 
     async def prepare_load(self) -> None:
         """Raises LoadGeneratorFailed or MachineLost."""

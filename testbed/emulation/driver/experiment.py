@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from testbed.control.cells.promotion import sharded_store
+from testbed.control.cells.promotion import sharded_stores
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.driver import result_folder
@@ -95,8 +95,7 @@ class Experiment:
         work: list[Injection | Operating] = [injection]
         if self._scenario.cell_map is not None:
             cell_map, operations = self._scenario.cell_map, self._scenario.operations
-            promoted = {each.promotes for each in operations if each.promotes is not None}
-            stores = {name: sharded_store(self._scenario.cluster.deployments, name) for name in promoted}
+            stores = sharded_stores(self._scenario.cluster.deployments)
             work.append(operating := Operating(cell_map, operations, session, self._tell, t0_s, stores))
             self._listening.append(operating.hear)
         tasks = [asyncio.create_task(each.carry_out()) for each in work]

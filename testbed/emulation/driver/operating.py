@@ -25,6 +25,7 @@ from testbed.control.cells.operations import (
     taken_back,
 )
 from testbed.control.cells.promotion import Promotion, ShardedStore, promotions
+from testbed.control.cells.store_orders import Lead, StoreAnswer, StoreOrder, leads
 from testbed.control.plane import Behind
 from testbed.emulation.actors.vigil import ActorLost, in_short
 from testbed.emulation.driver.events import (
@@ -56,6 +57,8 @@ class Changeable(Protocol):
 
     async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]: ...
 
+    async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]: ...
+
     async def behind(self, layer: Layer) -> Behind: ...
 
 
@@ -71,8 +74,10 @@ class Operating:
         t0_s: float,
         stores: Mapping[str, ShardedStore] | None = None,
     ) -> None:
-        """`stores` are those that operations promote, by service. Raises OperationImpossible."""
+        """`stores` are the sharded ones, by service. Raises OperationImpossible."""
         self._stores = stores or {}
+        self._telling: set[asyncio.Task[None]] = set()
+        """Replicas of asynchronous stores who leads by the newest map: each when its own proxy has it."""
         self._map = cell_map
         self._operations = {each.name: each for each in operations}
         self._waiting = deque(planned(cell_map, operations))
@@ -114,10 +119,15 @@ class Operating:
                 step = self._waiting.popleft() if name is None else self._back(name)
                 doing = f"step {step.number} of operation {step.operation}"
                 await self._carry_out(step)
+            doing = "telling replicas of stores who leads"
+            await asyncio.gather(*self._telling)
         except (MachineLost, ActorLost) as failure:
             self.failure = str(failure)
         except Exception as defect:
             self.failure = f"{doing} failed: {in_short(defect)}"
+        finally:
+            for telling in self._telling:
+                telling.cancel()
 
     async def _given_up_before(self, at_s: float) -> str | None:
         if self._to_give_up.empty() and (left_s := self._t0_s + at_s - time.monotonic()) > 0:
@@ -147,6 +157,8 @@ class Operating:
             await self._session.put_map(replace(self._map, rollout=rollout))
             if told == layers:
                 self._begun(step)
+            if "sidecars" in layers:
+                self._tell_leaders(step)
             await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
 
     async def _promote(self, step: PlannedStep) -> None:
@@ -157,6 +169,24 @@ class Operating:
         began_s = time.monotonic()
         missing = await self._session.promote(promotions(self._stores[store], step.change))
         self._tell(DataPromoted(step, began_s, time.monotonic(), missing))
+
+    def _tell_leaders(self, step: PlannedStep) -> None:
+        """A replica of an asynchronous store goes by the map that its own proxy has."""
+        for store in self._stores.values():
+            if store.mode == "async" and (leads_now := leads(store, step.change, self._map.version)):
+                self._telling.add(asyncio.create_task(self._tell_who_leads(store, leads_now)))
+
+    async def _tell_who_leads(self, store: ShardedStore, leads_now: Sequence[Lead]) -> None:
+        waiting = [name for name, _ in store.replicas]
+        while waiting:
+            behind = await self._session.behind("sidecars")
+            without = {pod.rpartition("-")[0] for pod in (*behind.ready, *behind.unready)}
+            having = [name for name in waiting if name not in without]
+            orders = [StoreOrder(store.service, name, each) for name in having for each in leads_now]
+            answers = await self._session.order(orders)
+            late = {order.replica for order, answer in answers.items() if not answer.done}
+            waiting = [name for name in waiting if name not in having or name in late]
+            await asyncio.sleep(POLL_S)
 
     def _begun(self, step: PlannedStep) -> None:
         self._tell(MapChanged(step, self._map.version, time.monotonic()))

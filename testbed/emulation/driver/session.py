@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from testbed.control.cells.promotion import Promotion
+from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
 from testbed.control.overview import Overview
 from testbed.control.placement import Hosting
 from testbed.control.plane import Behind
@@ -154,6 +155,10 @@ class Session:
         """Bring the leaders of a store's groups to where these want them. Returns the replicas that do not know by then
         that they are."""
         return await self._cluster.promote(promotions)
+
+    async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+        """Tell replicas of asynchronous stores, each in the order given."""
+        return await self._cluster.order(orders)
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""

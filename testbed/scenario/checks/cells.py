@@ -9,7 +9,7 @@ from itertools import pairwise
 from testbed.control.cells.ownership import RESERVED, written
 from testbed.control.views.envoy.partition_filter import OWN_HEADERS
 from testbed.documents.problems import Path
-from testbed.scenario.cells import key_of, owned, placements, sharing
+from testbed.scenario.cells import key_of, owned, partition_map, placements, sharing
 from testbed.scenario.checks.cluster import zone_names
 from testbed.scenario.checks.directed import check_entry
 from testbed.scenario.checks.findings import Findings
@@ -17,7 +17,7 @@ from testbed.scenario.models.cells import CellModel, CellsModel
 from testbed.scenario.models.cluster import ServiceModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.models.traffic import RequestModel
-from testbed.scenario.stores import homes
+from testbed.scenario.stores import groups_of, homes
 from testbed.scenario.wording import listed
 
 _CELLS: Path = ("spec", "cells")
@@ -53,6 +53,8 @@ def check_cells(model: ScenarioModel, findings: Findings) -> None:
     if cells.unkeyed is not None and cells.unkeyed not in RESERVED:
         findings.reference((*_CELLS, "unkeyed"), "cell", cells.unkeyed, findings.known("cell"))
     _check_keys_of_requests(model, cells, findings)
+    if not findings.source.problems and findings.is_whole("spec"):
+        _check_groups(model, findings)
 
 
 def _check_key(cells: CellsModel, findings: Findings) -> None:
@@ -221,6 +223,25 @@ def _check_sharded_store(
         if cell.groups:
             message = f"replicas of the store {name} are in no deployment group; remove them, or write `class: global`"
             findings.report((*_CELLS, "cells", cell_name, "groups"), message, at_key=True)
+
+
+def _check_groups(model: ScenarioModel, findings: Findings) -> None:
+    """Of a store that is led by the owners of its partitions."""
+    cell_map = partition_map(model.spec)
+    assert cell_map is not None
+    for name, service in model.spec.services.items():
+        store = service.workload.store
+        if store is None or store.mode != "async":
+            continue
+        for number, group in enumerate(groups_of(len(cell_map.owners), store.groups)):
+            owners = list(dict.fromkeys(cell_map.owners[group.start : group.end]))
+            if len(owners) > 1:
+                found = f"group {number} has the partitions {written(range(group.start, group.end))}"
+                message = (
+                    f"{found} and, in mode async, one owner, not {listed(owners)}; change `groups`, or who owns what"
+                )
+                findings.report(("spec", "services", name, "workload", "store", "groups"), message)
+                break
 
 
 def _check_shards(here: Path, service: ServiceModel, model: ScenarioModel, findings: Findings) -> None:

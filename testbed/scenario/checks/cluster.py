@@ -165,12 +165,14 @@ def _check_store(
 
 
 def _check_isr(here: Path, service: ServiceModel, store: StoreModel, findings: Findings) -> None:
-    if store.mode == "quorum":
-        if store.isr is not None:
-            findings.report((*here, "isr"), "is of mode isr; write `mode: isr`, or remove it", at_key=True)
+    if store.mode != "isr" and store.isr is not None:
+        findings.report((*here, "isr"), "is of mode isr; write `mode: isr`, or remove it", at_key=True)
+    if store.mode == "async":
+        _check_async(here, service, store, findings)
+    if store.mode != "isr":
         return
     if service.class_ == "sharded":
-        message = "a sharded store is of mode quorum, by which units are switched; or write `class: global`"
+        message = "a sharded store is of mode quorum or async, whose leaders move with units; or write `class: global`"
         findings.report((*here, "mode"), message)
     if store.acks != "quorum":
         findings.report((*here, "acks"), "is of mode quorum; with isr, `isr.acks: 1` is the same")
@@ -183,6 +185,16 @@ def _check_isr(here: Path, service: ServiceModel, store: StoreModel, findings: F
     elif least > (having := factor or min(3, service.replicas)):
         message = f"must be at most the {having} replicas that have a group, or no write is ever acknowledged"
         findings.report((*here, "isr", "minInsyncReplicas"), message)
+
+
+def _check_async(here: Path, service: ServiceModel, store: StoreModel, findings: Findings) -> None:
+    if service.class_ != "sharded":
+        message = "in mode async the owner of a partition takes its writes, by the map of cells; write `class: sharded`"
+        findings.report((*here, "mode"), message)
+    if store.acks != "quorum":
+        findings.report((*here, "acks"), "is of mode quorum; in mode async, writes wait for the leader alone")
+    if store.primary_zone is not None:
+        findings.report((*here, "primaryZone"), "in mode async, the owner leads; remove it", at_key=True)
 
 
 def _check_probe(here: Path, probe: ProbeModel, findings: Findings) -> None:

@@ -84,6 +84,8 @@ def _check_promoted(here: Path, operation: OperationModel, store: str, spec: Spe
     if service is not None and (service.workload.store is None or service.class_ != "sharded"):
         message = f"{store} has no replicas in cells that could lead: it must be a store of `class: sharded`"
         findings.report((*here, "promote"), message)
+    elif service is not None and service.workload.store is not None and service.workload.store.mode == "async":
+        findings.report((*here, "promote"), f"{store} is of mode async: its leaders go by the map anyway; remove it")
     if operation.switch is not None:
         findings.report((*here, "promote"), "`switch` moves no partitions; remove one of them", at_key=True)
 
@@ -130,11 +132,13 @@ def _check_plan(spec: SpecModel, findings: Findings) -> None:
         findings.report(("spec", "operations", numbers[impossible.operation]), str(impossible))
         return
     for step in steps:
-        promoted = spec.operations[numbers[step.operation]].promote
-        store = None if promoted is None else spec.services[promoted].workload.store
-        if store is None:
-            continue
-        try:
-            moved_groups(groups_of(len(cell_map.owners), store.groups), step.change)
-        except GroupSplit as split:
-            findings.report(("spec", "operations", numbers[step.operation], "promote"), str(split))
+        index = numbers[step.operation]
+        for name, service in spec.services.items():
+            store = service.workload.store
+            if store is None or (store.mode != "async" and spec.operations[index].promote != name):
+                continue
+            try:
+                moved_groups(groups_of(len(cell_map.owners), store.groups), step.change)
+            except GroupSplit as split:
+                where: Path = ("promote",) if spec.operations[index].promote == name else ()
+                findings.report(("spec", "operations", index, *where), str(split))

@@ -33,9 +33,10 @@ class IsrModel(Model):
 class StoreModel(Model):
     """A replicated store of keys and values: `PUT /KEY` writes the body, `GET /KEY` reads it."""
 
-    mode: Literal["quorum", "isr"] = "quorum"
+    mode: Literal["quorum", "isr", "async"] = "quorum"
     """How replicas agree, with a log for each group of partitions: `quorum` is Raft, `isr` Kafka's replication, in
-    which a controller says who leads and who is in sync."""
+    which a controller says who leads and who is in sync. `async`: not at all; whoever owns the partitions by the map
+    that its proxy has takes their writes, and the others get them later."""
     isr: IsrModel | None = None
     """Settings of mode `isr`."""
     partitions: Annotated[int, Field(ge=1, le=MAX_PARTITIONS)] | None = None

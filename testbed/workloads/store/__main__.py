@@ -5,8 +5,10 @@ committed, and names in `x-store-owner` who took it; a read with 200 and the val
 yet. 503: not done. 504: nobody knows. Answers name the partition of the key. Who operates the store asks for leaders by
 `PATCH /GROUP`: the body is the replicas' names in JSON, the first choice first; 204 once that one leads.
 
-In mode isr its body is a JSON list of the group's partitions of which this replica is to take no writes from now on, or
-null for no change of that; the answer is how many writes each follower lacks, in JSON, or null from who does not lead.
+In modes isr and async its body is a JSON list of the group's partitions of which this replica is to take no writes from
+now on, or null for no change of that; in mode async it may be an object, `{"leader": "data-r2", "epoch": 2}`, too: that
+replica leads the group from then on. The answer is how many writes each follower lacks, in JSON, or null from who does
+not lead.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ async def answer(driver: Driver | IsrDriver, settings: StoreSettings, request: R
     except UnicodeDecodeError:
         return Response(400, b"keys and values are UTF-8")
     if request.method == b"PATCH":
-        return forbid(driver, key, value) if isinstance(driver, IsrDriver) else await prefer(driver, key, value)
+        return order(driver, key, value) if isinstance(driver, IsrDriver) else await prefer(driver, key, value)
     if not key:
         return Response(NO_KEY, b"the path is the key: PUT /KEY or GET /KEY")
     partition = settings.partition_of(key)
@@ -67,14 +69,17 @@ async def answer(driver: Driver | IsrDriver, settings: StoreSettings, request: R
     return Response(found.status, found.body.encode(), ((PARTITION, b"%d" % partition), *owner))
 
 
-def forbid(driver: IsrDriver, group: str, partitions: str) -> Response:
+def order(driver: IsrDriver, group: str, what: str) -> Response:
     try:
-        wanted = orjson.loads(partitions)
-        if wanted is not None:
+        wanted = orjson.loads(what)
+        if isinstance(wanted, dict):
+            driver.lead(int(group), str(wanted["leader"]), int(wanted["epoch"]))
+        elif wanted is not None:
             driver.forbid_writes(int(group), frozenset(map(int, wanted)))
         return Response(200, orjson.dumps(driver.lags(int(group))))
-    except (ValueError, TypeError):
-        return Response(400, b"the path is the number of a group, the body a JSON list of its partitions, or null")
+    except (KeyError, ValueError, TypeError):
+        known = b"a JSON list of its partitions, null, or in mode async an object with leader and epoch"
+        return Response(400, b"the path is the number of a group, the body " + known)
 
 
 async def prefer(driver: Driver, group: str, names: str) -> Response:
@@ -89,10 +94,10 @@ async def serve(settings: StoreSettings, journals: Mapping[int | None, Journal])
     """Serve until SIGTERM. `journals` are those of groups in their order, and of the controllers (None)."""
     loop = asyncio.get_running_loop()
     driver: Driver | IsrDriver
-    if settings.workload.isr is None:
+    if settings.workload.mode == "quorum":
         driver = Driver(settings, list(journals.values()))
     else:
-        driver = IsrDriver(settings, settings.workload.isr, journals)
+        driver = IsrDriver(settings, journals)
     running = loop.create_task(driver.run())
     loop.add_signal_handler(signal.SIGTERM, running.cancel)
     server = await loop.create_server(
@@ -112,8 +117,10 @@ def open_journals(settings: StoreSettings) -> dict[int | None, Journal]:
     workload = settings.workload
     first = Stored.nothing(Membership(tuple(sorted(each.name for each in workload.replicas))))
     folders = {number: settings.volume / f"group-{number}" for number in range(len(workload.groups))}
-    if workload.isr is None:
+    if workload.mode == "quorum":
         return {number: Journal(folder, first, Json()) for number, folder in folders.items()}
+    if workload.mode == "async":
+        return {number: Journal(folder, Stored.nothing(), Json()) for number, folder in folders.items()}
     journals: dict[int | None, Journal] = {None: Journal(settings.volume / "controllers", first, Json())}
     for number, folder in folders.items():
         if workload.replica in workload.groups[number].replicas:

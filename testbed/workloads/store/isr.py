@@ -1,4 +1,5 @@
-"""Drives one broker: carries out what it wants, on its disks, with the others, and for clients (`mode: isr`)."""
+"""Drives one broker (`mode: isr`) or unit (`mode: async`): carries out what it wants, on its disks, with the others,
+and for clients."""
 
 from __future__ import annotations
 
@@ -11,12 +12,16 @@ from functools import partial
 from random import Random
 from typing import assert_never
 
+import orjson
+
 from testbed.consensus.outputs import Apply, ReadReady, Restore, Send, Write
 from testbed.consensus.settings import Settings as ConsensusSettings
+from testbed.consensus.storage import Stored
 from testbed.isr.broker import Broker
 from testbed.isr.metadata import Cluster, Partition
-from testbed.isr.outputs import Acknowledged, Acks, NotAcknowledged, Of, PartitionChanged, ToController
+from testbed.isr.outputs import Acknowledged, Acks, NotAcknowledged, Of, PartitionChanged, Problem, ToController
 from testbed.isr.settings import Settings
+from testbed.isr.units import Order, Unit
 from testbed.journal.appender import Appender
 from testbed.journal.journal import Journal
 from testbed.objects.workloads import StoreIsr, StoreWorkload
@@ -35,28 +40,19 @@ class IsrDriver:
     """All of it in the thread of its loop, but for writing to the disk. A partition of the broker is a group of the
     store."""
 
-    def __init__(self, settings: StoreSettings, isr: StoreIsr, journals: Mapping[int | None, Journal]) -> None:
-        """`journals` are those of the groups that this replica has, and of the controllers (None)."""
+    def __init__(self, settings: StoreSettings, journals: Mapping[int | None, Journal]) -> None:
+        """`journals` are those of the groups that this replica has, and of the controllers (None) in mode isr."""
         workload = settings.workload
         self.name = workload.replica
         self._settings = settings
-        self._acks = Acks(isr.acks)
+        self._acks = Acks.LEADER if workload.isr is None else Acks(workload.isr.acks)
         timeout_s = workload.election_timeout_s
         self._peers = Peers(self.name, settings.peers, 2 * timeout_s, self._hear)
         self._leaders = LeadersLog(settings.leaders_log)
         self._disks = {log: Appender(journal, partial(print, flush=True)) for log, journal in journals.items()}
         self._values = {group: Values() for group in journals if group is not None}
-        self._broker = Broker(
-            self.name,
-            os.urandom(8).hex(),
-            journals[None].stored,
-            {group: journal.stored for group, journal in journals.items() if group is not None},
-            first_cluster(workload),
-            _broker_settings(isr),
-            ConsensusSettings(workload.election_timeout_s, workload.heartbeat_s),
-            Random(f"{settings.seed}/{self.name}"),
-            time.monotonic(),
-        )
+        self._orders = settings.volume / "orders.json"
+        self._broker = self._new_broker({number: journal.stored for number, journal in journals.items()})
         self._questions = Questions(self.name, 3 * timeout_s, "no answer of all in sync in time")
         self._forbidden: dict[int, frozenset[int]] = {}
         """Partitions of which no writes are taken, by group."""
@@ -65,10 +61,34 @@ class IsrDriver:
         """What it leads, as it was last noted."""
         self._group_of = [number for number, group in enumerate(workload.groups) for _ in range(group.start, group.end)]
 
+    def _new_broker(self, logs: Mapping[int | None, Stored]) -> Broker | Unit:
+        workload = self._settings.workload
+        of_groups = {group: stored for group, stored in logs.items() if group is not None}
+        if workload.isr is None:
+            members = tuple(each.name for each in workload.replicas)
+            return Unit(self.name, members, of_groups, self._last_orders())
+        return Broker(
+            self.name,
+            os.urandom(8).hex(),
+            logs[None],
+            of_groups,
+            first_cluster(workload),
+            _broker_settings(workload.isr),
+            ConsensusSettings(workload.election_timeout_s, workload.heartbeat_s),
+            Random(f"{self._settings.seed}/{self.name}"),
+            time.monotonic(),
+        )
+
+    def _last_orders(self) -> dict[int, Order]:
+        """By group: those of an earlier process, or what is declared."""
+        if self._orders.exists():
+            return {int(group): Order(**order) for group, order in orjson.loads(self._orders.read_bytes()).items()}
+        return {number: Order(group.primaries[0], 1) for number, group in enumerate(self._settings.workload.groups)}
+
     @property
     def ready(self) -> bool:
-        """Whether the controllers have decided anything since the process started."""
-        return self._broker.cluster.version > 0
+        """Whether it was known since the process started who leads."""
+        return self._broker.ready
 
     async def run(self) -> None:
         """Until it is cancelled. Raises OSError when an address is taken; ends the process when the disk fails."""
@@ -85,7 +105,7 @@ class IsrDriver:
         """By this replica if it leads the partition's group, else by the one that does."""
         group = self._group_of[partition]
         return await self._questions.answer(
-            self._broker.cluster.partitions[group].leader,
+            self._broker.leader_of(group),
             what,
             lambda waiting: self._begin(group, what, waiting),
             lambda leader, question: self._peers.send(leader, encode(group, question)),
@@ -101,6 +121,19 @@ class IsrDriver:
         if not partitions <= set(range(declared.start, declared.end)):
             raise ValueError(partitions)
         self._forbidden[group] = partitions
+
+    def lead(self, group: int, leader: str, epoch: int) -> None:
+        """In mode async: from now on, also after a restart, that replica leads the group in that epoch, as far as this
+        one is concerned, unless it knows of a newer one. Raises ValueError for a replica, or a group, that is not
+        there, and in other modes."""
+        known = {each.name for each in self._settings.workload.replicas}
+        there = 0 <= group < len(self._settings.workload.groups)
+        if not isinstance(self._broker, Unit) or leader not in known or not there:
+            raise ValueError(leader)
+        outputs = self._broker.order(group, Order(leader, epoch), time.monotonic())
+        orders = {str(each): wanted for each, wanted in self._broker.orders.items()}
+        self._orders.write_bytes(orjson.dumps(orders))
+        self._carry_out(outputs)
 
     def lags(self, group: int) -> dict[str, int] | None:
         """How many writes each follower of the group is not known to have; None if this replica does not lead it."""
@@ -164,7 +197,8 @@ class IsrDriver:
             case NotAcknowledged(request, problem):
                 waiting = request[1] if isinstance(request, tuple) else request
                 assert isinstance(waiting, asyncio.Future)
-                settle(waiting, Answer(REFUSED if problem.nothing_done else UNKNOWN, problem.value))
+                why = self._not_here(group) if problem is Problem.NOT_LEADER else problem.value
+                settle(waiting, Answer(REFUSED if problem.nothing_done else UNKNOWN, why))
             case PartitionChanged(partition):
                 self._note(group, partition)
             case Write() | Send() | ToController():
@@ -172,10 +206,19 @@ class IsrDriver:
             case _ as never:
                 assert_never(never)
 
+    def _not_here(self, group: int) -> str:
+        """Names who leads, as far as this replica knows, and itself."""
+        leader, partitions = self._broker.leader_of(group), self._settings.partitions_of(group)
+        return f"partitions {partitions} are led by {self._where(leader)}; this is {self._where(self.name)}"
+
+    def _where(self, replica: str | None) -> str:
+        cell = next((each.cell for each in self._settings.workload.replicas if each.name == replica), "")
+        return f"{replica} in cell {cell}" if cell else replica or "nobody"
+
     def _note(self, group: int, partition: Partition) -> None:
         in_sync = ", ".join(partition.isr)
         leader = partition.leader or "nobody"
-        self._say(group, f"{leader} leads in epoch {partition.epoch}; in sync: {in_sync}")
+        self._say(group, f"{leader} leads in epoch {partition.epoch}; waited for are: {in_sync}")
         before, leads = self._led.pop(group, None), self._broker.replicas[group].leads
         partitions = self._settings.partitions_of(group)
         again = before is not None and leads and before.epoch == partition.epoch
@@ -185,7 +228,7 @@ class IsrDriver:
             self._led[group] = partition
             if not again:
                 self._leaders.note("leads", group, partition.epoch, partitions)
-            if before is None or before.isr != partition.isr:
+            if isinstance(self._broker, Broker) and (before is None or before.isr != partition.isr):
                 self._leaders.note("in sync", group, partition.epoch, partitions, isr=partition.isr)
 
     # --- the disks ---------------------------------------------------------------------------------------------------
