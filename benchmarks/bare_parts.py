@@ -27,8 +27,8 @@ from testbed.emulation.processes import envoy
 from testbed.emulation.processes.container import BUILTIN_COMMAND
 from testbed.emulation.processes.fork_messages import OWN, Order, send
 from testbed.emulation.processes.forked_process import connected, fork_server_socket
+from testbed.emulation.processes.precedence import EMULATED_NICENESS
 from testbed.emulation.processes.probes import http_status
-from testbed.emulation.processes.process import EMULATED_NICENESS
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.workloads import BuiltinWorkload
