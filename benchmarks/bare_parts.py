@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -95,7 +96,7 @@ def main() -> None:
             logging_level=logging.ERROR,
         )
         stack.callback(ray.shutdown)
-        bare = ray.remote(num_cpus=0)(_Bare)
+        bare: Any = ray.remote(num_cpus=0)(_Bare)
         handles = [bare.remote() for _ in range(actors)]
         ray.get([handle.ping.remote() for handle in handles])
         for address in addresses[:envoys]:

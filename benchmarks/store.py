@@ -70,7 +70,8 @@ def _round_trip_ms(run_dir: Path) -> float:
     """Between zones: twice what it took in one direction, half of the time."""
     links = read_table(run_dir, "links")
     between = links.filter(pc.greater(links["declared_ms"], 0.5))
-    return 2 * median(took_ms for took_ms in between["achieved_p50_ms"].to_pylist() if took_ms is not None)
+    took: list[float] = [took_ms for took_ms in between["achieved_p50_ms"].to_pylist() if took_ms is not None]
+    return 2 * median(took)
 
 
 class _Fsyncs:
