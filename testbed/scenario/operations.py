@@ -7,6 +7,7 @@ from testbed.control.cells.operations import (
     FailOver,
     MovePartitions,
     Operation,
+    Order,
     PopOut,
     RollBack,
     ScheduledOperation,
@@ -33,10 +34,15 @@ def _scheduled(model: OperationModel, cells: CellsModel) -> ScheduledOperation:
         steps=tuple(model.steps),
         pause_s=model.pause,
         for_s=model.for_,
-        order=model.order,
+        order=model.order or default_order(model),
         promotes=model.promote,
+        forbids=model.forbid_write,
         roll_back=None if condition is None else RollBack(condition.errors_above, condition.over),
     )
+
+
+def default_order(model: OperationModel) -> Order:
+    return "together" if model.forbid_write is None else "gatewaysFirst"
 
 
 def _operation(model: OperationModel, cells: CellsModel) -> Operation:

@@ -11,12 +11,19 @@ import pytest
 
 from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.cells.promotion import Promotion, ShardedStore
-from testbed.control.cells.store_orders import Lead, StoreAnswer, StoreOrder
+from testbed.control.cells.store_orders import AskLags, Forbid, Lead, StoreAnswer, StoreOrder
 from testbed.control.plane import Behind
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import operating
-from testbed.emulation.driver.events import DataPromoted, LoadReported, MapChanged, MapDelivered, SessionEvent
+from testbed.emulation.driver.events import (
+    DataPromoted,
+    LoadReported,
+    MapChanged,
+    MapDelivered,
+    SessionEvent,
+    WritesHeld,
+)
 from testbed.emulation.driver.operating import Operating
 from testbed.objects.cells import Cell, Layer, PartitionKey, PartitionMap, PartitionRule
 from testbed.objects.workloads import StoreGroup
@@ -155,6 +162,44 @@ def test_a_replica_of_an_asynchronous_store_is_told_who_leads_when_its_own_proxy
     # The first answer was lost, so that one is told again.
     assert [order.replica for order in told] == ["data-r2", "data-r2", "data-r1"]
     assert {order.what for order in told} == {Lead(1, "data-r2", 2)}
+
+
+def test_writes_are_forbidden_first_and_allowed_last_and_replication_is_waited_for_between_the_layers() -> None:
+    done: list[object] = []
+    lags = iter((3, 0))
+
+    class WithData(Proxies):
+        async def put_map(self, cell_map: PartitionMap) -> None:
+            done.append("gateways" if cell_map.rollout else "all")
+            await super().put_map(cell_map)
+
+        async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+            done.extend((order.replica, order.what) for order in orders)
+            asked = isinstance(orders[0].what, AskLags)
+            answers = {order: StoreAnswer(True, {} if order.replica == "data-r2" else None) for order in orders}
+            return answers | {orders[0]: StoreAnswer(True, {"data-r2": next(lags)} if asked else None)}
+
+    told: list[SessionEvent] = []
+    replicas = (("data-r1", "rz01"), ("data-r2", "rz02"))
+    store = ShardedStore("data", (StoreGroup(0, 2), StoreGroup(2, 4)), replicas, "async")
+
+    async def carry_out() -> None:
+        move = ScheduledOperation("move", 0.0, MovePartitions((0, 1), "rz02"), order="gatewaysFirst", forbids="data")
+        work = Operating(MAP, [move], WithData(), told.append, time.monotonic(), {"data": store})
+        await work.carry_out()
+        assert work.failure is None
+
+    asyncio.run(carry_out())
+    both = ("data-r1", "data-r2")
+    assert done[:2] == [(name, Forbid(0, (0, 1))) for name in both]
+    assert done[2:7] == ["gateways", *((name, AskLags(0)) for name in both * 2)]
+    # The new leader is told before the old one, and the latter may hear of the lift together with that.
+    assert done[7:9] == ["all", ("data-r2", Lead(0, "data-r2", 2))]
+    assert set(done[9:]) == {("data-r1", Lead(0, "data-r2", 2)), *((name, Forbid(0)) for name in both)}
+    (held,) = (event for event in told if isinstance(event, WritesHeld))
+    assert list(held.at_s) == ["began", "forbid", "gateways", "catch up", "sidecars", "lift"]
+    assert list(held.at_s.values()) == sorted(held.at_s.values())
+    assert (held.lacked, held.missing) == (3, ())
 
 
 def test_who_never_acknowledges_is_waited_for_in_vain_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from testbed.results.measure.blocked import BlockedWrites, blocked_writes
 from testbed.results.measure.leaders import LeaderChange
 from testbed.results.show.report import render
 from testbed.results.show.summarize import summarize
-from testbed.results.tables.facts import AppliedFault, MapStep, PromotedData, RunFacts
+from testbed.results.tables.facts import AppliedFault, HeldWrites, MapStep, PromotedData, RunFacts
 from testbed.results.tables.schemas import SCHEMAS
 from testbed.results.tables.writer import TableWriter
 from testbed.scenario import Expectation
@@ -91,3 +91,40 @@ def test_the_report_says_for_how_long_which_partitions_were_blocked_and_expectat
     replace(RunFacts.load(run_dir), faults=(replace(operation, steps=(STEP,)),)).save(run_dir)
     unmeasured: tuple[ExpectationResult, ...] = summarize(run_dir).expectations
     assert {each.shown for each in unmeasured} == {"no data was moved"}
+
+
+def test_writes_that_were_forbidden_are_blocked_until_they_are_allowed_and_each_phase_has_its_time(
+    run_dir: Path,
+) -> None:
+    held = HeldWrites(10.0, 10.02, 10.4, 10.6, lacked=4, missing=("data-r3",))
+    with TableWriter(run_dir, "operations", "more") as operations:
+        what = {"request_id": "r", "process": "p", "key": "k", "value": "v", "returned_s": 11.0}
+        operations.append({**what, **_operation(11.5, "0", "failed")})
+    with TableWriter(run_dir, "events", "data") as events:
+        for t_s, pod, reason, term in (
+            (10.01, "data-r1-1", "WritesForbidden", 1),
+            (10.45, "data-r1-1", "LeaderLost", 1),
+            (10.5, "data-r2-1", "LeaderElected", 2),
+            (10.59, "data-r2-1", "WritesAllowed", 2),
+        ):
+            details = orjson.dumps({"term": term, "partitions": "0-1"}).decode()
+            row = {"t_s": t_s, "source": pod, "kind": "Leader", "object": "data/0", "reason": reason}
+            events.append({**row, "details": details})
+    expectation = Expectation("blocked_time", "all", None, None, None, 0.1, "blocked_time")
+    step = replace(STEP, held=held)
+    operation = AppliedFault("move", 10.0, 10.0, instant=True, steps=(step,))
+    replace(RunFacts.load(run_dir), faults=(operation,), expectations=(expectation,)).save(run_dir)
+
+    summary = summarize(run_dir)
+    text = " ".join("\n".join(line.plain for line in render(summary, run_dir, 160)).split())
+    phases = "writes were forbidden after 20 ms, gateways had the map after 300 ms, replication caught up after 400 ms"
+    assert f"move 1/1: {phases}, writes were allowed after 600 ms" in text
+    assert "to be waited for were 4 writes; data-r3 could not be told to take none" in text
+    assert "move 1/1: blocked were 580 ms (partitions 0-1)" in text
+    # What was sent until a second after that counts.
+    assert (
+        "1 of 1 writes of what moved and 0 of 0 writes of all else were not acknowledged from 10.00 s to 11.60 s"
+        in text
+    )
+    (blocked,) = summary.expectations
+    assert (blocked.held, blocked.measured) == (False, pytest.approx(0.58))

@@ -94,6 +94,8 @@ class ScheduledOperation:
     roll_back: RollBack | None = None
     promotes: str | None = None
     """A store whose replicas in the cells that get partitions are to lead these before the map changes."""
+    forbids: str | None = None
+    """An asynchronous store that takes no writes of what moves until its data and the map are where they are to be."""
 
     @property
     def last_step_s(self) -> float:

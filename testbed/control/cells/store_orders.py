@@ -6,6 +6,7 @@ owner, unless it was told before to take none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from testbed.control.cells.operations import Change
@@ -64,6 +65,26 @@ class StoreAnswer:
 
     done: bool
     lags: dict[str, int] | None = None
+
+
+def forbids(store: ShardedStore, change: Change) -> tuple[Forbid, ...]:
+    """Writes of all that changes hands, and of nothing else. Raises GroupSplit."""
+    partitions = change.partitions
+    return tuple(
+        Forbid(number, tuple(each for each in range(group.start, group.end) if each in partitions))
+        for number, group in ((number, store.groups[number]) for number, _ in moved_groups(store.groups, change))
+    )
+
+
+def lacks(store: ShardedStore, lead: Lead, answers: Mapping[StoreOrder, StoreAnswer]) -> int | None:
+    """How many writes of its group the one who is to lead lacks, by what all replicas answered to AskLags; None while
+    nobody can say. What another one has that leads by an older map counts; if there is none, it lacks nothing."""
+    asked = [(StoreOrder(store.service, name, AskLags(lead.group)), name) for name, _ in store.replicas]
+    others = [answers[order] for order, name in asked if name != lead.leader]
+    leading = [answer.lags for answer in others if answer.lags is not None]
+    if not leading:
+        return 0 if all(answer.done for answer in others) else None
+    return max(lags[lead.leader] for lags in leading)
 
 
 def leads(store: ShardedStore, change: Change, epoch: int) -> tuple[Lead, ...]:

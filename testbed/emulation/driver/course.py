@@ -30,9 +30,11 @@ from testbed.emulation.driver.events import (
     Ready,
     SessionEvent,
     TimeBegins,
+    WritesHeld,
 )
 from testbed.results.tables.facts import (
     AppliedFault,
+    HeldWrites,
     LocustCount,
     MachineFacts,
     MapStep,
@@ -68,6 +70,7 @@ class Course:
         self._maps: list[MapChanged] = []
         self._deliveries: list[MapDelivered] = []
         self._promoted: list[DataPromoted] = []
+        self._held: list[WritesHeld] = []
         self._broken: list[str] = []
         self._interrupted = False
 
@@ -103,6 +106,8 @@ class Course:
                 self._healed[fault] = event
             case DataPromoted():
                 self._promoted.append(event)
+            case WritesHeld():
+                self._held.append(event)
             case MapChanged():
                 self._maps.append(event)
             case MapDelivered():
@@ -230,6 +235,7 @@ class Course:
         step = change.step
         delivered = [each for each in self._deliveries if each.step == step]
         promoted = next((each for each in self._promoted if each.step == step), None)
+        held = next((each for each in self._held if each.step == step), None)
         return MapStep(
             step.number,
             step.of,
@@ -244,7 +250,12 @@ class Course:
             step.gives_up,
             step.change.moves,
             None if promoted is None else self._promotion(promoted),
+            None if held is None else self._held_writes(held),
         )
 
     def _promotion(self, promoted: DataPromoted) -> PromotedData:
         return PromotedData(promoted.began_s - self._t0_s, promoted.at_s - self._t0_s, promoted.missing)
+
+    def _held_writes(self, held: WritesHeld) -> HeldWrites:
+        at_s = {phase: at_s - self._t0_s for phase, at_s in held.at_s.items()}
+        return HeldWrites(at_s["began"], at_s["forbid"], at_s["catch up"], at_s["lift"], held.lacked, held.missing)

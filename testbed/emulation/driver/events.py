@@ -191,6 +191,18 @@ class DataPromoted:
 
 
 @dataclass(frozen=True, slots=True)
+class WritesHeld:
+    """A step is over during which writes of what it moved were forbidden. `at_s` is when that `began`, and when each of
+    its phases was over (`control.cells.phases`); the new owner `lacked` so many writes when replication was waited for.
+    `missing` are the replicas that could not be told to take none."""
+
+    step: PlannedStep
+    at_s: Mapping[str, float]
+    lacked: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MapChanged:
     """A step of an operation: there is a new version of the partition map, and the first proxies are told."""
 
@@ -262,6 +274,7 @@ SessionEvent = (
     | FaultApplied
     | FaultHealed
     | DataPromoted
+    | WritesHeld
     | MapChanged
     | MapDelivered
     | MachinesLost

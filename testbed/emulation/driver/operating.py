@@ -11,21 +11,30 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Final, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, get_args
 
 from testbed.control.cells.operations import (
     Judge,
-    Order,
     PlannedStep,
     ScheduledOperation,
     changed,
     planned,
     taken_back,
 )
+from testbed.control.cells.phases import phases
 from testbed.control.cells.promotion import Promotion, ShardedStore, promotions
-from testbed.control.cells.store_orders import Lead, StoreAnswer, StoreOrder, leads
+from testbed.control.cells.store_orders import (
+    AskLags,
+    Forbid,
+    Lead,
+    StoreAnswer,
+    StoreOrder,
+    forbids,
+    lacks,
+    leads,
+)
 from testbed.control.plane import Behind
 from testbed.emulation.actors.vigil import ActorLost, in_short
 from testbed.emulation.driver.events import (
@@ -35,6 +44,7 @@ from testbed.emulation.driver.events import (
     MapDelivered,
     SessionEvent,
     Watcher,
+    WritesHeld,
 )
 from testbed.emulation.driver.member import MachineLost
 from testbed.objects.cells import Layer, PartitionMap, Rollout
@@ -43,11 +53,35 @@ LAYER_WAIT_S = 5.0
 """How long a layer is waited for; the other one is told then in any case."""
 POLL_S = 0.05
 
-_LAYERS: Final[dict[Order, tuple[tuple[Layer, ...], ...]]] = {
-    "together": (("gateways", "sidecars"),),
-    "gatewaysFirst": (("gateways",), ("sidecars",)),
-    "sidecarsFirst": (("sidecars",), ("gateways",)),
-}
+
+@dataclass(slots=True)
+class _Handover:
+    """Of the groups of an asynchronous store in one step: who is to lead them, and whom that was not told yet, as its
+    proxy does not have the map."""
+
+    store: ShardedStore
+    leads: tuple[Lead, ...]
+    forbidden: tuple[Forbid, ...]
+    waiting: list[str]
+    lifted: bool = False
+
+    def orders(self, replicas: Iterable[str], what: Sequence[Lead | Forbid | AskLags]) -> list[StoreOrder]:
+        return [StoreOrder(self.store.service, name, each) for name in replicas for each in what]
+
+    @property
+    def first(self) -> list[str]:
+        """Of those waiting, who is to be told at the next opportunity. Where nobody writes meanwhile, two may lead, and
+        for reads one has to: new leaders come first."""
+        leaders = [name for name in self.waiting if name in {each.leader for each in self.leads}]
+        return leaders if self.forbidden and leaders else self.waiting
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.store.replicas)
+
+    @property
+    def allowed(self) -> tuple[Forbid, ...]:
+        return tuple(Forbid(each.group) for each in self.forbidden)
 
 
 class Changeable(Protocol):
@@ -150,16 +184,78 @@ class Operating:
         step = replace(step, lent=step.lent - self._gone_back)
         before, self._map, self._lent = self._map, changed(self._map, step.change), step.lent
         await self._promote(step)
+        operation = self._operations[step.operation]
+        handovers = self._handovers(step, operation.forbids)
+        held = next((each for each in handovers if each.forbidden), None)
         told: tuple[Layer, ...] = ()
-        for layers in _LAYERS[step.order]:
-            told += layers
-            rollout = None if len(told) == 2 else Rollout(told[0], before)
-            await self._session.put_map(replace(self._map, rollout=rollout))
-            if told == layers:
-                self._begun(step)
-            if "sidecars" in layers:
-                self._tell_leaders(step)
-            await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
+        times_s = {"began": time.monotonic()}
+        lacked, missing = 0, tuple[str, ...]()
+        for phase in phases(step.order, held is not None):
+            layers = tuple(layer for layer in get_args(Layer) if layer in phase)
+            if layers:
+                told += layers
+                rollout = None if len(told) == 2 else Rollout(layers[0], before)
+                await self._session.put_map(replace(self._map, rollout=rollout))
+                if told == layers:
+                    self._begun(step)
+                if "sidecars" in layers:
+                    self._tell_leaders(handovers)
+                await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
+            elif held is None:
+                raise AssertionError(phase)
+            elif phase == ("forbid",):
+                missing = await self._forbid(held)
+            elif phase == ("catch up",):
+                lacked = await self._catch_up(held)
+            else:
+                await self._lift(held)
+            times_s[phase[-1]] = time.monotonic()
+        if held is not None:
+            self._tell(WritesHeld(step, times_s, lacked, missing))
+
+    def _handovers(self, step: PlannedStep, forbidden_of: str | None) -> list[_Handover]:
+        """Of all asynchronous stores that the step concerns."""
+        found = []
+        for store in self._stores.values():
+            if store.mode == "async" and (leads_now := leads(store, step.change, self._map.version)):
+                forbidden = forbids(store, step.change) if store.service == forbidden_of else ()
+                found.append(_Handover(store, leads_now, forbidden, [name for name, _ in store.replicas]))
+        return found
+
+    async def _forbid(self, held: _Handover) -> tuple[str, ...]:
+        """Returns the replicas that have not answered."""
+        left, deadline_s = list(held.everybody), time.monotonic() + LAYER_WAIT_S
+        while True:
+            answers = await self._session.order(held.orders(left, held.forbidden))
+            left = [
+                name for name in left if not all(answer.done for to, answer in answers.items() if to.replica == name)
+            ]
+            if not left or time.monotonic() >= deadline_s:
+                return tuple(left)
+            await asyncio.sleep(POLL_S)
+
+    async def _catch_up(self, held: _Handover) -> int:
+        """However long it takes. Returns how many writes there were to wait for."""
+        most = 0
+        while True:
+            asked = held.orders(held.everybody, [AskLags(each.group) for each in held.leads])
+            answers = await self._session.order(asked)
+            found = [lacks(held.store, each, answers) for each in held.leads]
+            most = max(most, sum(each or 0 for each in found))
+            if found == [0] * len(found):
+                return most
+            await asyncio.sleep(POLL_S)
+
+    async def _lift(self, held: _Handover) -> None:
+        """From now on; who does not know yet who leads is told both together. First, new leaders have to know that they
+        are: as with layers, they are not waited for for ever."""
+        deadline_s = time.monotonic() + LAYER_WAIT_S
+        while {each.leader for each in held.leads} & set(held.waiting) and time.monotonic() < deadline_s:
+            await asyncio.sleep(POLL_S)
+        held.lifted = True
+        await self._session.order(
+            held.orders([name for name in held.everybody if name not in held.waiting], held.allowed)
+        )
 
     async def _promote(self, step: PlannedStep) -> None:
         """Data first: whoever gets traffic is to lead already."""
@@ -170,22 +266,21 @@ class Operating:
         missing = await self._session.promote(promotions(self._stores[store], step.change))
         self._tell(DataPromoted(step, began_s, time.monotonic(), missing))
 
-    def _tell_leaders(self, step: PlannedStep) -> None:
-        """A replica of an asynchronous store goes by the map that its own proxy has."""
-        for store in self._stores.values():
-            if store.mode == "async" and (leads_now := leads(store, step.change, self._map.version)):
-                self._telling.add(asyncio.create_task(self._tell_who_leads(store, leads_now)))
+    def _tell_leaders(self, handovers: Iterable[_Handover]) -> None:
+        self._telling |= {asyncio.create_task(self._tell_who_leads(each)) for each in handovers}
 
-    async def _tell_who_leads(self, store: ShardedStore, leads_now: Sequence[Lead]) -> None:
-        waiting = [name for name, _ in store.replicas]
-        while waiting:
+    async def _tell_who_leads(self, handover: _Handover) -> None:
+        """Each replica when its own proxy has the map, by which it goes."""
+        while handover.waiting:
             behind = await self._session.behind("sidecars")
             without = {pod.rpartition("-")[0] for pod in (*behind.ready, *behind.unready)}
-            having = [name for name in waiting if name not in without]
-            orders = [StoreOrder(store.service, name, each) for name in having for each in leads_now]
-            answers = await self._session.order(orders)
+            having = [name for name in handover.first if name not in without]
+            allowed = handover.allowed if handover.lifted else ()
+            answers = await self._session.order(handover.orders(having, (*handover.leads, *allowed)))
             late = {order.replica for order, answer in answers.items() if not answer.done}
-            waiting = [name for name in waiting if name not in having or name in late]
+            if handover.lifted and not allowed:
+                continue
+            handover.waiting = [name for name in handover.waiting if name not in having or name in late]
             await asyncio.sleep(POLL_S)
 
     def _begun(self, step: PlannedStep) -> None:

@@ -28,7 +28,8 @@ class BlockedWrites:
     others: int
     others_refused: int
     blocked: tuple[tuple[str, float], ...] = ()
-    """Partitions with a log of their own, and for how long that was between two leaders: nobody took its writes."""
+    """Partitions, and for how long nobody took their writes: because their log was between two leaders, or because
+    that was forbidden."""
 
 
 def blocked_writes(
@@ -39,9 +40,11 @@ def blocked_writes(
     writes = operations.filter(pc.equal(operations["operation"], "write"))
     invoked_s = floats(writes["invoked_s"])
     refused = ~np.asarray(pc.equal(writes["outcome"], "ok"), dtype=np.bool_)
-    for step in (step for step in steps if step.promoted is not None):
+    for step in (step for step in steps if step.data is not None):
         delivered = [at_s for at_s in step.delivered_s.values() if at_s is not None]
-        from_s, until_s = step.began_s, max([step.applied_s, *delivered]) + SETTLING_S
+        lifted = [] if step.held is None else [step.held.lifted_s]
+        from_s, until_s = step.began_s, max([step.applied_s, *delivered, *lifted]) + SETTLING_S
+        ends = "leads" if step.held is None else "allows writes"
         moving = pa.array([str(partition) for move in step.moves for partition in move.partitions], pa.string())
         of_moved = np.asarray(pc.is_in(writes["partition"].cast(pa.string()), value_set=moving), dtype=np.bool_)
         within = (invoked_s >= from_s) & (invoked_s < until_s)
@@ -55,7 +58,7 @@ def blocked_writes(
             tuple(
                 (change.partitions, change.blocked_s)
                 for change in leaders
-                if change.blocked_s is not None and from_s <= change.t_s < until_s
+                if change.blocked_s is not None and change.what == ends and from_s <= change.t_s < until_s
             ),
         )
     return found

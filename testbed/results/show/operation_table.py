@@ -14,7 +14,7 @@ from testbed.results.measure.handover import Handover
 from testbed.results.show.figures import NONE, seconds
 from testbed.results.show.grid import Grid, NotedGrid
 from testbed.results.show.summary import Summary
-from testbed.results.tables.facts import MapStep, PromotedData, named
+from testbed.results.tables.facts import HeldWrites, MapStep, named
 
 LAYERS = get_args(Layer)
 _STEPS = 12
@@ -42,8 +42,7 @@ def operation_steps(summary: Summary) -> NotedGrid | None:
         delivered = [_delivered(step, layer) for layer in LAYERS]
         told = [f"{name} {which}", seconds(step.applied_s), str(step.version), step.partitions or NONE, *delivered]
         rows.append([*told, *_handed(step, handover)])
-        if step.promoted is not None:
-            notes += _data_first(f"{name} {which}", step, step.promoted, summary.blocked.get(str(step.version)))
+        notes += _data(f"{name} {which}", step, summary.blocked.get(str(step.version)))
         if step.missing:
             notes.append(f"{name} {which}: without version {step.version} were left {named(step.missing)}")
         if handover is not None and handover.served_by_both:
@@ -54,14 +53,18 @@ def operation_steps(summary: Summary) -> NotedGrid | None:
     return NotedGrid(Grid(headers, rows, (3 + len(LAYERS), len(_HANDED))), tuple(map(Text, notes)))
 
 
-def _data_first(what: str, step: MapStep, promoted: PromotedData, blocked: BlockedWrites | None) -> Iterator[str]:
-    took = seconds(promoted.until_s - promoted.began_s)
-    late = f"; {named(promoted.missing)} did not know of it by then" if promoted.missing else ""
-    yield f"{what}: before it, replicas of the new owners were asked to lead, and did after {took}{late}"
+def _data(what: str, step: MapStep, blocked: BlockedWrites | None) -> Iterator[str]:
+    if step.promoted is not None:
+        took, missing = seconds(step.promoted.until_s - step.promoted.began_s), step.promoted.missing
+        late = f"; {named(missing)} did not know of it by then" if missing else ""
+        yield f"{what}: before it, replicas of the new owners were asked to lead, and did after {took}{late}"
+    elif step.held is not None:
+        yield f"{what}: {_held(step, step.held)}"
     if blocked is None:
         return
     gaps = [f"{seconds(blocked_s)} (partitions {partitions})" for partitions, blocked_s in blocked.blocked]
-    yield f"{what}: without a leader were {named(gaps) if gaps else 'none, as far as leaders could tell'}"
+    why = "without a leader" if step.held is None else "blocked"
+    yield f"{what}: {why} were {named(gaps) if gaps else 'none, as far as leaders could tell'}"
     moved, others = (
         f"{refused} of {sent} writes {of}"
         for refused, sent, of in (
@@ -71,6 +74,16 @@ def _data_first(what: str, step: MapStep, promoted: PromotedData, blocked: Block
     )
     span = f"from {seconds(blocked.from_s)} to {seconds(blocked.until_s)}"
     yield f"{what}: {moved} and {others} were not acknowledged {span}"
+
+
+def _held(step: MapStep, held: HeldWrites) -> str:
+    """Each phase with the time from the first order to its end."""
+    ends = [("writes were forbidden", held.forbidden_s), ("replication caught up", held.caught_up_s)]
+    ends += [(f"{layer} had the map", at_s) for layer, at_s in step.delivered_s.items() if at_s is not None]
+    ends.append(("writes were allowed", held.lifted_s))
+    told = [f"{end} after {seconds(at_s - held.began_s)}" for end, at_s in sorted(ends, key=lambda end: end[1])]
+    missing = f"; {named(held.missing)} could not be told to take none" if held.missing else ""
+    return f"{', '.join(told)}; to be waited for were {held.lacked} writes{missing}"
 
 
 def _delivered(step: MapStep, layer: str) -> Text | str:

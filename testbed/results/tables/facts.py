@@ -42,6 +42,20 @@ class PromotedData:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldWrites:
+    """Writes of what a step moved were forbidden from `began_s` on, by all replicas of the store but those `missing`
+    at `forbidden_s`. At `caught_up_s` the new owner had what it `lacked` when that was asked first, and at `lifted_s`
+    writes were allowed again."""
+
+    began_s: float
+    forbidden_s: float
+    caught_up_s: float
+    lifted_s: float
+    lacked: int = 0
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MapStep:
     """A new version of the partition map. `delivered_s` says for each layer of proxies when all of it that could be
     reached had acknowledged (None: not while it was waited for), `missing` who had not, reached or not."""
@@ -63,11 +77,18 @@ class MapStep:
     """Of `partitions`, from which cell to which."""
     promoted: PromotedData | None = None
     """None where no data was moved before."""
+    held: HeldWrites | None = None
+    """None where nothing forbade writes."""
+
+    @property
+    def data(self) -> PromotedData | HeldWrites | None:
+        """What was done about the data of what moves, if anything was."""
+        return self.promoted or self.held
 
     @property
     def began_s(self) -> float:
         """When it was first felt: with the data, if that came first."""
-        return self.applied_s if self.promoted is None else self.promoted.began_s
+        return self.applied_s if self.data is None else self.data.began_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,14 @@ from testbed.results.tables.writer import TableWriter
 NOT_FINISHED = "not finished when the run ended"
 
 _OF_A_LEADER = ("term", "partitions")
-_LEADERS = {"leads": "LeaderElected", "yields": "LeaderYields", "leads no more": "LeaderLost", "in sync": "IsrChanged"}
+_LEADERS = {
+    "leads": "LeaderElected",
+    "yields": "LeaderYields",
+    "leads no more": "LeaderLost",
+    "in sync": "IsrChanged",
+    "forbids writes": "WritesForbidden",
+    "allows writes": "WritesAllowed",
+}
 
 _LINE = pa.schema(
     [

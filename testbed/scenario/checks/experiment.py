@@ -259,8 +259,9 @@ def check_expectations(model: ScenarioModel, findings: Findings) -> None:
         _check_part(here, expectation, model, findings)
         if expectation.metric in OF_CELLS and model.spec.cells is None:
             findings.report((*here, "metric"), f"{expectation.metric} is of cells, and there are none: no spec.cells")
-        if expectation.metric in OF_MOVED_DATA and all(each.promote is None for each in model.spec.operations):
-            message = f"{expectation.metric} is of data that operations move, and none has `promote`"
+        moved = [each for each in model.spec.operations if (each.promote, each.forbid_write) != (None, None)]
+        if expectation.metric in OF_MOVED_DATA and not moved:
+            message = f"{expectation.metric} is of data that operations move, and none has `promote` or `forbidWrite`"
             findings.report((*here, "metric"), message)
         if expectation.metric in (*OF_A_STORE, *OF_MOVED_DATA):
             if model.spec.load.operations is None:

@@ -44,6 +44,8 @@ def check_operations(model: ScenarioModel, findings: Findings) -> None:
             _check_partitions((*here, "move"), operation.move, spec.cells, findings)
         if operation.promote is not None:
             _check_promoted(here, operation, operation.promote, spec, findings)
+        if operation.forbid_write is not None:
+            _check_forbidden(here, operation, operation.forbid_write, spec, findings)
         _check_kind(here, operation, spec.cells, findings)
         _check_steps(here, operation, findings)
         _check_time(here, operation, model, findings)
@@ -88,6 +90,16 @@ def _check_promoted(here: Path, operation: OperationModel, store: str, spec: Spe
         findings.report((*here, "promote"), f"{store} is of mode async: its leaders go by the map anyway; remove it")
     if operation.switch is not None:
         findings.report((*here, "promote"), "`switch` moves no partitions; remove one of them", at_key=True)
+
+
+def _check_forbidden(here: Path, operation: OperationModel, store: str, spec: SpecModel, findings: Findings) -> None:
+    findings.reference((*here, "forbidWrite"), "service", store, findings.known("service"))
+    service = spec.services.get(store)
+    if service is not None and (service.workload.store is None or service.workload.store.mode != "async"):
+        message = f"{store} is no store of mode async, whose writes have to be held back; remove it, or write `promote`"
+        findings.report((*here, "forbidWrite"), message)
+    if operation.switch is not None:
+        findings.report((*here, "forbidWrite"), "`switch` moves no partitions; remove one of them", at_key=True)
 
 
 def _check_kind(here: Path, operation: OperationModel, cells: CellsModel, findings: Findings) -> None:

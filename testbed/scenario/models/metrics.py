@@ -56,7 +56,7 @@ OF_CELLS: tuple[MetricName, ...] = ("partition_local_share", "forwards", "leaks"
 OF_A_STORE: tuple[MetricName, ...] = ("lost_writes", "stale_reads", "double_writes")
 """Only where clients write and read a store's keys; of the whole run, as what is read last decides."""
 OF_MOVED_DATA: tuple[MetricName, ...] = ("blocked_time", "blocked_elsewhere")
-"""Only where operations promote a store's replicas; of all steps of the run together."""
+"""Only where operations promote a store's replicas or forbid writes; of all steps of the run together."""
 OF_A_ROUTER: tuple[MetricName, ...] = ("questions", "unrouted", "routed_success_rate")
 """Only where clients ask one for their cell."""
 

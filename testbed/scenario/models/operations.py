@@ -90,11 +90,15 @@ class OperationModel(Model):
     """How much of it is done with each step, rising to 100%: `[1%, 10%, 50%, 100%]`. Default: all at once."""
     pause: Duration = 0.0
     """How long to wait between two steps."""
-    order: Literal["together", "gatewaysFirst", "sidecarsFirst"] = "together"
-    """Which layer of proxies is told first; the other one is told when all of it has acknowledged."""
+    order: Literal["together", "gatewaysFirst", "sidecarsFirst"] | None = None
+    """Which layer of proxies is told first; the other one is told when all of it has acknowledged. Default: together;
+    gatewaysFirst with `forbidWrite`."""
     promote: str | None = None
     """A sharded store. Before each step, its replicas in the cells that get partitions take over to lead the groups of
     these; traffic is moved when they do. Default: leaders stay where they are."""
+    forbid_write: str | None = None
+    """A sharded store of mode async. In each step, writes of what moves are forbidden; when the first layer has the new
+    map, replication is waited for, and when the other one has it, they are allowed again."""
     roll_back_if: RollBackModel | None = None
     """When it is given up. Default: never."""
     move: MoveModel | None = None

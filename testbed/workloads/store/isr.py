@@ -17,6 +17,7 @@ import orjson
 from testbed.consensus.outputs import Apply, ReadReady, Restore, Send, Write
 from testbed.consensus.settings import Settings as ConsensusSettings
 from testbed.consensus.storage import Stored
+from testbed.control.cells.ownership import written
 from testbed.isr.broker import Broker
 from testbed.isr.metadata import Cluster, Partition
 from testbed.isr.outputs import Acknowledged, Acks, NotAcknowledged, Of, PartitionChanged, Problem, ToController
@@ -120,7 +121,14 @@ class IsrDriver:
         declared = self._settings.workload.groups[group]
         if not partitions <= set(range(declared.start, declared.end)):
             raise ValueError(partitions)
-        self._forbidden[group] = partitions
+        before, self._forbidden[group] = self._forbidden.get(group, frozenset()), partitions
+        replica = self._broker.replicas.get(group)
+        if replica is None or not replica.leads:
+            return
+        if partitions - before:
+            self._leaders.note("forbids writes", group, replica.partition.epoch, written(partitions - before))
+        if before - partitions:
+            self._leaders.note("allows writes", group, replica.partition.epoch, written(before - partitions))
 
     def lead(self, group: int, leader: str, epoch: int) -> None:
         """In mode async: from now on, also after a restart, that replica leads the group in that epoch, as far as this
