@@ -53,7 +53,7 @@ async def channel(
     supersede: Callable[[list[int]], list[int]] = lambda messages: messages,
 ) -> AsyncIterator[tuple[ControlChannel[int], Receiver]]:
     receiver = Receiver()
-    opened = ControlChannel(table, "a", destination, receiver.deliver, supersede)
+    opened = ControlChannel(lambda: table, "a", destination, receiver.deliver, supersede)
     try:
         yield opened, receiver
     finally:

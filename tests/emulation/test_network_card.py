@@ -130,6 +130,27 @@ async def test_places_share_a_relay_and_each_has_its_own_links(tmp_path: Path) -
         assert machine.lost == []
 
 
+async def test_what_is_said_over_ray_finds_a_fault_from_its_time_on_also_where_the_process_is_busy_then(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as machine:
+        card, heard = machine.card("a"), asyncio.Event()
+
+        async def deliver(messages: list[str]) -> None:
+            heard.set()
+
+        channel = card.channel("b", deliver)
+        due_s = time.monotonic() + 0.05
+        imposed = asyncio.create_task(card.impose("slow", [("a", "b")], LinkEffect(added_delay_s=3600.0), due_s))
+        await asyncio.sleep(0)
+        time.sleep(0.1)
+        channel.send("after the fault")
+        assert await imposed == due_s
+        assert not heard.is_set()
+        await card.lift("slow", time.monotonic())
+        await asyncio.wait_for(heard.wait(), DEADLINE_S)
+
+
 async def test_faults_of_one_moment_are_in_effect_together_and_not_before_their_time(tmp_path: Path) -> None:
     async with running(tmp_path) as machine:
         far = asyncio.ensure_future(machine.relays.impose("far", [("a", "b")], CUT, time.monotonic() + 3600.0))

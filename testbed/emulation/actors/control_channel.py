@@ -20,13 +20,13 @@ T = TypeVar("T")
 class ControlChannel(Generic[T]):
     """Messages from `source` to `destination`; `deliver` is called with everything that is due, oldest first.
 
-    `supersede(messages)` may thin out what waits behind a cut: a receiver that was cut off needs the latest state,
-    not its history.
+    `links()` is how they are now. `supersede(messages)` may thin out what waits behind a cut: a receiver that was cut
+    off needs the latest state, not its history.
     """
 
     def __init__(
         self,
-        links: LinkTable,
+        links: Callable[[], LinkTable],
         source: str,
         destination: str,
         deliver: Callable[[list[T]], Awaitable[object]],
@@ -45,13 +45,13 @@ class ControlChannel(Generic[T]):
         """Raises what `deliver` raised, if that ended the channel."""
         if self._task.done():
             self._task.result()
-        delay_s = self._links.quality(self._source, self._destination).delay_s
+        delay_s = self._links().quality(self._source, self._destination).delay_s
         self._waiting.append((asyncio.get_running_loop().time() + delay_s, message))
         self._wake.set()
 
     def links_changed(self) -> None:
         """Look again whether the way is open, and whether what is on it would arrive sooner if it were sent now."""
-        arrival_s = asyncio.get_running_loop().time() + self._links.quality(self._source, self._destination).delay_s
+        arrival_s = asyncio.get_running_loop().time() + self._links().quality(self._source, self._destination).delay_s
         self._waiting = deque((min(due_s, arrival_s), message) for due_s, message in self._waiting)
         self._wake.set()
 
@@ -68,7 +68,7 @@ class ControlChannel(Generic[T]):
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            if not self._waiting or not self._links.passable(self._source, self._destination):
+            if not self._waiting or not self._links().passable(self._source, self._destination):
                 await self._wake.wait()
                 continue
             wait_s = self._waiting[0][0] - loop.time()

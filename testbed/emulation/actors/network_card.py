@@ -39,6 +39,8 @@ class NetworkCard:
         self._folder = folder
         self._seed = seed
         self._links = LinkTable(topology)
+        self._announced: list[tuple[float, Callable[[], None]]] = []
+        """Changes of the links that are still to come, and when, in monotonic seconds."""
         self._channels: list[ControlChannel[Any]] = []
         self._plugged: asyncio.Task[RelayClient] | None = None
 
@@ -78,21 +80,40 @@ class NetworkCard:
         supersede: Callable[[list[T]], list[T]] = lambda messages: messages,
     ) -> ControlChannel[T]:
         """From here to another place, over the links as they are."""
-        channel = ControlChannel(self._links, self.place, destination, deliver, supersede)
+        channel = ControlChannel(self._links_now, self.place, destination, deliver, supersede)
         self._channels.append(channel)
         return channel
 
     async def impose(self, fault: str, pairs: Pairs, effect: LinkEffect, due_s: float) -> float:
-        """At `due_s`; returns when it was in effect. Monotonic seconds."""
-        await until(due_s)
-        self._links.impose(fault, pairs, effect)
-        return self._changed()
+        """At `due_s`, or now where that has passed; returns when. Monotonic seconds."""
+        return await self._change(lambda: self._links.impose(fault, pairs, effect), due_s)
 
     async def lift(self, fault: str, due_s: float) -> float:
         """As `impose`."""
-        await until(due_s)
-        self._links.lift(fault)
-        return self._changed()
+        return await self._change(lambda: self._links.lift(fault), due_s)
+
+    async def _change(self, change: Callable[[], None], due_s: float) -> float:
+        # It holds from then on, also when this process is busy at that moment: what is said or delivered next finds it.
+        at_s = max(due_s, time.monotonic())
+        announced = at_s, change
+        self._announced.append(announced)
+        try:
+            await until(at_s)
+        except asyncio.CancelledError:
+            self._announced.remove(announced)
+            raise
+        self._links_now()
+        for channel in self._channels:
+            channel.links_changed()
+        return at_s
+
+    def _links_now(self) -> LinkTable:
+        now_s = time.monotonic()
+        due = [each for each in self._announced if each[0] <= now_s]
+        self._announced = [each for each in self._announced if each[0] > now_s]
+        for _, change in sorted(due, key=lambda each: each[0]):
+            change()
+        return self._links
 
     # --- its end -----------------------------------------------------------------------------------------------
 
@@ -107,11 +128,6 @@ class NetworkCard:
                     await relay.ask("detach")
                 finally:
                     relay.close()
-
-    def _changed(self) -> float:
-        for channel in self._channels:
-            channel.links_changed()
-        return time.monotonic()
 
     async def _ask(self, method: str, *arguments: object) -> None:
         """Raises ActorLost where the relay is lost, which is told to who watches by its machine."""

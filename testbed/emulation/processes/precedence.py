@@ -11,11 +11,15 @@ import contextlib
 import os
 from pathlib import Path
 
+from testbed.network.wire.scheduling import ask_for_a_small_share
+
 EMULATED_NICENESS = 5
 """Of containers and proxies."""
 SUPERVISING_NICENESS = 10
-"""Of actors and of the control plane's process. In a session of their own it leaves them a tenth of a machine that has
-nothing to spare; what they do late is measured (`lateness`)."""
+"""Of actors and of the control plane's process."""
+SESSION_NICENESS = 7
+"""Of the session of a run's own Ray: a sixth of a machine that has nothing to spare. What is late by it is measured
+(`lateness`)."""
 
 
 def session_gives_way() -> None:
@@ -25,7 +29,7 @@ def session_gives_way() -> None:
     the niceness of its threads.
     """
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(SUPERVISING_NICENESS))
+        Path("/proc/self/autogroup").write_text(str(SESSION_NICENESS))
 
 
 def process_gives_way() -> None:
@@ -34,4 +38,5 @@ def process_gives_way() -> None:
     for thread in map(int, os.listdir("/proc/self/task")):
         with contextlib.suppress(ProcessLookupError):
             niceness = max(SUPERVISING_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+            if not ask_for_a_small_share(thread, niceness):
+                os.setpriority(os.PRIO_PROCESS, thread, niceness)

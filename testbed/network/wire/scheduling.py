@@ -24,17 +24,25 @@ _libc = ctypes.CDLL(None)
 
 def ask_to_be_punctual() -> None:
     """Applies to the calling thread and to all that it starts afterwards; the best of what is allowed."""
-    number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
-        return
-    flags = deadline_ns = period_ns = this_thread = 0
+    this_thread = 0
     for policy, niceness, priority, slice_ns in (
         (os.SCHED_RR, 0, 1, 0),
         (os.SCHED_OTHER, PUNCTUAL_NICENESS, 0, SHORT_SLICE_NS),
         (os.SCHED_OTHER, 0, 0, SHORT_SLICE_NS),
     ):
-        attributes = _SCHED_ATTR.pack(
-            _SCHED_ATTR.size, policy, flags, niceness, priority, slice_ns, deadline_ns, period_ns
-        )
-        if _libc.syscall(number, this_thread, attributes, 0) == 0:
+        if _set_attributes(this_thread, policy, niceness, priority, slice_ns):
             return
+
+
+def ask_for_a_small_share(thread: int, niceness: int) -> bool:
+    """Of the cores, but still soon: for a thread of this process that does little at a time. False if it cannot be."""
+    return _set_attributes(thread, os.SCHED_OTHER, niceness, 0, SHORT_SLICE_NS)
+
+
+def _set_attributes(thread: int, policy: int, niceness: int, priority: int, slice_ns: int) -> bool:
+    number = _SCHED_SETATTR.get(platform.machine())
+    if number is None:
+        return False
+    flags = deadline_ns = period_ns = 0
+    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, policy, flags, niceness, priority, slice_ns, deadline_ns, period_ns)
+    return bool(_libc.syscall(number, thread, attributes, 0) == 0)
