@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from random import Random
 
-from loadgen.settings import Operations, RequestTemplate
+from loadgen.settings import OPERATION_KEY, Operations, RequestTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,11 @@ class OperationDraw:
         self._numbers = count(1)
 
     def next(
-        self, request: RequestTemplate, process: str | None, key: str | None = None
+        self, request: RequestTemplate, process: str | None, client: str | None = None
     ) -> tuple[RequestTemplate, Operation]:
-        """The request as it is sent, and what it does. `key` is the id of its client, if that has one."""
-        key = f"k{self._random.randrange(self._operations.keys)}" if key is None else key
+        """The request as it is sent, and what it does. `client` is the id of its client, if that has one."""
+        by_id = client is not None and self._operations.by_ids
+        key = f"{client}" if by_id else f"{self._operations.prefix}{self._random.randrange(self._operations.keys)}"
         value = f"{self._name}-{next(self._numbers)}" if request.method == "PUT" else None
-        sent = replace(request, path=request.path.replace("{key}", key), body=value)
+        sent = replace(request, path=request.path.replace(OPERATION_KEY, key), body=value)
         return sent, Operation(process, key, value, self._operations.owner)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import orjson
 
 ENVIRONMENT_VARIABLE = "TESTBED_LOAD"
+OPERATION_KEY = "{key}"
+"""Where in a path the key of a store stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,14 @@ class Directed:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Requests write (PUT) and read (GET) one of so many keys of a store, `{key}` in their path. Every value is written
-    once. Answers name in the header `owner` who took a write."""
+    """Requests with `{key}` in their path write (PUT) and read (GET) one of so many keys of a store: `prefix` and a
+    number or, `by_ids`, the id of the client. Every value is written once. Answers name in the header `owner` who took
+    a write."""
 
     keys: int
     owner: str
+    prefix: str = "k"
+    by_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)

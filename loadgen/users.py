@@ -26,7 +26,7 @@ from loadgen.outcome import NoCell
 from loadgen.recorder import INTENDED_S, OPERATION, TRIP, Recorder
 from loadgen.schedule import schedule
 from loadgen.sessions import IdDraw, Sessions, addressed, clients_of
-from loadgen.settings import ClosedSource, RequestTemplate, Settings
+from loadgen.settings import OPERATION_KEY, ClosedSource, RequestTemplate, Settings
 
 _UNLIMITED = 1_000_000
 _ALARM_WITHIN_S = 0.05
@@ -84,9 +84,9 @@ class _BuiltInUser(FastHttpUser):  # type: ignore[misc]
     def send(self, request: RequestTemplate, intended_s: float) -> None:
         context: dict[str, Any] = {INTENDED_S: intended_s}
         session = None if self.sessions is None else self.sessions.next()
-        if self.operations is not None:
-            key = None if session is None else session.id
-            request, context[OPERATION] = self.operations.next(request, self.process, key)
+        if self.operations is not None and OPERATION_KEY in request.path:
+            client = None if session is None else session.id
+            request, context[OPERATION] = self.operations.next(request, self.process, client)
         if session is None or self.settings.ids is None:
             self._send(request, request.path, request.headers, context)
             return

@@ -18,7 +18,7 @@ from testbed.objects.cells import CELL, CITY
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod
 from testbed.objects.metadata import Labels
 from testbed.objects.places import DISTANCES, Distance
-from testbed.objects.workloads import GATEWAY, BuiltinWorkload
+from testbed.objects.workloads import GATEWAY, BuiltinWorkload, StoreWorkload
 from testbed.scenario.cell_plan import cell_plan, entered_by
 from testbed.scenario.values import ExpectedShares, Prices, RequestSpec, Scenario
 
@@ -155,7 +155,8 @@ class _Walk:
 
     def _serve(self, node: Node, service: str, cell: str, share: float) -> None:
         workload = self._workloads[service]
-        assert isinstance(workload, BuiltinWorkload), "its call has been carried"
+        if not isinstance(workload, BuiltinWorkload):
+            return
         for stage in workload.stages if share else ():
             for callee in stage:
                 self._call(node, callee, cell, share)
@@ -179,10 +180,12 @@ class _Walk:
 
     def _carry(self, caller: Node, to: Endpoint, service: str, share: float, sent_bytes: int) -> None:
         distance, workload = self._distance(caller, to), self._workloads[service]
-        if not isinstance(workload, BuiltinWorkload):
+        if not isinstance(workload, BuiltinWorkload | StoreWorkload):
             raise Unknown(f"{service} runs a program, which calls whom it likes")
+        # A store calls nobody, and its values are a few bytes long.
+        answered_bytes = workload.response_bytes if isinstance(workload, BuiltinWorkload) else 0
         self._found.calls[distance] += share
-        self._found.bytes[distance] += share * (sent_bytes + workload.response_bytes)
+        self._found.bytes[distance] += share * (sent_bytes + answered_bytes)
 
     def _distance(self, caller: Node, to: Endpoint) -> Distance:
         here, there, cities = caller.locality, to.locality, self._declared_cities

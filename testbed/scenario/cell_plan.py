@@ -17,7 +17,7 @@ from testbed.control.store import Store
 from testbed.objects.cells import CELL, PartitionMap, ShuffleShards
 from testbed.objects.core import EndpointSlice, Node, Pod
 from testbed.objects.workloads import BuiltinWorkload
-from testbed.scenario.values import ExpectedShares, IdSpec, LoadSpec
+from testbed.scenario.values import ExpectedShares, IdSpec, LoadSpec, RequestSpec
 
 ENOUGH_IDS = 100_000
 """Of ids that are drawn alike, so many tell how they fall on partitions."""
@@ -152,11 +152,12 @@ def entered_by(traffic: Traffic, path: str) -> str | None:
 def _entered(traffic: Traffic, load: LoadSpec) -> dict[str, float]:
     """The share of requests by the service that gateways send them to."""
     shares: dict[str, float] = {}
-    weights = {request.path: request.weight for request in load.requests} or {"/": 1}
-    for path, weight in weights.items():
-        service = entered_by(traffic, path)
+    requests = load.requests or (RequestSpec("GET /"),)
+    for request in requests:
+        service = entered_by(traffic, request.path)
         if service is not None:
-            shares[service] = shares.get(service, 0.0) + weight / sum(weights.values())
+            share = request.weight / sum(each.weight for each in requests)
+            shares[service] = shares.get(service, 0.0) + share
     return shares
 
 

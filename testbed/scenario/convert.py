@@ -59,6 +59,7 @@ from testbed.scenario.values import (
     IdSpec,
     LoadSource,
     LoadSpec,
+    OperationKeys,
     Price,
     Prices,
     RecoveryRule,
@@ -69,7 +70,7 @@ from testbed.scenario.values import (
 GATEWAYS = "testbed-gateway"
 """The Gateway, or the Ingress, that says what all gateways route."""
 _WEIGHTS = 1_000_000
-"""Of all requests that are operations on a store: whole numbers, as weights are."""
+"""Of one request of weight 1, where operations on a store have a share beside it: whole numbers, as weights are."""
 GATEWAY_LABELS: Labels = (("istio", GATEWAYS),)
 
 T = TypeVar("T")
@@ -293,31 +294,45 @@ def _load(spec: SpecModel) -> LoadSpec:
         ),
         warmup_s=load.warmup,
         duration_s=load.duration,
-        requests=tuple(
-            RequestSpec(_sure(r.name), r.method, r.path, r.weight, tuple(r.headers.items()), r.body)
-            for r in load.requests
-        )
-        or _operations(load.operations),
+        requests=_requests(load),
         timeout_s=load.timeout,
         connect_timeout_s=load.connect_timeout,
         locustfile=None if load.locustfile is None else Path(load.locustfile),
         ids=None if cells is None else _drawn(load, key_of(cells.key)),
-        operation_keys=None if load.operations is None else load.operations.keys,
-        directed=None if cells is None or (load.ids is None and load.operations is None) else _directed(spec, cells),
+        operations=_operation_keys(load, among_cells=cells is not None),
+        directed=None if cells is None or _drawn(load, key_of(cells.key)) is None else _directed(spec, cells),
     )
 
 
-def _operations(operations: OperationsModel | None) -> tuple[RequestSpec, ...]:
-    if operations is None:
-        return ()
-    writes = round(operations.writes * _WEIGHTS)
-    kinds = (("write", "PUT", writes), ("read", "GET", _WEIGHTS - writes))
-    return tuple(RequestSpec(name, method, "/{key}", weight, (), None) for name, method, weight in kinds if weight)
+def _requests(load: LoadModel) -> tuple[RequestSpec, ...]:
+    """Those that are asked for and operations, with weights by which each have their share."""
+    asked = tuple(
+        RequestSpec(_sure(r.name), r.method, r.path, r.weight, tuple(r.headers.items()), r.body) for r in load.requests
+    )
+    if load.operations is None:
+        return asked
+    total, share = sum(each.weight for each in asked) or 1, round(load.operations.share * _WEIGHTS)
+    others = tuple(replace(each, weight=each.weight * (_WEIGHTS - share)) for each in asked)
+    return others + _operations(load.operations, total * share)
+
+
+def _operations(operations: OperationsModel, weight: int) -> tuple[RequestSpec, ...]:
+    writes = round(operations.writes * weight)
+    kinds = (("write", "PUT", writes), ("read", "GET", weight - writes))
+    path = operations.path.removesuffix("/") + "/{key}"
+    return tuple(RequestSpec(name, method, path, weight, (), None) for name, method, weight in kinds if weight)
+
+
+def _operation_keys(load: LoadModel, among_cells: bool) -> OperationKeys | None:
+    if load.operations is None:
+        return None
+    # Among cells a store has their partitions, by their rule, which is for ids.
+    return OperationKeys(load.operations.keys, "" if among_cells else "k", among_cells and load.only_operations)
 
 
 def _drawn(load: LoadModel, key: PartitionKey) -> IdSpec | None:
     """The key of an operation is the id by which its partition is found, and each is by a client of its own."""
-    if load.operations is not None:
+    if load.operations is not None and load.only_operations:
         return IdSpec(key, session=1, count=load.operations.keys)
     return None if load.ids is None else _ids(load.ids, key)
 

@@ -183,7 +183,7 @@ def _load(load: LoadModel, folder: Path) -> LoadModel:
     def source(model: SourceModel) -> SourceModel:
         return _filled(model, arrival="poisson") if model.users is None else _filled(model, think_time=1.0)
 
-    asked = load.requests or ([] if load.operations else [RequestModel()])
+    asked = load.requests or ([] if load.only_operations else [RequestModel()])
     requests = [_filled(r, name=f"{r.method} {r.path}") for r in asked]
     return _with(load, sources=[source(s) for s in load.sources], requests=requests)
 

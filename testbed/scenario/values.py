@@ -71,6 +71,15 @@ class DirectedSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class OperationKeys:
+    """They are `prefix` and a number below `count`; `by_ids`, each is the id that its client carries."""
+
+    count: int
+    prefix: str = "k"
+    by_ids: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSpec:
     """`warmup_s` is the first part of `duration_s`, which is infinite where load goes on until it is stopped. With a
     `locustfile` there are no `requests`."""
@@ -83,8 +92,8 @@ class LoadSpec:
     connect_timeout_s: float
     locustfile: Path | None = None
     ids: IdSpec | None = None
-    operation_keys: int | None = None
-    """Requests write and read so many keys of a store, `{key}` in their path; None where they do not."""
+    operations: OperationKeys | None = None
+    """Of requests with `{key}` in their path, which write and read a store; None where there are none."""
     directed: DirectedSpec | None = None
     """None where clients are not directed to their cell."""
 

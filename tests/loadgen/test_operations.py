@@ -108,3 +108,23 @@ def test_a_store_that_forgets_what_it_acknowledged_is_found_out(start_load: Any,
         _, history = history_of(load, tmp_path)
     assert history.of_kind(Kind.STALE_READ)
     assert history.of_kind(Kind.NOT_LINEARIZABLE)
+
+
+def test_operations_beside_other_requests_draw_keys_of_their_own_though_clients_carry_ids(
+    start_load: Any, tmp_path: Path
+) -> None:
+    other = {"name": "other", "method": "GET", "path": "/", "weight": 1.0, "headers": {}, "body": None}
+    ids = {"where": "header", "name": "x-user-id", "session": 1, "count": 1000}
+    with store(lambda number: True) as url:
+        load = start_load(
+            url,
+            sources=[{"users": 5, "think_time_s": 0.01}],
+            requests=[other, *KINDS],
+            ids=ids,
+            operations={"keys": 5, "owner": "x-store-owner"},
+        )
+        table, history = history_of(load, tmp_path)
+    assert history.findings == ()
+    assert set(table["key"].to_pylist()) == {"k0", "k1", "k2", "k3", "k4"}
+    names = read_table(tmp_path, "requests")["name"].to_pylist()
+    assert names.count("other") > 20 < len(names) - names.count("other") == table.num_rows

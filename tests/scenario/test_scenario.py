@@ -28,7 +28,7 @@ from testbed.objects.workloads import (
 from testbed.scenario import Price, Prices, Scenario, ScenarioError, load_scenario
 from testbed.scenario.defaults import profile_timings
 from testbed.scenario.models.cluster import TimingsModel
-from testbed.scenario.values import IdSpec
+from testbed.scenario.values import IdSpec, OperationKeys
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
 FIRST = """
@@ -205,6 +205,24 @@ def test_with_cells_a_store_has_their_partitions_by_their_rule_and_its_keys_are_
     assert scenario.load.ids == IdSpec(PartitionKey("header", "x-user-id"), session=1, count=1000)
     with pytest.raises(ScenarioError, match=r"its partitions are the 100 of spec\.cells; remove it"):
         load_scenario(path, ["spec.services.data={workload: {store: {partitions: 10}}}"])
+
+
+def test_operations_with_a_share_are_sent_beside_requests_and_leave_ids_to_these() -> None:
+    path = Path(__file__).parents[2] / "scenarios" / "cells-move-partitions.yaml"
+    overrides = [
+        "spec.services.data={workload: {store: {}}}",
+        "spec.gateway.routes=[{path: /data, service: data}, {path: /, service: web}]",
+        "spec.load.requests=[{path: /a, weight: 3}, {path: /b}]",
+        "spec.load.operations={keys: 9, share: 20%, writes: 75%, path: /data}",
+    ]
+    found = load_scenario(path, overrides).load
+    weights = {(each.method, each.path): each.weight for each in found.requests}
+    whole = sum(weights.values())
+    assert {kind: weight / whole for kind, weight in weights.items()} == pytest.approx(
+        {("GET", "/a"): 0.6, ("GET", "/b"): 0.2, ("PUT", "/data/{key}"): 0.15, ("GET", "/data/{key}"): 0.05}
+    )
+    assert (found.operations, found.ids and found.ids.session) == (OperationKeys(9, ""), 10)
+    assert load_scenario(path, [*overrides[:2], overrides[3]]).load.requests[0].path == "/"
 
 
 def test_readiness_asks_the_built_in_workload_by_http_and_a_command_by_tcp(load: Any) -> None:

@@ -41,7 +41,7 @@ from testbed.objects.timings import Timings
 from testbed.objects.workloads import GATEWAY, ROUTER
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import LoadSource, LoadSpec
-from testbed.scenario.values import IdSpec
+from testbed.scenario.values import IdSpec, OperationKeys
 from testbed.workloads.settings import STORE_OWNER_HEADER
 
 _REASONS = {GATEWAY: "EntryChanged", ROUTER: "RouterChanged"}
@@ -238,7 +238,7 @@ class LoadGenerator(Placed):
             ids=None if load.ids is None else _ids(load.ids, ids_file),
             partition_header=ENTRY_PARTITION_HEADER,
             turn=self._turn,
-            operations=None if load.operation_keys is None else Operations(load.operation_keys, STORE_OWNER_HEADER),
+            operations=_operations(load.operations),
             directed=None if load.directed is None else Directed(load.directed.cookie, MAP_VERSION_HEADER),
         )
 
@@ -246,6 +246,10 @@ class LoadGenerator(Placed):
         self._events.append(
             Recorded(time.monotonic(), self._place, "Entry", self._zone, _REASONS[service], {"answer": list(zones)})
         )
+
+
+def _operations(keys: OperationKeys | None) -> Operations | None:
+    return None if keys is None else Operations(keys.count, STORE_OWNER_HEADER, keys.prefix, keys.by_ids)
 
 
 def _ids(ids: IdSpec, file: Path | None) -> Ids:

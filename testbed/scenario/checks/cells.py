@@ -209,6 +209,9 @@ def _check_sharded_store(
     """Every replica is in one cell, and every cell has one."""
     if service.shuffle_shards is not None:
         findings.report((*here, "shuffleShards"), "a store has one leader for each partition; remove it", at_key=True)
+    if model.spec.load.operations is not None and not model.spec.load.only_operations:
+        message = f"must be 100%: keys of {name}, a store of class sharded, are the ids of clients"
+        findings.report(("spec", "load", "operations", "share"), message)
     zones = dict.fromkeys(zone for _, zone in homes(name, service, model.spec))
     for zone in zones:
         inside = [cell_name for cell_name, cell in cells.cells.items() if zone in cell.zones]
@@ -296,7 +299,7 @@ def _check_keys_of_requests(model: ScenarioModel, cells: CellsModel, findings: F
         return
     if sum(getattr(cells.key, kind) is not None for kind in ("header", "cookie", "query", "path")) != 1:
         return
-    requests = load.requests or [RequestModel(path="/{id}" if load.operations else "/")]
+    requests = load.requests or [RequestModel(path="/{id}" if load.only_operations else "/")]
     without = list(_without_key(model, cells, requests))
     what = f"{key_of(cells.key).kind} {key_of(cells.key).name}"
     if len(without) == len(requests):
@@ -313,7 +316,7 @@ def _check_keys_of_requests(model: ScenarioModel, cells: CellsModel, findings: F
 
 def _without_key(model: ScenarioModel, cells: CellsModel, requests: list[RequestModel]) -> Iterator[int]:
     load = model.spec.load
-    key, drawn = key_of(cells.key), load.ids is not None or load.operations is not None
+    key, drawn = key_of(cells.key), load.ids is not None or load.only_operations
     for index, request in enumerate(requests):
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.replace("{id}", "0") if drawn else request.path

@@ -159,9 +159,16 @@ def check_load(model: ScenarioModel, findings: Findings) -> None:
             findings.report((*here, "requests", index), f"request {name!r} is there already; give it another `name`")
         names.add(name)
     if load.operations is not None:
-        for key in (key for key in ("requests", "ids", "locustfile") if getattr(load, key)):
+        if load.locustfile is not None:
             message = "does not go with `operations`, which say what is sent; remove one of them"
+            findings.report((*here, "locustfile"), message, at_key=True)
+        for key in (key for key in ("requests", "ids") if load.only_operations and getattr(load, key)):
+            message = (
+                "does not go with `operations` that are all that is sent; give these a `share`, or remove one of them"
+            )
             findings.report((*here, key), message, at_key=True)
+        if "?" in load.operations.path:
+            findings.report((*here, "operations", "path"), "is what stands before the key, and has no query")
     if load.locustfile is None:
         return
     if load.requests:

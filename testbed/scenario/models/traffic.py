@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from testbed.control.mesh.locality import HOSTNAME, NETWORK
-from testbed.scenario.models.fields import Duration, HttpPath, Model, Percentage, PositiveDuration, Rate
+from testbed.scenario.models.fields import (
+    Duration,
+    HttpPath,
+    Model,
+    Percentage,
+    PositiveDuration,
+    PositivePercentage,
+    Rate,
+)
 from testbed.scenario.schema_rules import NOT_EMPTY, all_of, empty, exactly_one_of, where, with_key, without
 
 Limit = Annotated[int, Field(ge=1, le=2**32 - 1)]
@@ -262,9 +270,13 @@ class OperationsModel(Model):
 
     keys: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """They are `k0` to `k<keys - 1>`, drawn alike; with `spec.cells` the ids 0 to `keys` - 1, which requests carry as
-    their key."""
+    their key where nothing else is sent."""
     writes: Percentage = 0.5
     """Share of operations that write."""
+    share: PositivePercentage = 1.0
+    """Share of all requests that are operations; the others are those of `requests`."""
+    path: HttpPath = "/"
+    """What stands before the key in their path."""
 
 
 class LoadModel(Model):
@@ -276,7 +288,7 @@ class LoadModel(Model):
                 "locustfile",
                 {"properties": {"requests": {"maxItems": 0}, "sources": {"items": without("rate", "thinkTime")}}},
             ),
-            with_key("operations", all_of(without("locustfile", "ids"), empty("requests"))),
+            with_key("operations", without("locustfile")),
         )
     )
 
@@ -289,7 +301,8 @@ class LoadModel(Model):
     requests: list[RequestModel] = Field(default_factory=list)
     """What is sent. Default: GET /."""
     operations: OperationsModel | None = None
-    """Instead of `requests`: PUT and GET of a store's keys, and a check of what was read. Default: none."""
+    """Instead of `requests`, or a share beside them: PUT and GET of a store's keys, and a check of what was read.
+    Default: none."""
     ids: IdsModel | None = None
     """The ids that requests carry as the key of `spec.cells`; `{id}` in a path stands for it, too. Default: none."""
     timeout: PositiveDuration = 5.0
@@ -298,3 +311,8 @@ class LoadModel(Model):
     """Clients wait this long for a connection."""
     locustfile: str | None = None
     """A Locust file of your own instead of `requests`, relative to the scenario file."""
+
+    @property
+    def only_operations(self) -> bool:
+        """Nothing else is sent: where there are cells, keys are ids."""
+        return self.operations is not None and self.operations.share == 1.0

@@ -44,13 +44,13 @@ async def answer(driver: Driver | IsrDriver, settings: StoreSettings, request: R
     if path == b"/healthz":
         return Response(200) if driver.ready else Response(503, b"no leader was known yet")
     try:
-        key, value = path[1:].decode(), request.body.decode()
+        key, value = path.rpartition(b"/")[2].decode(), request.body.decode()
     except UnicodeDecodeError:
         return Response(400, b"keys and values are UTF-8")
     if request.method == b"PATCH":
         return order(driver, key, value) if isinstance(driver, IsrDriver) else await prefer(driver, key, value)
     if not key:
-        return Response(NO_KEY, b"the path is the key: PUT /KEY or GET /KEY")
+        return Response(NO_KEY, b"a path ends with the key: PUT /KEY or GET /KEY")
     partition = settings.partition_of(key)
     if partition is None:
         return Response(NO_KEY, b"the rule of partitions makes none of this key")
