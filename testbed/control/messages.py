@@ -118,18 +118,22 @@ class ConfigRejected:
     error: str
 
 
-Event = (
-    Apply
-    | Delete
-    | NodeRegistered
-    | LeaseRenewed
-    | PodStarted
-    | PodReadinessChanged
-    | PodStopped
-    | ProxyConnected
-    | ConfigAcked
-    | ConfigRejected
-)
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A place has chosen a master, and begins the session with it that its other events name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Who has nothing else to say wants to know whether its master is there. A kubelet has leases for that."""
+
+
+NodeEvent = NodeRegistered | LeaseRenewed | PodStarted | PodReadinessChanged | PodStopped
+"""What becomes state that all masters have."""
+StreamEvent = ProxyConnected | ConfigAcked | ConfigRejected
+"""What is between a subscriber and who serves it."""
+SessionEvent = Hello | Ping
+Event = Apply | Delete | NodeEvent | StreamEvent
 
 # --- commands: what the control plane wants done ----------------------------------------------------------------
 

@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from testbed.objects.cells import PartitionMap
 from testbed.objects.cluster import Declared
-from testbed.objects.core import EndpointSlice, Node, Pod, Service
+from testbed.objects.core import EndpointSlice, Lease, Node, Pod, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, VirtualService
 from testbed.objects.metadata import DEFAULT_NAMESPACE
 from testbed.objects.workloads import Deployment
 
-T = TypeVar("T", bound=Declared | Pod | EndpointSlice)
+T = TypeVar("T", bound=Declared | Pod | EndpointSlice | Lease)
 
 KINDS = (
     Node,
@@ -30,6 +30,7 @@ KINDS = (
     Gateway,
     Ingress,
     PartitionMap,
+    Lease,
 )
 
 _Key = tuple[str, str]
@@ -138,6 +139,14 @@ class Store:
             self._count(kind)
         self._generated.update(writes.generated)
 
+    def become(self, everything: Writes) -> None:
+        """As the store that this is everything of. Who has looked at this one sees that all kinds have changed."""
+        for kind, there in self._objects.items():
+            there.clear()
+            self._count(kind)
+        self._generated.clear()
+        self.redo(everything)
+
     def everything(self) -> Writes:
         """What makes an empty store equal to this one."""
         objects = ((kind, key, each) for kind, there in self._objects.items() for key, each in there.items())
@@ -153,7 +162,7 @@ def _is_heartbeat(old: Any, new: Any) -> bool:
     return isinstance(old, Node) and old == replace(new, lease_renewed_s=old.lease_renewed_s)
 
 
-def _name(an_object: Declared | Pod | EndpointSlice) -> str:
+def _name(an_object: Declared | Pod | EndpointSlice | Lease) -> str:
     return an_object.service if isinstance(an_object, EndpointSlice) else an_object.name
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.faults.effects import Effect, ImpairLinks, LinkEffect
-from testbed.objects.places import CONTROL_PLANE, Topology
+from testbed.objects.places import Topology
 
 EVERYTHING_ELSE = "*"
 
@@ -41,10 +41,16 @@ class LinkFault:
         return (ImpairLinks(self.pairs(topology), self.effect),)
 
 
-def cut_off(links: ImpairLinks) -> tuple[str, ...]:
-    """The places that the control plane cannot reach any more, or that cannot reach it."""
-    pairs = [pair for pair in links.pairs if links.effect.cut and CONTROL_PLANE in pair]
-    return tuple(dict.fromkeys(place for pair in pairs for place in pair if place != CONTROL_PLANE))
+def cut_off(links: ImpairLinks, masters: tuple[str, ...]) -> tuple[str, ...]:
+    """The places that no master can reach any more, or that can reach none."""
+    if not links.effect.cut:
+        return ()
+    cut = {place: {other for pair in links.pairs if place in pair for other in pair} for place in _ends(links)}
+    return tuple(place for place, others in cut.items() if place not in masters and others.issuperset(masters))
+
+
+def _ends(links: ImpairLinks) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(place for pair in links.pairs for place in pair))
 
 
 def directed_links(

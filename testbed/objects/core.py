@@ -106,3 +106,13 @@ class EndpointSlice:
     @property
     def host(self) -> str:
         return host_of(self.service, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """As long as it is renewed, its holder runs the controllers. `renewals` grows with each, whoever holds it."""
+
+    name: str
+    holder: str
+    renewals: int = 0
+    namespace: str = "kube-system"

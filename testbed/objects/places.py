@@ -14,9 +14,14 @@ DNS_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 CONTROL_PLANE: Final = "control-plane"
-"""The place of the control plane, wherever it lies."""
+"""The place of the only master, wherever it lies, and what those of several begin with."""
 CLIENTS: Final = "clients/"
 """What the names of places of clients, and none else, begin with."""
+
+
+def master_names(replicas: int) -> tuple[str, ...]:
+    """The places of the control plane's replicas."""
+    return (CONTROL_PLANE,) if replicas == 1 else tuple(f"{CONTROL_PLANE}-{n}" for n in range(1, replicas + 1))
 
 
 def clients_of(zone: str) -> str:
@@ -108,6 +113,11 @@ class Topology:
     @property
     def nodes(self) -> tuple[Place, ...]:
         return tuple(place for place in self.places if place.kind == "node")
+
+    @property
+    def masters(self) -> tuple[str, ...]:
+        """The places of the control plane's replicas."""
+        return tuple(place.name for place in self.places if place.kind == "control-plane")
 
     def nodes_of(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The nodes that the given zone and node names stand for, in topology order. Raises KeyError for a stranger."""

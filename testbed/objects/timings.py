@@ -19,6 +19,12 @@ class Timings:
     restart_backoff_reset_s: float = 600.0
     master_restart_s: float = 10.0
     """From when a master is killed to when the next process begins: kubelets restart static pods like all others."""
+    election_timeout_s: float = 1.0
+    """Of the log that several masters have: etcd's --election-timeout."""
+    leader_elect_lease_duration_s: float = 15.0
+    """As long as the controllers' Lease is not renewed, nobody else takes it: --leader-elect-lease-duration."""
+    leader_elect_renew_deadline_s: float = 10.0
+    leader_elect_retry_period_s: float = 2.0
     push_debounce_s: float = 0.1
     push_debounce_max_s: float = 10.0
     entry_check_interval_s: float = 10.0

@@ -20,7 +20,7 @@ from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import CAPTURE_PORTS, Node, Service
 from testbed.objects.mesh import DestinationRule, Gateway, Ingress, IngressPath, VirtualService
 from testbed.objects.metadata import Labels
-from testbed.objects.places import CONTROL_PLANE, LinkQuality, Locality, Place, Topology, ZoneLink, clients_of
+from testbed.objects.places import LinkQuality, Locality, Place, Topology, ZoneLink, clients_of, master_names
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import (
     GATEWAY,
@@ -39,6 +39,7 @@ from testbed.objects.workloads import (
 from testbed.scenario.cells import key_of, partition_map, placements, router_zones
 from testbed.scenario.models.cells import CellsModel
 from testbed.scenario.models.cluster import (
+    ControlPlaneModel,
     LinkModel,
     ProbeModel,
     ServiceModel,
@@ -86,8 +87,7 @@ def convert(model: ScenarioModel) -> Scenario:
         profile=spec.control_plane.profile,
         ready_timeout_s=spec.control_plane.ready_timeout,
         cluster=_cluster(model),
-        topology=topology_of(spec.topology, spec.control_plane.zone),
-        control_plane_place=CONTROL_PLANE,
+        topology=topology_of(spec.topology, spec.control_plane),
         load=_load(spec),
         prices=_prices(spec.prices),
         cities={zone: city for city, zones in (spec.cells.cities if spec.cells else {}).items() for zone in zones},
@@ -101,8 +101,8 @@ def convert(model: ScenarioModel) -> Scenario:
     )
 
 
-def topology_of(topology: TopologyModel, control_plane_zone: str | None) -> Topology:
-    """Nodes in the order of the file, then the clients of each zone, then the control plane."""
+def topology_of(topology: TopologyModel, control_plane: ControlPlaneModel) -> Topology:
+    """Nodes in the order of the file, then the clients of each zone, then the control plane. Expects completed ones."""
     zones = [
         (Locality(region_name, zone_name), zone)
         for region_name, region in topology.regions.items()
@@ -111,10 +111,15 @@ def topology_of(topology: TopologyModel, control_plane_zone: str | None) -> Topo
     nodes = [Place(_sure(node.name), locality) for locality, zone in zones for node in zone.nodes]
     clients = [Place(clients_of(locality.zone), locality, "clients") for locality, _ in zones]
     regional = Locality(zones[0][0].region, "")
-    lies_in = next((locality for locality, _ in zones if locality.zone == control_plane_zone), regional)
+    localities = {locality.zone: locality for locality, _ in zones}
+    where = control_plane.zones or [control_plane.zone or ""]
+    names = master_names(control_plane.replicas)
+    masters = [
+        Place(name, localities.get(zone, regional), "control-plane") for name, zone in zip(names, where, strict=False)
+    ]
     links = topology.links
     return Topology(
-        places=(*nodes, *clients, Place(CONTROL_PLANE, lies_in, "control-plane")),
+        places=(*nodes, *clients, *masters),
         same_zone=_quality(links.same_zone),
         same_region=_quality(links.same_region),
         cross_region=_quality(links.cross_region),

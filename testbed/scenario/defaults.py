@@ -12,6 +12,7 @@ from testbed.objects.workloads import Probe
 from testbed.scenario.cells import partition_map, router_zones
 from testbed.scenario.models.cells import CellsModel, RouterModel
 from testbed.scenario.models.cluster import (
+    ControlPlaneModel,
     LinkModel,
     LinksModel,
     NodeModel,
@@ -33,8 +34,8 @@ from testbed.scenario.values import Price, Prices
 SPEED_UP = 20
 """How much faster the `fast` profile is than Kubernetes."""
 
-_UNHURRIED = ("push_debounce_s", "push_debounce_max_s")
-"""Timings of the `fast` profile that stay as they are: Istio's, and short enough already."""
+_UNHURRIED = ("push_debounce_s", "push_debounce_max_s", "election_timeout_s")
+"""Timings of the `fast` profile that stay as they are: Istio's and etcd's, and short enough already."""
 
 FAST_PROBE_TIMEOUT_S = 0.25
 """Not 1 s / 20: 50 ms is what a busy machine may take, and 1 s would be longer than the period."""
@@ -52,11 +53,10 @@ def complete(scenario: ScenarioModel, folder: Path) -> ScenarioModel:
     spec = scenario.spec
     control_plane = spec.control_plane
     fast = control_plane.profile == "fast"
-    timings = _filled(control_plane.timings, **profile_timings(fast))
     spec = _with(
         spec,
         topology=complete_topology(spec.topology),
-        control_plane=_with(control_plane, timings=timings),
+        control_plane=complete_control_plane(control_plane, spec.topology),
         services={name: _service(service, fast, spec) for name, service in spec.services.items()},
         cells=None if spec.cells is None else _cells(spec),
         load=_load(spec.load, folder),
@@ -75,6 +75,16 @@ def complete_topology(topology: TopologyModel) -> TopologyModel:
         for region_name, region in topology.regions.items()
     }
     return _with(topology, regions=regions, links=_links(topology.links))
+
+
+def complete_control_plane(control_plane: ControlPlaneModel, topology: TopologyModel) -> ControlPlaneModel:
+    """With every timing, and with the zones of several masters."""
+    timings = _filled(control_plane.timings, **profile_timings(control_plane.profile == "fast"))
+    zones = control_plane.zones
+    if control_plane.replicas > 1 and zones is None:
+        there = [name for region in topology.regions.values() for name in region.zones]
+        zones = [there[number % len(there)] for number in range(control_plane.replicas)]
+    return _with(control_plane, timings=timings, zones=zones)
 
 
 def profile_timings(fast: bool) -> dict[str, float | int]:

@@ -186,7 +186,6 @@ class Scenario:
     ready_timeout_s: float
     cluster: ClusterSpec
     topology: Topology
-    control_plane_place: str
     load: LoadSpec
     prices: Prices
     cities: dict[str, str]

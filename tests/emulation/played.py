@@ -115,6 +115,9 @@ class PlayedMaster(Played):
     async def connect(self, subscribers: Any, clock_offsets_s: Any) -> None:
         await self.hear("connect")
 
+    async def declare(self) -> None:
+        await self.hear("declare")
+
     async def apply(self, objects: Any) -> None:
         await self.hear("apply")
 
@@ -136,8 +139,8 @@ class PlayedMaster(Played):
     async def pushes(self) -> list[Push]:
         return []
 
-    async def pushed_resources(self) -> bytes:
-        return b""
+    async def pushed_resources(self) -> tuple[int, bytes]:
+        return 0, b""
 
 
 class PlayedAgent(Played):

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from testbed.control.messages import ConfigAcked, Event, ProxyConnected
+from testbed.control.messages import ConfigAcked, Event, Hello, Ping, ProxyConnected
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.emulation.actors import entry_points, locust_process
 from testbed.emulation.actors.load_generator import LoadGenerator
@@ -25,6 +25,7 @@ from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackBlock, LoopbackNetwork, candidates
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.core import Endpoint
+from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.workloads import GATEWAY
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import load_scenario
@@ -43,7 +44,7 @@ class Listening:
 
     async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
         assert place == CLIENTS
-        self.heard += [report.event for report in reports]
+        self.heard += [report.event for report in reports if not isinstance(report.event, Hello | Ping)]
 
 
 async def answer_of(address: SocketAddress) -> bytes:
@@ -67,10 +68,9 @@ def small_generator(folder: Path) -> LoadGenerator:
     return LoadGenerator(
         "east-a",
         scenario.topology,
-        scenario.control_plane_place,
+        {CONTROL_PLANE: handle_of(Listening())},
         scenario.cluster.timings,
         network,
-        handle_of(Listening()),
         scenario.load,
         folders,
         1,
@@ -79,17 +79,16 @@ def small_generator(folder: Path) -> LoadGenerator:
 
 async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_they_are_cut_off(tmp_path: Path) -> None:
     scenario = load_scenario(SCENARIO, [])
-    topology, place = scenario.topology, scenario.control_plane_place
+    topology, place = scenario.topology, CONTROL_PLANE
     block = next(block for octet in candidates() if (block := LoopbackBlock.take(octet)) is not None)
     network = LoopbackNetwork(block.second_octet, [each.name for each in topology.places])
     master = Listening()
     clients = LoadGenerator(
         "east-a",
         topology,
-        place,
+        {place: handle_of(master)},
         scenario.cluster.timings,
         network,
-        handle_of(master),
         scenario.load,
         MachineFolders(tmp_path, tmp_path, "test"),
         0,
@@ -100,7 +99,7 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
     async def told(version: str, *addresses: SocketAddress) -> None:
         found = (Endpoint("gateway-east-b-1", "east-b-1", locality, address) for address in addresses)
         resource = orjson.dumps(told_endpoints(GATEWAY, found))
-        await clients.take_commands([EncodedPush(CLIENTS, CLIENTS, ENDPOINT_SLICE, version, (resource,))])
+        await clients.take_commands([EncodedPush(CLIENTS, CLIENTS, ENDPOINT_SLICE, version, (resource,), session=1)])
 
     lost: list[str] = []
     relays = Relays("the link relay", tmp_path / "relay.log", lost.append)
@@ -125,7 +124,7 @@ async def test_clients_follow_a_gateway_that_moves_and_acknowledge_it_unless_the
         assert master.heard[1:] == acked[:3]
         await clients.lift("cut", time.monotonic())
         await eventually(lambda: master.heard[1:] == acked)
-        await clients.take_commands([Leads(2)])
+        await clients.take_commands([Leads(place, 2)])
         await eventually(lambda: master.heard[-1] == ProxyConnected(CLIENTS, ((ENDPOINT_SLICE, 4),)))
         assert lost == []
     finally:

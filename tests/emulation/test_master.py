@@ -16,23 +16,26 @@ import psutil
 import pytest
 
 from testbed.control.api_server import Refused
+from testbed.control.masters.messages import Tell
 from testbed.control.messages import (
     ConfigAcked,
     ConfigRejected,
     Event,
+    Hello,
     NodeRegistered,
     PodListed,
     PodStarted,
     ProxyConnected,
+    SessionEvent,
     StartPod,
 )
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
-from testbed.emulation.actors.reports import MachineFolders, NodeCommand, Push, Reported
+from testbed.emulation.actors.reports import MachineFolders, Push, Reported
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.master import ControlPlaneDown
-from testbed.emulation.processes.master_messages import EncodedPush, Leads
+from testbed.emulation.processes.master_messages import EncodedPush, Leads, NodeCommand
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.loopback import LoopbackNetwork
 from testbed.objects.addresses import PodAddress, SocketAddress
@@ -71,6 +74,11 @@ class Told:
     def terms(self) -> list[int]:
         return [each.term for each in self.commands if isinstance(each, Leads)]
 
+    @property
+    def started(self) -> list[str]:
+        orders = [each.what for each in self.commands if isinstance(each, Tell)]
+        return [each.pod.name for each in orders if isinstance(each, StartPod)]
+
     def pushes(self) -> list[tuple[str, list[str]]]:
         """Version and addresses."""
         pushed = [each for each in self.commands if isinstance(each, EncodedPush) and each.type_url == ENDPOINT_SLICE]
@@ -86,9 +94,10 @@ class Cluster:
         self.master = Master(CLUSTER, TOPOLOGY, card, [CLIENTS], MachineFolders(folder, folder, "test"), 1)
         self.places = {NODE: Told(), CLIENTS: Told()}
 
-    async def say(self, place: str, *events: Event) -> None:
-        at_s, term = time.monotonic() + AHEAD_S[place], max(self.places[place].terms)
-        await self.master.report(place, at_s, [Reported(event, at_s, term) for event in events])
+    async def say(self, place: str, *events: Event | SessionEvent) -> None:
+        """In the session that began when it was last told who leads."""
+        at_s, session = time.monotonic() + AHEAD_S[place], len(self.places[place].terms)
+        await self.master.report(place, at_s, [Reported(event, at_s, session) for event in events])
 
     async def led(self, times: int) -> None:
         """All places know so many leaders."""
@@ -118,11 +127,12 @@ class Cluster:
 async def up(folder: Path) -> AsyncIterator[Cluster]:
     cluster = Cluster(folder)
     await cluster.master.connect({name: handle_of(place) for name, place in cluster.places.items()}, AHEAD_S)
+    await cluster.master.declare()
     try:
         await cluster.led(1)
-        await cluster.say(CLIENTS, ProxyConnected(CLIENTS))
-        await cluster.say(NODE, NodeRegistered(NODE))
-        await eventually(lambda: StartPod in map(type, cluster.places[NODE].commands))
+        await cluster.say(CLIENTS, Hello(), ProxyConnected(CLIENTS))
+        await cluster.say(NODE, Hello(), NodeRegistered(NODE))
+        await eventually(lambda: cluster.places[NODE].started)
         await cluster.say(NODE, PodStarted(NODE, "gateway-1", ADDRESS))
         await eventually(lambda: cluster.places[CLIENTS].pushes()[-1:] == [("2", ["127.20.1.3:8080"])])
         yield cluster
@@ -181,10 +191,12 @@ async def test_a_master_that_is_killed_begins_again_with_its_disk_and_hears_only
         assert time.monotonic() >= at_s + CLUSTER.timings.master_restart_s
         assert node.terms[1] > node.terms[0]
         assert await master.overview() == before, "what was said while there was none is lost"
-        await cluster.say(NODE, NodeRegistered(NODE, pods=(PodListed("gateway-1", ADDRESS, 0, False),), booted=False))
-        await cluster.say(CLIENTS, ProxyConnected(CLIENTS, ((ENDPOINT_SLICE, 2),)))
+        await cluster.say(
+            NODE, Hello(), NodeRegistered(NODE, pods=(PodListed("gateway-1", ADDRESS, 0, False),), booted=False)
+        )
+        await cluster.say(CLIENTS, Hello(), ProxyConnected(CLIENTS, ((ENDPOINT_SLICE, 2),)))
         await eventually(lambda: clients.pushes()[2:] == [("3", ["127.20.1.3:8080"])])
-        assert [each.pod.name for each in node.commands if isinstance(each, StartPod)] == ["gateway-1"] * 2
+        assert node.started == ["gateway-1"] * 2
         assert await cluster.reasons() == ["Started", "Leading", "Killed", "Started", "Leading"]
         assert await master.vigil(0.0) == []
 
@@ -204,8 +216,7 @@ async def test_a_master_without_power_says_nothing_until_it_is_back(tmp_path: Pa
         await master.restore_power("zone")
         await master.lift("crash", time.monotonic())
         await cluster.led(2)
-        sent = [each.pod.name for each in cluster.places[NODE].commands if isinstance(each, StartPod)]
-        assert sent == ["gateway-1"], "what had not left is lost; who connects anew is told"
+        assert cluster.places[NODE].started == ["gateway-1"], "what had not left is lost; who connects anew is told"
         assert (await master.readiness()).total == 2
         assert await cluster.reasons() == ["Started", "Leading", "PoweredOff", "Started", "Leading"]
 

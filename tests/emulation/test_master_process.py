@@ -15,10 +15,11 @@ import uvloop
 
 from testbed.consensus.outputs import Write
 from testbed.control.api_server import Refused
-from testbed.control.messages import Event, LeaseRenewed, NodeRegistered, PodStarted, RecordEvent, StartPod
-from testbed.emulation.processes import master_process
+from testbed.control.masters import master
+from testbed.control.masters.messages import Answered, Serves, Tell
+from testbed.control.messages import Event, Hello, LeaseRenewed, NodeRegistered, PodStarted, RecordEvent, StartPod
 from testbed.emulation.processes.lateness import NOTED_S
-from testbed.emulation.processes.master_messages import Answered, Asked, Begin, FromMaster, Late, Leads, Told
+from testbed.emulation.processes.master_messages import Asked, Begin, FromMaster, Late, Said
 from testbed.emulation.processes.master_process import MasterProcess, opened
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Node, Service
@@ -43,12 +44,21 @@ class Master(MasterProcess):
     def __init__(self, volume: Path, timings: Timings) -> None:
         self.told: list[FromMaster] = []
         self._count = count()
-        begin = Begin("control-plane", volume, timings, "sidecar", (), 1)
+        self.begin = begin = Begin("control-plane", volume, timings, "sidecar", (), 1)
         self.journal = opened(begin)
         super().__init__(begin, self.journal, self.told.append)
 
     def say(self, *events: Event, arrived_s: float | None = None) -> None:
-        self.hear(Told("somewhere", time.monotonic() if arrived_s is None else arrived_s, events))
+        """Each event by the node that it names."""
+        for event in events:
+            self.hear(Said(event.node, 1, time.monotonic() if arrived_s is None else arrived_s, (event,)))  # type: ignore[union-attr]
+
+    def greet(self) -> None:
+        for node in NODES:
+            self.hear(Said(node, 1, time.monotonic(), (Hello(),)))
+
+    def started(self) -> list[StartPod]:
+        return [each.what for each in self.told if isinstance(each, Tell) and isinstance(each.what, StartPod)]
 
     async def ask(self, method: str, *arguments: object) -> Answered:
         number = next(self._count)
@@ -72,7 +82,7 @@ async def leading(volume: Path, timings: Timings = PATIENT) -> AsyncIterator[Mas
     master = Master(volume, timings)
     running = asyncio.create_task(master.run())
     try:
-        await eventually(lambda: Leads in map(type, master.told))
+        await eventually(lambda: Serves in map(type, master.told))
         yield master
     finally:
         running.cancel()
@@ -80,6 +90,7 @@ async def leading(volume: Path, timings: Timings = PATIENT) -> AsyncIterator[Mas
 
 async def with_nodes(master: Master) -> None:
     await master.ask("apply", OBJECTS)
+    master.greet()
     master.say(*map(NodeRegistered, NODES))
 
 
@@ -130,7 +141,7 @@ async def test_what_is_asked_before_it_leads_is_answered_when_it_does(tmp_path: 
     master.say(NodeRegistered("east-a-1"))
     running = asyncio.create_task(master.run())
     assert (await master.answered(77)).error is None
-    assert type(master.told[0]) is Leads
+    assert type(master.told[0]) is Serves
     assert master.events("NodeReady") == [], "what was said to nobody is said again by who said it"
     running.cancel()
 
@@ -157,27 +168,28 @@ async def test_nobody_hears_of_a_decision_that_is_not_on_the_disk(tmp_path: Path
         master.hear(Asked(77, "apply", ((GATEWAY,),)))
         master.say(LeaseRenewed("east-a-1"))
         await asyncio.sleep(0.1)
-        assert not [each for each in master.told if isinstance(each, StartPod)]
+        assert not master.started()
         assert 77 not in [each.number for each in master.answers()]
         disk.may.set()
         await master.answered(77)
-        await eventually(lambda: StartPod in map(type, master.told))
+        await eventually(lambda: master.started())
 
 
 async def test_who_begins_with_the_disk_of_another_knows_all_that_anybody_heard(tmp_path: Path) -> None:
     async with leading(tmp_path) as before:
         await with_nodes(before)
         await before.ask("apply", (GATEWAY, Service("gateway", selector=(("app", "gateway"),))))
-        await eventually(lambda: StartPod in map(type, before.told))
-        (start,) = [each for each in before.told if isinstance(each, StartPod)]
+        await eventually(lambda: before.started())
+        (start,) = before.started()
         before.say(PodStarted(start.node, start.pod.name, ADDRESS))
         overview = (await before.ask("overview")).answer
     async with leading(tmp_path) as after:
-        (first,) = [each for each in before.told if isinstance(each, Leads)]
-        (second,) = [each for each in after.told if isinstance(each, Leads)]
+        (first,) = [each for each in before.told if isinstance(each, Serves)]
+        (second,) = [each for each in after.told if isinstance(each, Serves)]
         assert second.term > first.term, "what is said to the one is not taken for said to the other"
         assert (await after.ask("overview")).answer == overview
-        assert not [each for each in after.told if isinstance(each, StartPod | RecordEvent)]
+        assert [each.reason for each in after.told if isinstance(each, RecordEvent)] == ["Leading"]
+        assert not after.started()
         await after.ask("apply", (replace(GATEWAY, replicas=2),))
         assert after.events("SuccessfulCreate") == ["gateway"]
         names = [pod.name for pod in (await after.ask("overview")).answer.pods]  # type: ignore[attr-defined]
@@ -187,21 +199,21 @@ async def test_who_begins_with_the_disk_of_another_knows_all_that_anybody_heard(
 async def test_a_log_that_grew_long_is_a_snapshot_from_which_a_master_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(master_process, "SNAPSHOT_ENTRIES", 10)
+    monkeypatch.setattr(master, "SNAPSHOT_ENTRIES", 10)
     async with leading(tmp_path) as before:
         await with_nodes(before)
         for port in range(1, 40):
             await before.ask("apply", (Service("web", port),))
-    assert opened(before._begin).stored.snapshot.index >= 10
+    assert opened(before.begin).stored.snapshot.index >= 10
     async with leading(tmp_path) as after:
         (answer,) = [await after.ask("overview")]
         assert [node.name for node in answer.answer.nodes] == list(NODES)  # type: ignore[attr-defined]
-        assert after._committed.get(Service, "web").port == 39
+        assert after.master._committed.get(Service, "web").port == 39
 
 
 async def test_a_master_that_is_held_up_says_so(tmp_path: Path) -> None:
     async with leading(tmp_path) as master:
-        await asyncio.sleep(0)
+        await with_nodes(master)  # whose leases it looks at all the time
         time.sleep(5 * NOTED_S)
         await eventually(lambda: Late in map(type, master.told))
         (late, *_) = [each for each in master.told if isinstance(each, Late)]

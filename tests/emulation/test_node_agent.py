@@ -17,9 +17,12 @@ import pytest
 
 from testbed.control.kubelet import node
 from testbed.control.kubelet.pod_lifecycle import KubeletCommand, PodLifecycle
+from testbed.control.masters.messages import Tell
 from testbed.control.messages import (
     Event,
+    Hello,
     NodeRegistered,
+    Ping,
     PodReadinessChanged,
     PodStarted,
     PodStopped,
@@ -62,12 +65,17 @@ class Master:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.registered: list[tuple[int, list[str], bool]] = []
-        """In which term, with which pods, and whether the node had booted."""
+        """In which session, with which pods, and whether the node had booted."""
 
     async def report_all(self, letters: list[Letter]) -> None:
-        self.events += [report.event for letter in letters for report in letter.reports]
+        self.events += [
+            report.event
+            for letter in letters
+            for report in letter.reports
+            if not isinstance(report.event, Hello | Ping)
+        ]
         self.registered += [
-            (report.term, [pod.name for pod in report.event.pods], report.event.booted)
+            (report.session, [pod.name for pod in report.event.pods], report.event.booted)
             for letter in letters
             for report in letter.reports
             if isinstance(report.event, NodeRegistered)
@@ -91,7 +99,7 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[NodeAgent, Master]]:
         network = LoopbackNetwork(block.second_octet, [NODE, "control-plane"])
         master = Master()
         agent = NodeAgent(
-            NODE, topology, "control-plane", Timings(), network, handle_of(master), folders, 1, [], {}, "node"
+            NODE, topology, {"control-plane": handle_of(master)}, Timings(), network, folders, 1, [], {}, "node"
         )
         await agent.boot()
         try:
@@ -101,7 +109,7 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[NodeAgent, Master]]:
 
 
 async def start(agent: NodeAgent, master: Master, *pods: Pod) -> None:
-    await agent.take_commands([StartPod(NODE, each) for each in pods])
+    await agent.take_commands([Tell(NODE, 1, StartPod(NODE, each)) for each in pods])
     await eventually(lambda: all(master.of(PodStarted, each.name) for each in pods))
 
 
@@ -110,14 +118,14 @@ async def test_a_master_that_leads_is_told_again_what_is_there_and_in_its_own_te
         await start(agent, master, pod("web-1"))
         await agent.proxy_reported("web-1", "connected", 1.0, ())
         master.events.clear()
-        await agent.take_commands([Leads(2)])
+        await agent.take_commands([Leads("control-plane", 2)])
         await eventually(lambda: ProxyConnected("web-1") in master.events)
         await agent.cut_power("crash")
         master.events.clear()
-        await agent.take_commands([Leads(3)])
+        await agent.take_commands([Leads("control-plane", 3)])
         await agent.restore_power("crash")
         await eventually(lambda: master.of(PodStarted, "web-1"))
-        assert master.registered == [(0, [], True), (2, ["web-1"], False), (3, [], True)]
+        assert master.registered == [(1, [], True), (2, ["web-1"], False), (3, [], True)]
         assert not [event for event in master.events if isinstance(event, ProxyConnected)]
 
 
@@ -130,7 +138,7 @@ async def test_a_pod_that_is_stopped_while_its_node_boots_holds_up_no_other(
         await agent.cut_power("outage")
         master.events.clear()
         await agent.restore_power("outage")
-        await agent.take_commands([StopPod(NODE, "web-2")])
+        await agent.take_commands([Tell(NODE, agent._control._connection.session, StopPod(NODE, "web-2"))])
         await eventually(lambda: master.of(PodStarted, "web-1") and master.of(PodStarted, "web-3"))
         assert len(master.of(PodStopped, "web-2")) == 1
         assert not master.of(PodStarted, "web-2")
@@ -164,7 +172,9 @@ async def test_a_pod_that_cannot_be_handled_leaves_no_sibling_unstarted_and_is_n
     monkeypatch.setattr(LoopbackNetwork, "allocate_pod", defective)
     broken = PodTemplate("web", SLEEP, mesh_mode="none", port=9999)
     async with running(tmp_path) as (agent, master):
-        await agent.take_commands([StartPod(NODE, each) for each in (pod("web-1", broken), pod("web-2"))])
+        await agent.take_commands(
+            [Tell(NODE, 1, StartPod(NODE, each)) for each in (pod("web-1", broken), pod("web-2"))]
+        )
         await eventually(lambda: master.of(PodStarted, "web-2"))
         defect, *_ = await agent.vigil(DEADLINE_S)
         assert defect.startswith(f"a defect of the agent of node {NODE} (pod web-1): KeyError: 'a defect'")
@@ -187,7 +197,7 @@ async def test_a_defect_in_one_pods_life_holds_up_no_other_when_something_is_due
     monkeypatch.setattr(PodLifecycle, "_probe_due", defective)
     probed = PodTemplate("web", SLEEP, mesh_mode="none", readiness=Probe("tcpSocket", initial_delay_s=0.2))
     async with running(tmp_path) as (agent, master):
-        await agent.take_commands([StartPod(NODE, pod(name, probed)) for name in ("web-1", "web-2")])
+        await agent.take_commands([Tell(NODE, 1, StartPod(NODE, pod(name, probed))) for name in ("web-1", "web-2")])
         await eventually(lambda: any(change.ready for change in master.of(PodReadinessChanged, "web-2")))
         (defect,) = await agent.vigil(DEADLINE_S)
         assert defect.startswith(f"a defect of the agent of node {NODE} (pod web-1): KeyError: 'a defect'")
@@ -210,7 +220,9 @@ async def test_a_process_that_was_starting_when_the_power_went_does_not_run_with
 
     monkeypatch.setattr(node_agent, "Pod", Slow)
     async with running(tmp_path) as (agent, master):
-        await agent.take_commands([StartPod(NODE, pod("web-1", PodTemplate("web", program, mesh_mode="none")))])
+        await agent.take_commands(
+            [Tell(NODE, 1, StartPod(NODE, pod("web-1", PodTemplate("web", program, mesh_mode="none"))))]
+        )
         await agent.cut_power("outage")
         await asyncio.wait_for(asyncio.gather(*agent._under_way), DEADLINE_S)
         await eventually(lambda: not runs())

@@ -12,7 +12,7 @@ import pytest
 from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.cells.promotion import Promotion, ShardedStore
 from testbed.control.cells.store_orders import AskLags, Forbid, Lead, StoreAnswer, StoreOrder
-from testbed.control.plane import Behind
+from testbed.control.overview import Behind
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver import operating

@@ -204,4 +204,15 @@ def test_who_asks_late_is_told_of_all_that_was_due() -> None:
 def test_who_is_cut_off_from_the_control_plane(fault: Fault, places: tuple[str, ...]) -> None:
     (links,) = fault.effects(TOPOLOGY)
     assert isinstance(links, ImpairLinks)
-    assert cut_off(links) == places
+    assert cut_off(links, TOPOLOGY.masters) == places
+
+
+def test_who_reaches_one_of_several_masters_is_not_cut_off() -> None:
+    masters = (Place("control-plane-1", A, "control-plane"), Place("control-plane-2", B, "control-plane"))
+    topology = Topology((*NODES, *masters))
+    (one,) = LinkFault(("control-plane-1",), ("*",), CUT).effects(topology)
+    (zone,) = LinkFault(("a-1",), ("*",), CUT).effects(topology)
+    assert isinstance(one, ImpairLinks)
+    assert isinstance(zone, ImpairLinks)
+    assert cut_off(one, topology.masters) == ()
+    assert cut_off(zone, topology.masters) == ("a-1",)

@@ -83,7 +83,7 @@ def test_places_are_the_nodes_then_the_clients_of_each_zone_then_the_control_pla
 
 def test_a_control_plane_without_a_zone_is_in_the_first_region_and_outside_all_zones(load: Any) -> None:
     scenario = load()
-    assert scenario.topology.place(scenario.control_plane_place).locality == Locality("east", "")
+    assert scenario.topology.place("control-plane").locality == Locality("east", "")
     assert scenario.topology.quality("control-plane", "east-a-1") == scenario.topology.same_region
     assert scenario.topology.quality("control-plane", "west-a-1") == scenario.topology.cross_region
     placed = load("spec.controlPlane.zone=east-b")

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from testbed.control.delivery.subscribers import Subscribers, View
-from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, RecordEvent
+from testbed.control.messages import Command, ConfigAcked, ConfigRejected, ProxyConnected, RecordEvent, StreamEvent
+from testbed.control.overview import Streams
 from testbed.control.store import Store
 from testbed.control.views.entry import EntryTables
 from testbed.control.views.envoy.proxies import Proxies
 from testbed.control.views.kube_proxy import KubeProxies
+from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import MeshMode
+from testbed.objects.workloads import Deployment, MeshMode
 
 KINDS: Final[Mapping[MeshMode, tuple[type[View], ...]]] = {
     "sidecar": (Proxies,),
@@ -34,6 +36,18 @@ class Discovery:
         views: list[View] = [view() for view in KINDS[mesh_mode]]
         views += [EntryTables(clients)] if clients else []
         self._kinds = tuple(Subscribers(view, timings) for view in views)
+        self._coming_up: bool | None = None
+        """Not known before the first look at the store."""
+
+    def handle(self, store: Store, event: StreamEvent) -> list[Command]:
+        match event:
+            case ProxyConnected():
+                return self.connect(store, event)
+            case ConfigAcked():
+                self.acked(event)
+                return []
+            case ConfigRejected():
+                return self.rejected(event)
 
     def connect(self, store: Store, event: ProxyConnected) -> list[Command]:
         kind = self._kind(event.proxy)
@@ -58,17 +72,36 @@ class Discovery:
         details = {"type_url": event.type_url, "version": event.version, "error": event.error}
         return [RecordEvent("Proxy", event.proxy, "ConfigRejected", details)]
 
-    def reconcile(self, store: Store, now: float, *, coming_up: bool = False) -> list[Command]:
+    def reconcile(self, store: Store, now: float) -> list[Command]:
+        coming_up = self._is_coming_up(store)
         return [command for kind in self._kinds for command in kind.reconcile(store, now, coming_up=coming_up)]
+
+    def _is_coming_up(self, store: Store) -> bool:
+        """Until all pods that are declared were ready for the first time.
+
+        Nobody is served before. The work of telling everyone of every pod that becomes ready grows with the square of
+        their number, and all proxies share a machine, as only here: they would take it from the pods that start.
+        """
+        if self._coming_up is None:
+            self._coming_up = not store.list(Pod)
+        if self._coming_up:
+            wanted = sum(deployment.replicas for deployment in store.list(Deployment))
+            ready = sum(pod.ready for pod in store.list(Pod))
+            self._coming_up = not wanted or ready < wanted
+        return self._coming_up
 
     def next_deadline(self) -> float | None:
         deadlines = (kind.next_deadline() for kind in self._kinds)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    def not_in_sync(self, name: str) -> str | None:
-        """Why one does not have all that it should have; None when it has, or when its kind is not there at all."""
-        kind = self._kind(name)
-        return None if kind is None else kind.not_in_sync(name)
+    def streams(self, store: Store, sessions: Mapping[str, int] = {}) -> Streams:
+        """Of all that there should be, with the sessions of their places."""
+        found = [(each, problem) for kind in self._kinds for each, problem in kind.problems(store)]
+        return Streams(
+            {each.name: problem for each, problem in found},
+            due=self.next_deadline() is not None,
+            sessions={each.name: sessions[each.place] for each, _ in found if each.place in sessions},
+        )
 
     def _kind(self, name: str) -> Subscribers | None:
         """A name without a `/` is that of a pod."""

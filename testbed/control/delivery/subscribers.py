@@ -6,7 +6,7 @@ kube-proxy and clients. What they are told is their view's; how it travels is `e
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -155,6 +155,10 @@ class Subscribers:
             pause_s = max(timings.push_debounce_s, COMING_UP_PAUSE_S * len(self._told))
             return min(self._first_change_s + pause_s, latest_s)
         return min(self._last_change_s + timings.push_debounce_s, latest_s)
+
+    def problems(self, store: Store) -> Iterator[tuple[Subscriber, str | None]]:
+        """All that there should be, each with why it does not have all that it should have, if so."""
+        return ((each, self.not_in_sync(each.name)) for each in self._view.subscribers(store))
 
     def not_in_sync(self, name: str) -> str | None:
         """Why one does not have all that it should have, in one line; None when it has."""

@@ -75,10 +75,13 @@ class NodeHealth:
 
     def resume(self, store: Store, now: float) -> None:
         """Take over what another control plane had: heartbeats are not handed on, so that nodes have as long as ever
-        from now on until they are missed (monitorNodeHealth, too, counts from when it first sees a node itself)."""
+        from now on until they are missed (monitorNodeHealth, too, counts from when it first sees a node itself). Nor
+        are the times of taints, by a clock that may be another's: tolerations count from now on, as in a
+        taint-eviction-controller that sees the taint for the first time."""
         for node in store.list(Node):
             if _has_registered(node):
-                store.put(replace(node, lease_renewed_s=now))
+                since_s = None if node.unreachable_since_s is None else now
+                store.put(replace(node, lease_renewed_s=now, unreachable_since_s=since_s))
                 self._next_check_s = now + self._timings.node_monitor_s
 
     def register(self, store: Store, event: NodeRegistered, now: float) -> list[Command]:

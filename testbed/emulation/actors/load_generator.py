@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +24,16 @@ from loadgen.settings import (
     RequestTemplate,
     Settings,
 )
-from testbed.control.messages import ConfigAcked, Event, ProxyConnected
+from testbed.control.messages import ConfigAcked, Ping, ProxyConnected
 from testbed.control.views.envoy.partition_filter import MAP_VERSION_HEADER
-from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.control_link import ControlLink
 from testbed.emulation.actors.entry_points import EntryPoints
 from testbed.emulation.actors.guests import Guests
 from testbed.emulation.actors.locust_process import STARTUP_DEADLINE_S, LoadProgress, LocustProcess
 from testbed.emulation.actors.network_card import NetworkCard, Placed
-from testbed.emulation.actors.reports import MachineFolders, NodeCommand, Recorded, Reported
+from testbed.emulation.actors.reports import MachineFolders, Recorded, Reported
 from testbed.emulation.actors.seam import Actor, tell
-from testbed.emulation.processes.master_messages import EncodedPush, Leads
+from testbed.emulation.processes.master_messages import EncodedPush, NodeCommand
 from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.cells import ENTRY_PARTITION_HEADER
@@ -57,10 +58,9 @@ class LoadGenerator(Placed):
         self,
         zone: str,
         topology: Topology,
-        control_plane: str,
+        masters: Mapping[str, Actor],
         timings: Timings,
         network: NetworkBackend,
-        master: Actor,
         load: LoadSpec,
         folders: MachineFolders,
         seed: int,
@@ -69,8 +69,6 @@ class LoadGenerator(Placed):
         card = NetworkCard(self._place, topology, network, folders.sockets, seed)
         super().__init__(f"the load generator of zone {zone}", card)
         self._zone = zone
-        self._control_plane = control_plane
-        self._master = master
         self._timings = timings
         self._load = load
         self._seed = seed
@@ -79,10 +77,9 @@ class LoadGenerator(Placed):
         self._entry_file = folders.logs / f"{zone}.entry.json"
         self._settings_file = folders.logs / f"{zone}.load.json"
         self._log = folders.logs / f"{zone}.locust.log"
-        self._to_master: ControlChannel[Reported] | None = None
-        self._term = 0
-        """Of the master that it talks to."""
+        self._control = ControlLink(card, masters, topology, timings, self._deliver, self._connect, lambda: None)
         self._versions: dict[str, int] = {}
+        self._booted = False
         directed = () if load.directed is None else (load.directed.routers, load.directed.zones)
         self._entry = EntryPoints(
             zone, topology, timings, network, card, self._entry_file, self._entry_changed, *directed
@@ -101,33 +98,37 @@ class LoadGenerator(Placed):
 
     async def boot(self) -> None:
         self.loop_watch.start()
-        self._to_master = self.card.channel(self._control_plane, self._deliver)
+        self._control.open()
+        self._control.begin()
+        self._booted = True
         self._connect()
+        if self._control.has_choice:
+            self.spawn(self._ping())
 
     def _connect(self) -> None:
-        self._report(ProxyConnected(self._place, tuple(self._versions.items())))
+        if self._booted:
+            self._control.say(ProxyConnected(self._place, tuple(self._versions.items())))
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(self._timings.lease_renew_s)
+            self._control.say(Ping())
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
         """Where gateways and routers are, as the control plane tells whoever keeps an entry table."""
-        for told in commands:
-            match told:
-                case Leads(term):
-                    self._term = term
-                    if self._to_master is not None:
-                        self._connect()
+        for command in commands:
+            match told := self._control.hear(command):
+                case None:
+                    pass
                 case EncodedPush(self._place, _, type_url, version, resources):
                     self._versions[type_url] = int(version)
                     await self._entry.lead(resources)
-                    self._report(ConfigAcked(self._place, type_url, version))
+                    self._control.say(ConfigAcked(self._place, type_url, version))
                 case _:
                     raise AssertionError(f"{self._place} was sent {told}")
 
-    def _report(self, event: Event) -> None:
-        assert self._to_master is not None, "boot() comes first"
-        self._to_master.send(Reported(event, time.monotonic(), self._term))
-
-    async def _deliver(self, reports: list[Reported]) -> None:
-        await tell(self._master, "report", self._place, time.monotonic(), reports)
+    async def _deliver(self, master: Actor, reports: list[Reported]) -> None:
+        await tell(master, "report", self._place, time.monotonic(), reports)
 
     async def prepare(self, locustfile: Path | None, ids_file: Path | None = None) -> str | None:
         """Start Locust and wait until it could send; returns why it cannot, if so. Once more after each `stop`.
@@ -210,6 +211,7 @@ class LoadGenerator(Placed):
 
     async def shut_down(self) -> None:
         self.loop_watch.stop()
+        self._control.close()
         if self._checks is not None:
             self._checks.cancel()
         if self._locust is not None:

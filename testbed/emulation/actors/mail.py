@@ -75,8 +75,8 @@ class Mail:
             await tell(self.master, "report_all", letters)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=5)
 def mail_to(master: Actor, lease_patience_s: float) -> Mail:
-    """The same one for all that ask in this process, which belongs to one run; `lease_patience_s` is how late a lease
-    may be."""
+    """The same one for all that ask in this process, which belongs to one run with so many masters at most;
+    `lease_patience_s` is how late a lease may be."""
     return Mail(master, min(LEASES_WAIT_MAX_S, LEASES_WAIT_SHARE * lease_patience_s))

@@ -13,25 +13,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from testbed.control.api_server import Refused
+from testbed.control.masters.messages import Serves, Tell
 from testbed.control.messages import (
     ConfigAcked,
     ConfigRejected,
     PodStarted,
     RecordEvent,
     StartPod,
-    StopPod,
 )
-from testbed.control.overview import Overview
-from testbed.control.plane import Behind
+from testbed.control.overview import Behind, Overview, Streams
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import (
     Letter,
     MachineFolders,
-    NodeCommand,
     Push,
     Readiness,
     Recorded,
@@ -46,8 +45,10 @@ from testbed.emulation.processes.master_messages import (
     FromMaster,
     Late,
     Leads,
+    NodeCommand,
     Pushed,
-    Told,
+    Reset,
+    Said,
 )
 from testbed.emulation.processes.process import last_lines
 from testbed.emulation.processes.pushed import PushedResources
@@ -60,6 +61,10 @@ from testbed.objects.places import Topology
 ANSWERS_WITHIN_S = 20.0
 """A master that is busy is given as long."""
 MASTER_LOG = "master.log"
+"""Of the only one."""
+
+AppliedStreams = tuple[int, Streams]
+"""How far a master has applied the log, and who is told by it."""
 
 
 class Master(Placed):
@@ -71,17 +76,24 @@ class Master(Placed):
         clients: Sequence[str],
         folders: MachineFolders,
         seed: int,
+        others: Sequence[str] = (),
     ) -> None:
-        """`card` is that of its place, `clients` are the places from which load comes."""
-        super().__init__("the supervisor of the control plane", card)
+        """`card` is that of its place, `clients` are the places from which load comes, `others` those of other
+        masters."""
+        of = f" at {card.place}" if others else ""
+        super().__init__(f"the supervisor of the control plane{of}", card)
         let_the_supervised_go_first()
+        self._named = f"the control plane{of}"
+        self._source = card.place if others else "master"
+        """Of what it records."""
+        self._others = tuple(others)
         self._timings = cluster.timings
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)
         self._begin = Begin(
             card.place, folders.volumes / card.place, cluster.timings, cluster.mesh_mode, tuple(clients), seed
         )
-        self._log = folders.logs / MASTER_LOG
+        self._log = folders.logs / (f"{card.place}.log" if others else MASTER_LOG)
         self._environment = folders.environment()
         self._channels: dict[str, ControlChannel[NodeCommand]] = {}
         self._clock_offsets_s: dict[str, float] = {}
@@ -89,9 +101,7 @@ class Master(Placed):
         """The process that runs, or is about to."""
         self._restart: asyncio.TimerHandle | None = None
         """By which it is to begin."""
-        self._term: int | None = None
-        """In which it leads; None while it does not."""
-        self._leading = asyncio.Event()
+        self._serving = asyncio.Event()
         self._without_power: set[str] = set()
         self._paused: set[str] = set()
         self._resumed_s = 0.0
@@ -104,7 +114,7 @@ class Master(Placed):
 
     async def connect(self, subscribers: dict[str, Actor], clock_offsets_s: dict[str, float]) -> None:
         """Start the master, and open the control path to every place at which somebody is told something: nodes, and
-        clients of zones.
+        clients of zones. Returns when places can connect to it.
 
         `clock_offsets_s` is the monotonic clock of each place's machine minus this one's.
         """
@@ -112,18 +122,23 @@ class Master(Placed):
         self._clock_offsets_s = clock_offsets_s
         for place, actor in subscribers.items():
             self._channels[place] = self.card.channel(place, partial(_deliver, actor), latest_only)
+        if self._others:
+            listen, peers = await self.card.open_peers(self._others)
+            self._begin = replace(self._begin, listen=listen, peers=peers)
         self._start(after_s=0.0)
-        await self._leading.wait()
+        await self._serving.wait()
         if self._died is not None:
             raise ChildProcessError(self._died)
-        # With thousands of objects on a busy machine this takes its time.
+
+    async def declare(self) -> None:
+        """Apply what the scenario does. With thousands of objects on a busy machine this takes its time."""
         await self._ask("apply", self._declared, within_s=None)
 
     # --- what can be asked of it -------------------------------------------------------------------------------
 
     async def apply(self, objects: Sequence[Declared]) -> None:
         """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed. As all that is
-        asked, it raises ControlPlaneDown."""
+        asked, it raises ControlPlaneDown, and NotLeading where another may know better."""
         for each in objects:
             if isinstance(each, Node) and each.name not in self._nodes:
                 raise Refused(f"Node {each.name!r}: the topology has no such place")
@@ -133,39 +148,43 @@ class Master(Placed):
         """As `kubectl delete` does. Raises Refused where there is no such object."""
         await self._ask("delete", kind, name, namespace)
 
-    async def readiness(self) -> Readiness:
-        ready, total, waiting_for = await self._ask("readiness")
+    async def streams(self) -> AppliedStreams:
+        """Those who are told by this one, whoever leads."""
+        streams: AppliedStreams = await self._ask("streams")
+        return streams
+
+    async def readiness(self, *others: AppliedStreams) -> Readiness:
+        """`others` are the `streams` of the other masters, here and below."""
+        ready, total, waiting_for = await self._ask("readiness", *others)
         return Readiness(len(self._started), ready, total, waiting_for)
 
-    async def overview(self) -> Overview:
+    async def overview(self, *others: AppliedStreams) -> Overview:
         """Every node and pod, as the control plane knows them."""
-        overview: Overview = await self._ask("overview")
+        overview: Overview = await self._ask("overview", *others)
         return overview
 
-    async def behind(self, layer: Layer) -> Behind:
+    async def behind(self, layer: Layer, *others: AppliedStreams) -> Behind:
         """Which proxies of a layer do not have all that they should have."""
-        behind: Behind = await self._ask("behind", layer)
+        behind: Behind = await self._ask("behind", layer, *others)
         return behind
 
     async def _ask(self, method: str, *arguments: object, within_s: float | None = ANSWERS_WITHIN_S) -> Any:
         self._require_answering()
         try:
             async with asyncio.timeout(within_s):
-                await self._leading.wait()
-                self._require_answering()
                 assert self._life is not None
                 return await self._life.ask(method, *arguments)
         except TimeoutError:
-            raise ControlPlaneDown(f"the control plane has not answered for {within_s:g} s") from None
+            raise ControlPlaneDown(f"{self._named} has not answered for {within_s:g} s") from None
 
     def _require_answering(self) -> None:
         for faults, what in ((self._without_power, "has no power"), (self._paused, "is paused")):
             if faults:
-                raise ControlPlaneDown(f"the control plane {what}, by {', '.join(sorted(faults))}")
+                raise ControlPlaneDown(f"{self._named} {what}, by {', '.join(sorted(faults))}")
         if self._died is not None:
             raise ControlPlaneDown(self._died)
         if self._restart is not None:
-            raise ControlPlaneDown("the control plane was killed, and is not back yet")
+            raise ControlPlaneDown(f"{self._named} was killed, and is not back yet")
 
     # --- what was recorded ---------------------------------------------------------------------------------------
 
@@ -177,9 +196,9 @@ class Master(Placed):
         """All pushes so far."""
         return list(self._pushes.values())
 
-    async def pushed_resources(self) -> bytes:
-        """What these refer to, for `pushed.lines`."""
-        return self._pushed.compressed()
+    async def pushed_resources(self) -> tuple[int, bytes]:
+        """What these refer to: how many, and they themselves for `pushed.lines`."""
+        return len(self._pushed), self._pushed.compressed()
 
     def patience_s(self) -> float:
         return self._timings.lease_patience_s
@@ -193,14 +212,14 @@ class Master(Placed):
 
     async def report(self, place: str, delivered_s: float, reports: Sequence[Reported]) -> None:
         """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
-        clock there. What is said to a master that leads no more is lost."""
+        clock there. What is said while there is no process is lost."""
         with self.failing_loudly():
             arrived_s = delivered_s - self._clock_offsets_s[place]
             for report in reports:
                 self._note(report)
-            events = tuple(report.event for report in reports if report.term == self._term)
-            if self._life is not None and events:
-                self._life.send(Told(place, arrived_s, events))
+            if self._life is not None and self._restart is None:
+                for session, said in groupby(reports, key=lambda report: report.session):
+                    self._life.send(Said(place, session, arrived_s, tuple(report.event for report in said)))
 
     def _note(self, report: Reported) -> None:
         match report.event:
@@ -223,25 +242,29 @@ class Master(Placed):
 
     def _carry_out(self, message: FromMaster) -> None:
         match message:
-            case Leads(term):
-                self._term = term
-                self._leading.set()
-                self._record("Leading", {"term": term})
-                for channel in self._channels.values():
-                    channel.send(message)
+            case Serves(term, sessions):
+                self._serving.set()
+                for place, channel in self._channels.items():
+                    channel.send(Leads(self.card.place, term, sessions.get(place)))
             case Pushed():
                 self._push(message)
-            case StartPod(node, pod):
-                self._ordered[pod.name] = pod
-                self._channels[node].send(message)
-            case StopPod(node):
-                self._channels[node].send(message)
+            case Tell(place, _, what):
+                if isinstance(what, StartPod):
+                    self._order(what.pod)
+                self._channels[place].send(message)
             case RecordEvent(kind, name, reason, details):
-                self._events.append(Recorded(time.monotonic(), "master", kind, name, reason, details))
+                self._events.append(Recorded(time.monotonic(), self._source, kind, name, reason, details))
             case Late(due_s, late_s):
                 # Whoever was stopped by a fault was not held up by the testbed.
                 if due_s >= self._resumed_s:
-                    self.record_late(due_s, late_s, "the control plane")
+                    self.record_late(due_s, late_s, self._named)
+
+    def _order(self, pod: Pod) -> None:
+        self._ordered[pod.name] = pod
+        if pod.address is not None:
+            # It has been started before, as another master heard.
+            there_s = time.monotonic() + self._clock_offsets_s[str(pod.node)]
+            self._started.setdefault(pod.name, (pod, there_s))
 
     def _push(self, pushed: Pushed) -> None:
         push = pushed.push
@@ -272,7 +295,7 @@ class Master(Placed):
         self._died = f"the process of the master died (exit code {code}): {last_lines(self._log)}"
         self.report_defect(self._died)
         self._gone()
-        self._leading.set()
+        self._serving.set()
 
     async def _kill(self) -> float:
         """End its process, as `kill -9` does. Returns when, in monotonic seconds."""
@@ -287,8 +310,8 @@ class Master(Placed):
     def _gone(self) -> None:
         if self._restart is not None:
             self._restart.cancel()
-        self._life = self._restart = self._term = None
-        self._leading.clear()
+        self._life = self._restart = None
+        self._serving.clear()
         self._paused.clear()
 
     async def kill(self, due_s: float) -> float | None:
@@ -299,6 +322,9 @@ class Master(Placed):
             return None
         at_s = await self._kill()
         self._record("Killed", at_s=at_s)
+        if self._others:
+            for channel in self._channels.values():
+                channel.send(Reset(self.card.place))
         if not self._without_power:
             self._start(self._timings.master_restart_s)
         return at_s
@@ -351,7 +377,7 @@ class Master(Placed):
 
     def _record(self, reason: str, details: dict[str, object] | None = None, at_s: float | None = None) -> None:
         at_s = time.monotonic() if at_s is None else at_s
-        self._events.append(Recorded(at_s, "master", "Master", self.card.place, reason, details or {}))
+        self._events.append(Recorded(at_s, self._source, "Master", self.card.place, reason, details or {}))
 
 
 async def _deliver(actor: Actor, commands: list[NodeCommand]) -> None:

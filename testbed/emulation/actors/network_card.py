@@ -22,6 +22,7 @@ from testbed.emulation.processes.relay import STARTS_WITHIN_S, relay_socket
 from testbed.faults.effects import LinkEffect
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.network.links import LinkTable, Pairs
+from testbed.network.wire.peers import Peer
 from testbed.network.wire.relay_client import RelayClient, RelayLost
 from testbed.network.wire.relay_messages import PathTo
 from testbed.objects.addresses import SocketAddress
@@ -70,6 +71,13 @@ class NetworkCard:
     async def lead(self, endpoints: Mapping[str, tuple[tuple[str, SocketAddress], ...]]) -> None:
         """Endpoints of all services, as node and address, for the connections to come."""
         await self._ask("lead", dict(endpoints))
+
+    async def open_peers(self, others: Iterable[str]) -> tuple[SocketAddress, tuple[Peer, ...]]:
+        """The ways to places like this one, of which each has one replica: where that of this place listens, and how it
+        reaches the others. Raises OSError."""
+        relays = await self.open_paths(others)
+        peers = (Peer(each, self._network.replica_address(each, 0), relay) for each, relay in relays.items())
+        return self._network.replica_address(self.place, 0), tuple(peers)
 
     # --- the control path --------------------------------------------------------------------------------------
 

@@ -52,17 +52,11 @@ from testbed.control.messages import (
     StopPod,
 )
 from testbed.control.placement import Hosting
-from testbed.emulation.actors.control_channel import ControlChannel
+from testbed.emulation.actors.control_link import ControlLink
 from testbed.emulation.actors.mail import mail_to
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.pod import Pod
-from testbed.emulation.actors.reports import (
-    MachineFolders,
-    NodeCommand,
-    Recorded,
-    Reported,
-    latest_lease_only,
-)
+from testbed.emulation.actors.reports import MachineFolders, Recorded, Reported
 from testbed.emulation.actors.seam import Actor, handle_of, in_process, start_actor, this_actor, until
 from testbed.emulation.actors.sidecar import Sidecar
 from testbed.emulation.actors.vigil import ActorLost, Watched
@@ -71,7 +65,7 @@ from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import fork_server_socket
 from testbed.emulation.processes.http_get import Reply, get
 from testbed.emulation.processes.kube_proxy import KubeProxy
-from testbed.emulation.processes.master_messages import EncodedPush, Leads
+from testbed.emulation.processes.master_messages import EncodedPush, NodeCommand
 from testbed.emulation.processes.probes import run_probe
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.addresses import PodAddress, SocketAddress
@@ -97,10 +91,9 @@ class NodeAgent(Placed):
         self,
         name: str,
         topology: Topology,
-        control_plane: str,
+        masters: Mapping[str, Actor],
         timings: Timings,
         network: NetworkBackend,
-        master: Actor,
         folders: MachineFolders,
         seed: int,
         services: Sequence[str],
@@ -115,9 +108,8 @@ class NodeAgent(Placed):
         let_the_supervised_go_first()
         self._name = name
         self._peers = [place.name for place in topology.nodes if place.name != name]
-        self._control_plane = control_plane
         self._network = network
-        self._mail = mail_to(master, timings.lease_patience_s)
+        self._control = ControlLink(card, masters, topology, timings, self._deliver, self._connect, self._list)
         self._folders = folders
         self._fork_server = fork_server_socket(folders.sockets)
         self._seed = seed
@@ -134,9 +126,6 @@ class NodeAgent(Placed):
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = 0.0
         """When that is due, by the monotonic clock."""
-        self._to_master: ControlChannel[Reported] | None = None
-        self._term = 0
-        """Of the master that it talks to."""
         self._versions: dict[str, dict[str, int]] = {}
         """By who takes configuration here and by type, what it was sent last."""
         self._connected: set[str] = set()
@@ -149,7 +138,7 @@ class NodeAgent(Placed):
         self.loop_watch.start()
         self._relays = await self.card.open_paths(self._peers)
         await self._kube_proxy.listen()
-        self._to_master = self.card.channel(self._control_plane, self._deliver, latest_lease_only)
+        self._control.open()
         self._take(PluggedIn())
 
     async def restore_power(self, fault: str) -> float:
@@ -162,8 +151,7 @@ class NodeAgent(Placed):
 
         Returns when, in monotonic seconds, and the pods whose proxies ran.
         """
-        assert self._to_master is not None, "boot() comes first"
-        self._to_master.drop_waiting()
+        self._control.close()
         self._connected.clear()
         killed = [pod.name for pod, up in self._node.up() if "proxy" in up]
         await asyncio.gather(*self._take(PowerCut(fault)))
@@ -211,14 +199,11 @@ class NodeAgent(Placed):
 
     async def take_commands(self, commands: list[NodeCommand]) -> None:
         for command in commands:
-            match command:
-                case Leads(term):
-                    self._term = term
-                    self._take(Connected())
+            match told := self._control.hear(command):
                 case StartPod() | StopPod():
-                    self._take(command)
+                    self._take(told)
                 case EncodedPush(self._kube_proxy.name) if self._node.at_work:
-                    self.spawn(self._lead(command))
+                    self.spawn(self._lead(told))
                 case EncodedPush(proxy, _, type_url, version, resources) if self._node.at_work:
                     with self.failing_alone(f"configuration of pod {proxy}"):
                         if proxy in self._supervised:
@@ -272,6 +257,7 @@ class NodeAgent(Placed):
     async def shut_down(self) -> None:
         """End everything in good order."""
         self.loop_watch.stop()
+        self._control.close()
         self._take(ShutDown())
         while self._under_way:
             await asyncio.wait(self._under_way)
@@ -300,10 +286,11 @@ class NodeAgent(Placed):
             case Probe(pod):
                 self.spawn(self._probe(action, self._supervised[pod.name].address))
             case Register(pods, booted):
+                if booted:
+                    self._control.begin()
                 self._report(NodeRegistered(self._name, tuple(self._relays.items()), pods, booted))
-                kube_proxy = [self._kube_proxy.name] if self._kube_proxy.addresses else []
-                for proxy in (*kube_proxy, *sorted(self._connected)):
-                    self._report(self._connection_of(proxy))
+                if booted:
+                    self._report_streams()
             case Tell(event):
                 self._report(event)
             case RecordExit(pod, details):
@@ -312,6 +299,19 @@ class NodeAgent(Placed):
                 self._forget(pod)
             case Failed(pod, error):
                 self.report_failed(f"pod {pod}", error)
+
+    def _connect(self) -> None:
+        """A session has begun: a node that is at work says what there is, others do when they boot."""
+        self._list()
+        self._report_streams()
+
+    def _list(self) -> None:
+        self._take(Connected())
+
+    def _report_streams(self) -> None:
+        kube_proxy = [self._kube_proxy.name] if self._kube_proxy.addresses else []
+        for proxy in (*kube_proxy, *sorted(self._connected)):
+            self._report(self._connection_of(proxy))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.spawn(work)
@@ -428,11 +428,11 @@ class NodeAgent(Placed):
         self._take(None)
 
     def _report(self, event: Event, at_s: float | None = None) -> None:
-        if self._node.at_work and self._to_master is not None:
-            self._to_master.send(Reported(event, time.monotonic() if at_s is None else at_s, self._term))
+        if self._node.at_work:
+            self._control.say(event, at_s)
 
     def _connection_of(self, proxy: str) -> ProxyConnected:
         return ProxyConnected(proxy, tuple(self._versions.get(proxy, {}).items()))
 
-    async def _deliver(self, reports: list[Reported]) -> None:
-        self._mail.post(self._name, reports)
+    async def _deliver(self, master: Actor, reports: list[Reported]) -> None:
+        mail_to(master, self._timings.lease_patience_s).post(self._name, reports)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.control.messages import Event, LeaseRenewed, StartPod, StopPod
+from testbed.control.messages import Event, LeaseRenewed, SessionEvent
 from testbed.control.waiting import Waiting
 from testbed.emulation.processes.container import inherited
 from testbed.emulation.processes.janitor import RUN_VARIABLE
-from testbed.emulation.processes.master_messages import EncodedPush, Leads
+from testbed.emulation.processes.master_messages import EncodedPush, NodeCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class MachineFolders:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """An event and when it happened at its source, in monotonic seconds. `term` is that of the master to which it is
-    said; any other one does not hear it."""
+    """An event and when it happened at its source, in monotonic seconds. `session` is that with the master to which it
+    is said; of another one it is not heard."""
 
-    event: Event
+    event: Event | SessionEvent
     at_s: float
-    term: int = 0
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,6 @@ class Readiness:
     ready: int
     total: int
     waiting_for: tuple[Waiting, ...]
-
-
-NodeCommand = Leads | StartPod | StopPod | EncodedPush
-"""What reaches a place."""
 
 
 def latest_only(commands: list[NodeCommand]) -> list[NodeCommand]:

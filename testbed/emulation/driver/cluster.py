@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.control.cells.promotion import Promotion
 from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
-from testbed.control.overview import Overview
+from testbed.control.masters.messages import NotLeading
+from testbed.control.overview import Behind, Overview
 from testbed.control.placement import Hosting, agents_a_process
-from testbed.control.plane import Behind
 from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.actors.load_generator import LoadGenerator, LoadGeneratorFailed
 from testbed.emulation.actors.locust_process import DRAIN_MARGIN_S, STARTUP_DEADLINE_S, LoadProgress
@@ -20,21 +20,24 @@ from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
+from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver.events import ComingUp, RecordsCollected
 from testbed.emulation.driver.fleet import Fleet
-from testbed.emulation.driver.member import Member, Resident, ask_all
+from testbed.emulation.driver.member import MachineLost, Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
 from testbed.emulation.processes.master import ControlPlaneDown
 from testbed.network.links import LinkSample
 from testbed.objects.cells import Layer, PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
-from testbed.objects.places import clients_of
+from testbed.objects.places import CONTROL_PLANE, clients_of
 from testbed.objects.workloads import StoreWorkload
 from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
+LEADS_WITHIN_S = 20.0
+"""Of several masters, one."""
 ENDS_WITHIN_S = 120.0
 """Every process is killed two seconds after it was asked to end, but dozens of them share the cores for that."""
 PROMOTED_WITHIN_S = 5.0
@@ -54,8 +57,8 @@ class ClusterRecords:
     links: list[LinkSample]
     pods: tuple[tuple[PodObject, float], ...]
     """Every pod that ever ran, and when it first was started."""
-    pushed_resources: bytes = b""
-    """What the pushes refer to, for `pushed.lines`."""
+    pushed_resources: tuple[bytes, ...] = ()
+    """What the pushes refer to, each for `pushed.lines`, with numbers that go on from one to the next."""
 
 
 class EmulatedCluster:
@@ -67,32 +70,36 @@ class EmulatedCluster:
     def __init__(self, scenario: Scenario, fleet: Fleet, hosting: Hosting) -> None:
         self._scenario = scenario
         self._fleet = fleet
-        topology, timings, control_plane = scenario.topology, scenario.cluster.timings, scenario.control_plane_place
+        topology, timings = scenario.topology, scenario.cluster.timings
         self._failures: list[str] = []
         zones = dict.fromkeys(source.zone for source in scenario.load.sources)
         sharing = agents_a_process(topology, scenario.cluster, hosting)
-        self._master = fleet.start(
-            Master,
-            control_plane,
-            scenario.cluster,
-            topology,
-            NetworkCard(control_plane, topology, fleet.network, fleet.of(control_plane).folders.sockets, scenario.seed),
-            [clients_of(zone) for zone in zones],
-            fleet.of(control_plane).folders,
-            scenario.seed,
-            title="the master",
-            broken=self._failures.append,
-        )
+        self._masters: dict[str, Resident] = {
+            place: fleet.start(
+                Master,
+                place,
+                scenario.cluster,
+                topology,
+                NetworkCard(place, topology, fleet.network, fleet.of(place).folders.sockets, scenario.seed),
+                [clients_of(zone) for zone in zones],
+                fleet.of(place).folders,
+                scenario.seed,
+                [other for other in topology.masters if other != place],
+                title="the master" if place == CONTROL_PLANE else f"the master at {place}",
+                broken=self._failures.append,
+            )
+            for place in topology.masters
+        }
+        masters = {place: resident.actor for place, resident in self._masters.items()}
         self._agents: dict[str, Resident] = {
             place.name: fleet.start(
                 NodeAgent,
                 place.name,
                 place.name,
                 topology,
-                control_plane,
+                masters,
                 timings,
                 fleet.network,
-                self._master.actor,
                 fleet.of(place.name).folders,
                 scenario.seed,
                 [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
@@ -110,10 +117,9 @@ class EmulatedCluster:
                 clients_of(zone),
                 zone,
                 topology,
-                control_plane,
+                masters,
                 timings,
                 fleet.network,
-                self._master.actor,
                 scenario.load,
                 fleet.of(clients_of(zone)).folders,
                 scenario.seed,
@@ -124,12 +130,14 @@ class EmulatedCluster:
         }
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
-        self._pods: tuple[tuple[PodObject, float], ...] = ()
+        self._pods: dict[int, tuple[tuple[PodObject, float], ...]] = {}
+        """By master: those that it knows of."""
+        self._led_last: Resident | None = None
         self.world = EmulatedWorld(
             topology,
             fleet,
             self._agents,
-            {control_plane: self._master},
+            self._masters,
             [*self._hosts, *self._load_generators.values()],
         )
 
@@ -151,20 +159,20 @@ class EmulatedCluster:
 
         Raises Refused, then nothing has changed; else as `bring_up` does.
         """
-        await self._as_declared(self._master.ask("apply", objects))
+        await self._as_declared(self._ask_leader("apply", objects))
 
     async def put(self, objects: Sequence[Declared], gone: Sequence[Declared] = ()) -> None:
         """Create or change objects, and delete others, without waiting for what follows.
 
         Raises Refused: for one to create or change, then nothing has changed; and ControlPlaneDown.
         """
-        await self._master.ask("apply", objects)
+        await self._ask_leader("apply", objects)
         for each in gone:
-            await self._master.ask("delete", type(each), each.name)
+            await self._ask_leader("delete", type(each), each.name)
 
     async def put_map(self, cell_map: PartitionMap) -> None:
         """The same with a partition map, as an operator does it: until a control plane has taken it. Raises Refused."""
-        await self._insist("apply", [cell_map])
+        await self._insist(self._ask_leader, "apply", [cell_map])
 
     async def settle(self) -> None:
         """Wait until all is as declared. Raises BringUpFailed."""
@@ -172,25 +180,64 @@ class EmulatedCluster:
 
     async def overview(self) -> Overview:
         """Every node and pod, as the control plane knows them. Raises ControlPlaneDown."""
-        overview: Overview = await self._master.ask("overview")
+        overview: Overview = await self._ask_knowing("overview")
         return overview
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""
-        behind: Behind = await self._insist("behind", layer)
+        behind: Behind = await self._insist(self._ask_knowing, "behind", layer)
         return behind
 
-    async def _insist(self, method: str, *arguments: object) -> Any:
+    async def _insist(self, ask: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Ask the control plane until one answers."""
         while True:
             try:
-                return await self._master.ask(method, *arguments)
+                return await ask(*arguments)
             except ControlPlaneDown:
                 await asyncio.sleep(READINESS_POLL_S)
 
+    async def _ask_leader(self, method: str, *arguments: object) -> Any:
+        """Of several masters, the one that leads; raises ControlPlaneDown if there is none for some time."""
+        deadline_s = time.monotonic() + LEADS_WITHIN_S
+        while True:
+            down: list[str] = []
+            for master in self._in_turn():
+                try:
+                    answer = await master.ask(method, *arguments)
+                except NotLeading:
+                    continue
+                except (ControlPlaneDown, MachineLost, ActorLost) as why:
+                    if len(self._masters) == 1:
+                        raise
+                    down.append(str(why))
+                    continue
+                self._led_last = master
+                return answer
+            if time.monotonic() > deadline_s:
+                raise ControlPlaneDown("; ".join(["no master leads", *down]))
+            await asyncio.sleep(READINESS_POLL_S)
+
+    async def _ask_knowing(self, method: str, *arguments: object) -> Any:
+        """The leader, with what the others know of those that they tell."""
+        if len(self._masters) == 1:
+            return await self._ask_leader(method, *arguments)
+        asked = (master.ask("streams") for master in self._masters.values())
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for failure in found:
+            if isinstance(failure, BaseException) and not isinstance(
+                failure, ControlPlaneDown | MachineLost | ActorLost
+            ):
+                raise failure
+        streams = (each for each in found if not isinstance(each, BaseException))
+        return await self._ask_leader(method, *arguments, *streams)
+
+    def _in_turn(self) -> list[Resident]:
+        """The one that led last first."""
+        return sorted(self._masters.values(), key=lambda master: master is not self._led_last)
+
     async def delete(self, kind: type[Declared], name: str) -> None:
         """The same with an object that is there no longer."""
-        await self._as_declared(self._master.ask("delete", kind, name))
+        await self._as_declared(self._ask_leader("delete", kind, name))
 
     async def _as_declared(
         self, change: Coroutine[Any, Any, None], show: Callable[[ComingUp], None] = lambda _: None
@@ -202,7 +249,7 @@ class EmulatedCluster:
             while True:
                 if changing.done():
                     changing.result()
-                    readiness = await self._insist("readiness")
+                    readiness = await self._insist(self._ask_knowing, "readiness")
                     if readiness.ready >= readiness.total and not readiness.waiting_for:
                         return
                 show(self._how_far(readiness))
@@ -221,12 +268,16 @@ class EmulatedCluster:
     async def _boot(self) -> None:
         told = self._agents | {clients_of(zone): generator for zone, generator in self._load_generators.items()}
         actors = {place: resident.actor for place, resident in told.items()}
-        await self._master.ask("connect", actors, self._clock_offsets_s(told))
+        connecting = (
+            master.ask("connect", actors, self._clock_offsets_s(master, told)) for master in self._masters.values()
+        )
+        await asyncio.gather(*connecting)
+        await self._ask_leader("declare")
         await ask_all("boot", [*self._agents.values(), *self._load_generators.values()])
 
     @property
     def _residents(self) -> list[Resident]:
-        return [self._master, *self._agents.values(), *self._load_generators.values()]
+        return [*self._masters.values(), *self._agents.values(), *self._load_generators.values()]
 
     @property
     def _hosts(self) -> list[Resident]:
@@ -242,10 +293,11 @@ class EmulatedCluster:
         residents = self._residents
         return ComingUp(sum(resident.has_answered for resident in residents), len(residents), readiness)
 
-    def _clock_offsets_s(self, residents: Mapping[str, Resident]) -> dict[str, float]:
+    @staticmethod
+    def _clock_offsets_s(master: Resident, residents: Mapping[str, Resident]) -> dict[str, float]:
         """The clock of each one's machine minus the master's."""
         now_s = time.monotonic()
-        master_s = self._master.machine.clock.to_remote(now_s)
+        master_s = master.machine.clock.to_remote(now_s)
         return {place: each.machine.clock.to_remote(now_s) - master_s for place, each in residents.items()}
 
     async def promote(self, promotions: Sequence[Promotion]) -> tuple[str, ...]:
@@ -338,38 +390,57 @@ class EmulatedCluster:
         self._events += new
         for host, links in await ask_all("link_samples", self._hosts):
             self._links += [(host.machine, sample) for sample in links]
-        for _, pods in await ask_all("pods_ever", [self._master]):
-            self._pods = pods
+        for master, pods in await ask_all("pods_ever", self._masters.values()):
+            self._pods[id(master)] = pods
         return RecordsCollected([_here(*each) for each in new], self._pods_here())
 
     async def records(self) -> ClusterRecords:
         """Everything so far, in the driver's time; without pushes if the master's machine is lost."""
         await self.collect()
-        pushes: list[Push] = [push for _, found in await ask_all("pushes", [self._master]) for push in found]
-        for push in pushes:
-            push.sent_s = self._master.machine.clock.to_local(push.sent_s)
-            if push.acked_s is not None:
-                push.acked_s = self._fleet.of(push.place).clock.to_local(push.acked_s)
+        pushes, resources = await self._pushed()
         events = [_here(*each) for each in self._events]
         return ClusterRecords(
             events=sorted(events, key=lambda event: event.t_s),
             pushes=pushes,
             links=[replace(sample, second=machine.clock.to_local(sample.second)) for machine, sample in self._links],
             pods=self._pods_here(),
-            pushed_resources=b"".join([found for _, found in await ask_all("pushed_resources", [self._master])]),
+            pushed_resources=resources,
         )
+
+    async def _pushed(self) -> tuple[list[Push], tuple[bytes, ...]]:
+        """Of all masters: each numbers what it has pushed from 0 on, here one goes on where the other ends."""
+        by_master = {id(master): found for master, found in await ask_all("pushes", self._masters.values())}
+        pushes: list[Push] = []
+        resources: list[bytes] = []
+        before = 0
+        for master, (count, compressed) in await ask_all("pushed_resources", self._masters.values()):
+            for push in by_master.get(id(master), ()):
+                push.sent_s = master.machine.clock.to_local(push.sent_s)
+                if push.acked_s is not None:
+                    push.acked_s = self._fleet.of(push.place).clock.to_local(push.acked_s)
+                push.resources = tuple(before + number for number in push.resources) if before else push.resources
+                pushes.append(push)
+            resources.append(compressed)
+            before += count
+        return pushes, tuple(resources)
 
     def _pods_here(self) -> tuple[tuple[PodObject, float], ...]:
         """In the driver's time."""
-        return tuple(
+        found = (
             (pod, self._fleet.of(pod.node).clock.to_local(started_s))
-            for pod, started_s in self._pods
+            for pods in self._pods.values()
+            for pod, started_s in pods
             if pod.node is not None
         )
+        first: dict[str, tuple[PodObject, float]] = {}
+        for pod, started_s in found:
+            if pod.name not in first or started_s < first[pod.name][1]:
+                first[pod.name] = pod, started_s
+        return tuple(first.values())
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
-        residents = [self._master, *self._agents.values(), *self._load_generators.values()]
+        residents = [*self._masters.values(), *self._agents.values(), *self._load_generators.values()]
         await ask_all("shut_down", residents, within_s=ENDS_WITHIN_S)
 
     async def _prepare(self, generator: Resident) -> None:

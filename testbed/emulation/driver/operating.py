@@ -35,7 +35,7 @@ from testbed.control.cells.store_orders import (
     lacks,
     leads,
 )
-from testbed.control.plane import Behind
+from testbed.control.overview import Behind
 from testbed.emulation.actors.vigil import ActorLost, in_short
 from testbed.emulation.driver.events import (
     DataPromoted,

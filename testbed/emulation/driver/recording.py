@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from errno import EDQUOT, ENOSPC
+from itertools import chain
 from pathlib import Path
 
 import orjson
@@ -194,9 +195,9 @@ def _write_pushes(run_dir: Path, clock: Clock, pushes: Iterable[Push]) -> None:
             )
 
 
-def _write_resources(run_dir: Path, compressed: bytes) -> None:
+def _write_resources(run_dir: Path, compressed: Iterable[bytes]) -> None:
     with TableWriter(run_dir, "resources", "master") as table:
-        for number, line in enumerate(lines(compressed)):
+        for number, line in enumerate(chain.from_iterable(map(lines, compressed))):
             content = orjson.loads(line)
             kind = content["@type"].rpartition(".")[2]
             name = next((content[key] for key in _NAMES if key in content), "")

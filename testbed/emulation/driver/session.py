@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from testbed.control.cells.promotion import Promotion
 from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
-from testbed.control.overview import Overview
+from testbed.control.overview import Behind, Overview
 from testbed.control.placement import Hosting
-from testbed.control.plane import Behind
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.vigil import ActorLost, in_short
 from testbed.emulation.driver.cluster import ClusterRecords, EmulatedCluster

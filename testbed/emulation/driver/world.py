@@ -118,7 +118,7 @@ class EmulatedWorld:
             case ImpairLinks(pairs, what):
                 at_s = await self._everywhere("impose", due_s, fault, pairs, what)
                 why = "" if worse else "the links that it means were cut already, or no worse for it"
-                return Impact(at_s, victims=worse, hit_nothing=why, cut_off=cut_off(effect))
+                return Impact(at_s, victims=worse, hit_nothing=why, cut_off=cut_off(effect, self._topology.masters))
             case CutPower(node) if self._is_off(node):
                 return Impact(due_s, hit_nothing=f"the machine of node {node} was off already")
             case CutPower(node):

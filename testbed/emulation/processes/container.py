@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.network.addresses.backend import NetworkBackend
+from testbed.network.wire.peers import Peer
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod
 from testbed.objects.workloads import BuiltinWorkload, CommandWorkload, StoreWorkload
@@ -122,7 +123,7 @@ def _store_settings(
     network, replicas = home.network, {each.name: each for each in workload.replicas}
     own = replicas.pop(workload.replica)
     peers = [
-        store.Peer(
+        Peer(
             name=peer.name,
             address=network.replica_address(peer.node, peer.number),
             relay=None if peer.node == own.node else network.relay_listener(own.node, peer.node),

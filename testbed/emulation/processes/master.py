@@ -13,7 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from testbed.emulation.processes.master_messages import Answered, Asked, FromMaster, ToMaster
+from testbed.control.masters.messages import Answered
+from testbed.emulation.processes.master_messages import Asked, FromMaster, ToMaster
 from testbed.emulation.processes.process import ChildProcess
 from testbed.network.wire.relay_messages import read_message, write_message
 
@@ -57,7 +58,7 @@ class MasterLife:
             write_message(self._writer, message)
 
     async def ask(self, method: str, *arguments: object) -> Any:
-        """One of the methods of MasterProcess. Raises what that raises, and ControlPlaneDown."""
+        """One of the methods of `control.masters.master`. Raises what that raises, and ControlPlaneDown."""
         number = next(self._numbers)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
         self.send(Asked(number, method, arguments))

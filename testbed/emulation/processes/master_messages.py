@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.control.messages import Event, RecordEvent, StartPod, StopPod
+from testbed.control.masters.messages import Answered, Serves, Tell
+from testbed.control.messages import Event, RecordEvent, SessionEvent
+from testbed.network.wire.peers import Peer
+from testbed.objects.addresses import SocketAddress
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import MeshMode
 
@@ -27,48 +30,46 @@ class Begin:
     mesh_mode: MeshMode
     clients: tuple[str, ...]
     seed: int
+    listen: SocketAddress | None = None
+    """Where the other masters reach it; None where there are none."""
+    peers: tuple[Peer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What one place has to say; the emulated link delivered it then."""
+class Said:
+    """What one place says in that session; the emulated link delivered it then."""
 
     place: str
+    session: int
     arrived_s: float
-    events: tuple[Event, ...]
+    events: tuple[Event | SessionEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """To be answered by Answered: the name of one of its methods, with arguments."""
+    """To be answered by Answered: the name of one of the methods of `control.masters`, with arguments."""
 
     number: int
     method: str
     arguments: tuple[object, ...]
 
 
-ToMaster = Begin | Told | Asked
+ToMaster = Begin | Said | Asked
 
 # --- from the process ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Leads:
-    """From now on it decides, in this term of the log. What places said before it may not know, so they connect anew
-    and say it again; what they say to it carries the term."""
-
-    term: int
-
-
-@dataclass(frozen=True, slots=True)
 class EncodedPush:
-    """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for who is no Envoy."""
+    """A PushConfig whose resources are serialised: `google.protobuf.Any` messages, or JSON for who is no Envoy; of that
+    session of its place."""
 
     proxy: str
     place: str
     type_url: str
     version: str
     resources: tuple[bytes, ...]
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,6 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    number: int
-    answer: object = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Late:
     """Its loop was held up: it came late by that much to what was due then."""
 
@@ -95,6 +89,28 @@ class Late:
     late_s: float
 
 
-Decided = StartPod | StopPod | Pushed | RecordEvent
-"""What it wants done. All that it follows from is durable."""
-FromMaster = Leads | Decided | Answered | Late
+FromMaster = Serves | Tell | Pushed | RecordEvent | Answered | Late
+"""What is to be done follows from what is durable, at a majority of all masters."""
+
+# --- to places -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """That master serves from now on, and somebody leads in that term. `session` is by which the place is connected to
+    it; None if it is not."""
+
+    master: str
+    term: int
+    session: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Whoever was connected to that master is so no more: its process has ended."""
+
+    master: str
+
+
+NodeCommand = Leads | Reset | Tell | EncodedPush
+"""What reaches a place."""

@@ -62,6 +62,9 @@ class PushedResources:
                 self._numbers[digest] = len(self._numbers)
                 self._compressed += self._compressor.compress(line + b"\n")
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     def numbers(self, digests: Iterable[bytes]) -> tuple[int, ...]:
         """Of each of them, which were added before; the same object for the same numbers."""
         numbers = tuple([self._numbers[each] for each in digests])

@@ -6,12 +6,12 @@ from collections.abc import Iterator, KeysView
 
 from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
-from testbed.objects.places import CONTROL_PLANE
+from testbed.objects.places import master_names
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER, gateway_of, router_of
 from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cells import CellsModel
-from testbed.scenario.models.cluster import ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
+from testbed.scenario.models.cluster import ControlPlaneModel, ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.models.stores import StoreModel
 from testbed.scenario.wording import LISTED_MAX, listed
@@ -39,13 +39,14 @@ def zone_names(findings: Findings) -> KeysView[str]:
 def check_topology(model: ScenarioModel, findings: Findings) -> None:
     homes: dict[str, str] = {}
     zones = zone_names(findings)
+    masters = master_names(model.spec.control_plane.replicas)
     for location, zone_name, _ in zones_of(model):
         if zone_name in homes:
             message = f"zone {zone_name!r} is in region {homes[zone_name]!r} as well; zones need names of their own"
             findings.report(location, message, at_key=True)
         homes.setdefault(zone_name, str(location[3]))
-        if zone_name == CONTROL_PLANE:
-            findings.report(location, f"{CONTROL_PLANE!r} is the place of the control plane; choose another name")
+        if zone_name in masters:
+            findings.report(location, f"{zone_name!r} is the place of the control plane; choose another name")
     taken: dict[str, str] = {}
     for location, zone_name, zone in zones_of(model):
         for index, name in enumerate(node_names(zone_name, zone)):
@@ -53,8 +54,8 @@ def check_topology(model: ScenarioModel, findings: Findings) -> None:
             if name in taken:
                 message = f"node {name!r} is in zone {taken[name]!r} as well, so that both would have one address"
                 findings.report(here, f"{message}; choose another name")
-            elif name in zones or name == CONTROL_PLANE:
-                other = "control plane" if name == CONTROL_PLANE else "zone"
+            elif name in zones or name in masters:
+                other = "control plane" if name in masters else "zone"
                 findings.report(here, f"node {name!r} has the name of a {other}; choose another")
             taken.setdefault(name, zone_name)
     seen: set[frozenset[str]] = set()
@@ -68,8 +69,26 @@ def check_topology(model: ScenarioModel, findings: Findings) -> None:
         elif pair in seen:
             findings.report(here, "this pair of zones is written twice; keep one of them")
         seen.add(pair)
-    if model.spec.control_plane.zone is not None:
-        findings.reference(("spec", "controlPlane", "zone"), "zone", model.spec.control_plane.zone, zones)
+    _check_control_plane(model.spec.control_plane, findings)
+
+
+def _check_control_plane(control_plane: ControlPlaneModel, findings: Findings) -> None:
+    here: Path = ("spec", "controlPlane")
+    replicas, zones = control_plane.replicas, zone_names(findings)
+    if control_plane.zone is not None:
+        findings.reference((*here, "zone"), "zone", control_plane.zone, zones)
+        if replicas > 1:
+            message = f"is of the only master, and there are {replicas}; write `zones`, one for each of them"
+            findings.report((*here, "zone"), message, at_key=True)
+    for index, zone in enumerate(control_plane.zones or ()):
+        findings.reference((*here, "zones", index), "zone", zone, zones)
+    if control_plane.zones is None or not findings.is_whole(*here, "replicas"):
+        return
+    if replicas == 1:
+        findings.report((*here, "zones"), "are of several masters; write `replicas: 3` or `zone`", at_key=True)
+    elif len(control_plane.zones) != replicas and findings.is_whole(*here, "zones"):
+        message = f"there are {replicas} masters, and {len(control_plane.zones)} zones: write one for each of them"
+        findings.report((*here, "zones"), message)
 
 
 def check_services(model: ScenarioModel, findings: Findings) -> None:

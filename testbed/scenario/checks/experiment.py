@@ -9,13 +9,13 @@ from pydantic.alias_generators import to_snake
 from testbed.documents.problems import Path
 from testbed.documents.quantities import DURATION
 from testbed.faults.links import EVERYTHING_ELSE, LinkFault
-from testbed.objects.places import CONTROL_PLANE, Topology
+from testbed.objects.places import Topology
 from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER
 from testbed.scenario.cells import placements, router_zones
 from testbed.scenario.checks.cluster import node_names, zone_names, zones_of
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.convert import fault_of, topology_of
-from testbed.scenario.defaults import complete_topology
+from testbed.scenario.defaults import complete_control_plane, complete_topology
 from testbed.scenario.models.experiment import (
     CrashModel,
     CutModel,
@@ -118,7 +118,7 @@ def _check_crash(here: Path, crash: CrashModel, findings: Findings) -> None:
 
 
 def _check_master(here: Path, master: str, findings: Findings) -> None:
-    findings.reference((*here, "master"), "master", master, (CONTROL_PLANE,))
+    findings.reference((*here, "master"), "master", master, findings.known("master"))
 
 
 def _check_kill(here: Path, kill: KillModel, model: ScenarioModel, findings: Findings, *, by_hand: bool) -> None:
@@ -239,7 +239,8 @@ def overlapping(times: list[tuple[float, float, int]]) -> Iterator[tuple[int, in
 
 
 def _topology(model: ScenarioModel) -> Topology:
-    return topology_of(complete_topology(model.spec.topology), model.spec.control_plane.zone)
+    topology = complete_topology(model.spec.topology)
+    return topology_of(topology, complete_control_plane(model.spec.control_plane, topology))
 
 
 def check_expectations(model: ScenarioModel, findings: Findings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.objects.places import CONTROL_PLANE, clients_of
+from testbed.objects.places import clients_of, master_names
 from testbed.objects.workloads import NODE_PROXY, gateway_of, router_of
 from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.cluster import node_names, zones_of
@@ -27,7 +27,10 @@ def introduce_names(model: ScenarioModel, findings: Findings) -> None:
     findings.introduce("cell", dict.fromkeys(findings.names("spec", "cells", "cells"), "a cell"))
     clients = {clients_of(zone): f"the clients of zone {zone}" for zone in findings.known("zone")}
     places = dict.fromkeys((*findings.known("zone"), *findings.known("node")), "a zone or node")
-    findings.introduce("zone or node", {**places, **clients, CONTROL_PLANE: "the control plane"})
+    names = master_names(model.spec.control_plane.replicas)
+    masters = dict.fromkeys(names, "the control plane" if len(names) == 1 else "a master")
+    findings.introduce("zone or node", {**places, **clients, **masters})
+    findings.introduce("master", masters)
     gateways = [*map(gateway_of, findings.known("zone"))]
     routers = [*map(router_of, router_zones(model.spec))]
     node_proxies = [f"{NODE_PROXY}-{node}" for node in nodes_with_proxy]

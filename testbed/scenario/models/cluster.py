@@ -133,6 +133,16 @@ class TimingsModel(Model):
     """A container that ran this long starts again from the initial wait."""
     master_restart: Duration | None = None
     """Wait before a master that was killed is started again."""
+    election_timeout: PositiveDuration | None = None
+    """Of several masters: when the leader's heartbeats have been missed for this long, and up to twice as long, another
+    is elected."""
+    leader_elect_lease_duration: Duration | None = None
+    """Of several masters: the controllers' Lease is not taken before it was not renewed for this long. One that ends
+    sooner than an election is not kept: the controllers are then where the leader is."""
+    leader_elect_renew_deadline: PositiveDuration | None = None
+    """Who could not renew that Lease for this long runs controllers no more."""
+    leader_elect_retry_period: PositiveDuration | None = None
+    """How often the Lease is renewed, or looked at."""
     push_debounce: Duration | None = None
     """Quiet time before proxies are told of changes."""
     push_debounce_max: Duration | None = None
@@ -150,10 +160,21 @@ class TimingsModel(Model):
 class ControlPlaneModel(Model):
     """The control plane: API server, controllers and mesh control in one."""
 
+    model_config = ConfigDict(
+        json_schema_extra=all_of(
+            where("replicas", {"enum": [3, 5]}, without("zone")), with_key("zones", needs("replicas"))
+        )
+    )
+
     profile: Literal["fast", "kubernetes"] = "fast"
     """Default timings: Kubernetes' own, or `fast`, all of them divided by 20."""
     zone: str | None = None
     """The zone it lies in and fails with. Default: the first region, outside all zones."""
+    replicas: Literal[1, 3, 5] = 1
+    """How many masters there are. Several agree by a log (Raft) that a majority has; they are called `control-plane-1`
+    and so on."""
+    zones: Annotated[list[str], Field(min_length=1)] | None = None
+    """Of several masters, the zone of each. Default: all zones in turn."""
     ready_timeout: PositiveDuration = 30.0
     """How long the cluster may take until all pods are ready and all proxies configured."""
     timings: TimingsModel = TimingsModel()

@@ -45,7 +45,7 @@ class CrashModel(Model):
     node: str | None = None
     """One node."""
     master: str | None = None
-    """A replica of the control plane, by the name of its place: `control-plane`."""
+    """A replica of the control plane, by the name of its place: `control-plane`, or `control-plane-1` of several."""
 
 
 class KillModel(Model):
@@ -68,22 +68,23 @@ class KillModel(Model):
     count: Annotated[int, Field(ge=1, le=1000)] | None = None
     """How many pods of the service. Default 1."""
     master: str | None = None
-    """A replica of the control plane, by the name of its place: `control-plane`. It is started again after
-    `masterRestart`."""
+    """A replica of the control plane, by the name of its place: `control-plane`, or `control-plane-1` of several. It is
+    started again after `masterRestart`."""
 
 
 class PauseModel(Model):
     """A process that does nothing and notices nothing (SIGSTOP), as a virtual machine that is moved."""
 
     master: str
-    """A replica of the control plane, by the name of its place: `control-plane`."""
+    """A replica of the control plane, by the name of its place: `control-plane`, or `control-plane-1` of several."""
 
 
 class CutModel(Model):
     """Links that carry nothing."""
 
     from_: Annotated[Names, Field(alias="from")]
-    """Zones, nodes, `clients/<zone>` or `control-plane`; `*` for all that the other side does not name."""
+    """Zones, nodes, `clients/<zone>`, `control-plane` or `control-plane-1` of several; `*` for all that the other side
+    does not name."""
     to: Names
     """As `from`."""
     direction: Literal["both", "oneWay"] = "both"

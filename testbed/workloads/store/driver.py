@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 
 from testbed.journal.journal import Journal
+from testbed.network.wire.peers import Peers
 from testbed.workloads.store.commands import Answer, Get, Put
 from testbed.workloads.store.encoding import PeerMessage, decode, encode
 from testbed.workloads.store.group import Group
 from testbed.workloads.store.heard import Heard
 from testbed.workloads.store.leaders import LeadersLog, Leading
-from testbed.workloads.store.peers import Peers
 from testbed.workloads.store.settings import StoreSettings
 
 _TIMER_S = 0.001

@@ -25,11 +25,11 @@ from testbed.isr.settings import Settings
 from testbed.isr.units import Order, Unit
 from testbed.journal.appender import Appender
 from testbed.journal.journal import Journal
+from testbed.network.wire.peers import Peers
 from testbed.objects.workloads import StoreIsr, StoreWorkload
 from testbed.workloads.store.commands import DONE, REFUSED, UNKNOWN, Answer, Ask, Get, Put, Told, Values
 from testbed.workloads.store.encoding import PeerMessage, decode, encode
 from testbed.workloads.store.leaders import LeadersLog
-from testbed.workloads.store.peers import Peers
 from testbed.workloads.store.questions import Questions, Waiting, settle, to_be_told
 from testbed.workloads.store.settings import StoreSettings
 

@@ -10,20 +10,12 @@ import orjson
 
 from testbed.control.cells.ownership import written
 from testbed.control.cells.partitions import partition_of
+from testbed.network.wire.peers import Peer
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.cells import PartitionRule
 from testbed.objects.workloads import StoreGroup, StoreIsr, StoreReplica, StoreWorkload
 
 SETTINGS_VARIABLE = "TESTBED_STORE"
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Where another replica listens, and the relay that leads to its node; None on the same node."""
-
-    name: str
-    address: SocketAddress
-    relay: SocketAddress | None
 
 
 @dataclass(frozen=True, slots=True)

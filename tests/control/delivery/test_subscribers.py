@@ -15,7 +15,7 @@ from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Endpoint, EndpointSlice, Node, Pod, Service
 from testbed.objects.places import Locality
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import MeshMode, PodTemplate
+from testbed.objects.workloads import Deployment, MeshMode, PodTemplate
 
 NODE = Node("a", Locality("east", "east-a"), ready="True")
 TIMINGS = Timings(push_debounce_s=0.1, push_debounce_max_s=1.0)
@@ -45,6 +45,9 @@ class World:
     def connect(self, proxy: str) -> list[Command]:
         return self.discovery.connect(self.store, ProxyConnected(proxy))
 
+    def not_in_sync(self, name: str) -> str | None:
+        return self.discovery.streams(self.store).problems.get(name, "not connected")
+
     def pushes(self, now: float) -> list[tuple[str, str, str]]:
         commands = self.discovery.reconcile(self.store, now)
         return [(push.proxy, push.type_url, push.version) for push in commands if isinstance(push, PushConfig)]
@@ -70,7 +73,7 @@ def test_a_proxy_that_connects_before_its_pod_is_started_waits_for_the_address()
     world.store.put(replace(WEB_1, address=None))
     world.connect("web-1")
     assert world.pushes(0.0) == []
-    assert world.discovery.not_in_sync("web-1") == "connected, nothing pushed yet"
+    assert world.not_in_sync("web-1") == "connected, nothing pushed yet"
     world.store.put(WEB_1)
     assert len(world.pushes(0.1)) == 4
 
@@ -120,15 +123,15 @@ def test_a_proxy_that_reconnects_gets_everything_again_under_new_versions() -> N
 
 def test_a_proxy_is_in_sync_when_every_pushed_version_is_acknowledged() -> None:
     world = World().connected()
-    assert world.discovery.not_in_sync("web-1") is None
-    assert world.discovery.not_in_sync("web-9") == "not connected"
+    assert world.not_in_sync("web-1") is None
+    assert world.not_in_sync("web-9") == "not connected"
     world.change_endpoints()
     world.pushes(5.0)
     world.pushes(5.1)
     wanted = "not in sync: ClusterLoadAssignment version 2 pushed, 1 acknowledged"
-    assert world.discovery.not_in_sync("web-1") == wanted
+    assert world.not_in_sync("web-1") == wanted
     world.discovery.acked(ConfigAcked("web-1", ENDPOINT_TYPE, "2"))
-    assert world.discovery.not_in_sync("web-1") is None
+    assert world.not_in_sync("web-1") is None
 
 
 def test_a_rejection_is_recorded_and_shown_until_a_later_version_is_accepted() -> None:
@@ -136,9 +139,9 @@ def test_a_rejection_is_recorded_and_shown_until_a_later_version_is_accepted() -
     rejected = ConfigRejected("web-1", CLUSTER_TYPE, "1", "unknown field")
     details = {"type_url": CLUSTER_TYPE, "version": "1", "error": "unknown field"}
     assert world.discovery.rejected(rejected) == [RecordEvent("Proxy", "web-1", "ConfigRejected", details)]
-    assert world.discovery.not_in_sync("web-1") == "rejected Cluster: unknown field"
+    assert world.not_in_sync("web-1") == "rejected Cluster: unknown field"
     world.discovery.acked(ConfigAcked("web-1", CLUSTER_TYPE, "1"))
-    assert world.discovery.not_in_sync("web-1") is None
+    assert world.not_in_sync("web-1") is None
 
 
 def node_a_loses_its_power(world: World) -> None:
@@ -160,7 +163,7 @@ def test_nothing_is_pushed_to_a_proxy_that_is_gone(leave: Callable[[World], None
     world.pushes(5.0)
     assert world.pushes(5.1) == [("web-2", ENDPOINT_TYPE, version)]
     world.discovery.acked(ConfigAcked("web-1", ENDPOINT_TYPE, "1"))
-    assert world.discovery.not_in_sync("web-1") == "not connected"
+    assert world.not_in_sync("web-1") == "not connected"
 
 
 # --- one proxy a node ----------------------------------------------------------------------------------------------
@@ -197,7 +200,7 @@ def test_a_node_proxy_without_pods_is_in_sync_without_routes() -> None:
     world = node_world()
     for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE):
         world.discovery.acked(ConfigAcked(NODE_PROXY.name, type_url, "1"))
-    assert world.discovery.not_in_sync(NODE_PROXY.name) is None
+    assert world.not_in_sync(NODE_PROXY.name) is None
     world.store.put(ON_A)
     assert (NODE_PROXY.name, ROUTE_TYPE, "1") in world.pushes(5.0)
 
@@ -213,27 +216,30 @@ def test_a_kube_proxy_is_told_of_endpoints_at_once_and_of_changes_after_the_quie
     world.change_endpoints()
     assert world.pushes(5.0) == []
     assert world.pushes(5.1) == [("kube-proxy/a", ENDPOINT_SLICE, "2")]
-    assert world.discovery.not_in_sync("kube-proxy/a") == (
-        "not in sync: EndpointSlice version 2 pushed, none acknowledged"
-    )
+    assert world.not_in_sync("kube-proxy/a") == ("not in sync: EndpointSlice version 2 pushed, none acknowledged")
     world.discovery.acked(ConfigAcked("kube-proxy/a", ENDPOINT_SLICE, "2"))
-    assert world.discovery.not_in_sync("kube-proxy/a") is None
+    assert world.not_in_sync("kube-proxy/a") is None
 
 
 def test_while_a_cluster_comes_up_many_are_told_less_often_and_as_usual_once_it_is_up() -> None:
     world = World()
+    world.discovery = Discovery(TIMINGS, "sidecar")
+    world.discovery.reconcile(Store(), -1.0)
+    world.store.put(Deployment("web", 17, WEB_1.template))
     names = [f"web-{number}" for number in range(1, 18)]
     for name in names:
         world.store.put(replace(WEB_1, name=name))
         world.connect(name)
     for now in (0.0, 1.0):
-        world.discovery.reconcile(world.store, now, coming_up=True)
+        world.discovery.reconcile(world.store, now)
     pushed_s = []
     for tick in range(100, 125):
         world.change_endpoints()
-        if world.discovery.reconcile(world.store, tick / 20, coming_up=True):
+        if world.discovery.reconcile(world.store, tick / 20):
             pushed_s.append(tick / 20)
     assert pushed_s == [5.35, 5.75, 6.15]  # 0.34 s after the first change of which they know nothing
+    for name in names:
+        world.store.put(replace(WEB_1, name=name, ready=True))
     assert world.discovery.reconcile(world.store, 6.2) == []
     assert world.discovery.next_deadline() == 6.3
     assert len(world.pushes(6.3)) == len(names)

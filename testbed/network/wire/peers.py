@@ -1,4 +1,4 @@
-"""Connections between replicas: each opens one to every other, through the relay of its node, and sends on it.
+"""Connections between replicas: each opens one to every other, through the relay of its place, and sends on it.
 
 A message that cannot leave is lost, which Raft expects: it never waits for a peer. Whoever is sent to and says nothing
 for `patience_s` gets a new connection, as the old one may lead to a machine that has been off.
@@ -10,16 +10,26 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 from testbed.network.wire.tunnel import OPENED, connect_head
 from testbed.objects.addresses import SocketAddress
-from testbed.workloads.store.settings import Peer
 
 _LENGTH = struct.Struct(">I")
 _WAITING_BYTES_MAX = 8 << 20
 """Of messages that a connection has not taken yet; further ones are lost."""
 _RECONNECT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where another replica listens, and the relay that leads to its place; None at the same place."""
+
+    name: str
+    address: SocketAddress
+    relay: SocketAddress | None
+
 
 Received = Callable[[str, bytes], None]
 """Who sent it, and what."""

@@ -8,9 +8,8 @@ import struct
 
 import uvloop
 
+from testbed.network.wire.peers import Peer, Peers
 from testbed.objects.addresses import SocketAddress
-from testbed.workloads.store.peers import Peers
-from testbed.workloads.store.settings import Peer
 
 LOOPBACK = "127.0.0.1"
 WITHIN_S = 30.0

@@ -1,0 +1,1 @@
+"""Masters that agree, and whoever is connected to one of them."""

@@ -1,0 +1,552 @@
+"""A master: one of those that agree upon the desired and the observed state by a log, without I/O and without a clock.
+
+What every master does: it has the store that is committed, and tells the places that are connected to it what follows
+from it (`delivery`, and what nodes are to start and stop). What the leader of the log does besides: it takes in what
+users and nodes say, and runs the controllers (`controllers`). What nodes say to another one is passed on to it.
+
+So whatever anybody is told follows from what a majority has on its disks. A leader that was deposed, and does not know
+yet, decides what is never committed: nobody carries it out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from testbed.consensus import messages as consensus
+from testbed.consensus.log import Entry
+from testbed.consensus.outputs import Accepted, Apply, ReadReady, Refused, Restore, Role, RoleChanged, Send, Write
+from testbed.consensus.replica import Outputs, Replica
+from testbed.consensus.settings import Settings
+from testbed.consensus.storage import Stored
+from testbed.control import api_server
+from testbed.control.controllers import Controllers
+from testbed.control.delivery.discovery import Discovery
+from testbed.control.masters.lease import LeaseKeeper
+from testbed.control.masters.messages import (
+    Answered,
+    Closed,
+    Decision,
+    Heard,
+    Join,
+    Joined,
+    Missed,
+    NotLeading,
+    Output,
+    PassOn,
+    PeerMessage,
+    Serves,
+    Tell,
+)
+from testbed.control.messages import Apply as ApplyObject
+from testbed.control.messages import (
+    Command,
+    ConfigAcked,
+    ConfigRejected,
+    Delete,
+    Event,
+    Hello,
+    LeaseRenewed,
+    NodeEvent,
+    NodeRegistered,
+    Ping,
+    ProxyConnected,
+    PushConfig,
+    RecordEvent,
+    SessionEvent,
+    StartPod,
+    StopPod,
+    StreamEvent,
+)
+from testbed.control.overview import Behind, Overview, Streams, behind, overview
+from testbed.control.store import Store, Writes
+from testbed.control.waiting import Waiting, not_ready
+from testbed.objects.cells import Layer
+from testbed.objects.cluster import Declared
+from testbed.objects.core import Lease, Node, Pod
+from testbed.objects.timings import Timings
+from testbed.objects.workloads import Deployment, MeshMode
+
+BUSY_S = 0.05
+"""A deadline that is met later than that was met by a busy master."""
+HEARTBEATS = 10
+"""Of a leader, in an election time-out: etcd's are 100 ms and 1 s."""
+SNAPSHOT_ENTRIES = 2000
+_ALONE = Settings(election_timeout_s=10.0, heartbeat_s=1.0)
+"""There is nobody to wait for, nor to be heard by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """`clients` are the places from which load comes."""
+
+    timings: Timings
+    mesh_mode: MeshMode
+    clients: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What a follower passes on to its leader: how many things so far."""
+
+    number: int
+    passed_on: int = 0
+    known_from: int | None = None
+    """The index until which the log has to be applied before places are served; None until the leader has said it."""
+    again_s: float = 0.0
+
+
+class Master:
+    """`hear`, `receive`, `ask`, `persisted`; `advance` when `next_deadline()` has come, and `tick` when `next_tick()`
+    has. All return what is to be done, in order. `now_s` is of its own clock, and never goes back."""
+
+    def __init__(self, name: str, setup: Setup, stored: Stored, random: Random, now_s: float) -> None:
+        self.name = name
+        self._timings = setup.timings
+        self._random = random
+        self._now_s = now_s
+        self._plane_now_s = now_s
+        """What the controllers were last told is the time."""
+        self._committed = Store()
+        if isinstance(stored.snapshot.state, Writes):
+            self._committed.redo(stored.snapshot.state)
+        self._alone = len(stored.snapshot.membership.voters) == 1
+        timeout_s = setup.timings.election_timeout_s
+        # A time-out begins when a heartbeat is missed. Who is alone need not wait to see whether anybody leads.
+        heartbeat_s = timeout_s / HEARTBEATS
+        settings = _ALONE if self._alone else Settings(timeout_s + heartbeat_s, heartbeat_s)
+        waited_s = 2 * _ALONE.election_timeout_s if self._alone else 0.0
+        self.replica = Replica(name, stored, settings, random, now_s - waited_s)
+        self._discovery = Discovery(setup.timings, setup.mesh_mode, setup.clients)
+        self._look = False
+        """Whether somebody may have to be told something."""
+        self._sessions: dict[str, int] = {}
+        """Of the places that are connected to this one."""
+        self._registered: dict[str, int] = {}
+        """Nodes, by their session: they are told of what is decided from that on."""
+        self._unknown: dict[str, tuple[str, ProxyConnected]] = {}
+        """Proxies of pods that are not in this store yet, with their place."""
+        self._stream: _Stream | None = None
+        """While it follows a leader."""
+        self._serving = False
+        self.controllers: Controllers | None = None
+        """While it leads: what they have decided may be ahead of what is committed."""
+        self._acting = False
+        self._joined: dict[str, _Stream] = {}
+        """While it leads: what followers pass on."""
+        self._newest: dict[str, int] = {}
+        """While it leads: the newest session of each node that has been heard here."""
+        self._lease = LeaseKeeper(f"{name}_{random.getrandbits(32):08x}", setup.timings, random)
+        self._keeps_lease = not self._alone and setup.timings.leader_elect_lease_duration_s >= timeout_s
+        """One that ends sooner would be over before anybody else can lead: then leadership is that of the log."""
+        self._held: deque[tuple[int, int | None, Callable[[], RecordEvent | Answered]]] = deque()
+        """What follows from the entry of that index, and is said once that is committed; with the number of the
+        question, if it is an answer."""
+        self._asked: list[tuple[int, str, tuple[Any, ...]]] = []
+        """Of the only one, before it leads."""
+        self._last_index = 0
+        self._led_term = 0
+        """The last one in which it has led."""
+        self._out: list[Output] = []
+
+    # --- what goes in ----------------------------------------------------------------------------------------------
+
+    def hear(
+        self, place: str, session: int, events: Sequence[Event | SessionEvent], arrived_s: float, now_s: float
+    ) -> list[Output]:
+        """What a place says in that session; it arrived at `arrived_s`. Whoever is too busy to read its mail at once
+        must not hold that against nodes: a lease counts from when it arrived."""
+        self._now_s = now_s
+        stranger = False
+        for event in events:
+            if isinstance(event, Hello) and self._serving:
+                self._open(place, session)
+            stranger |= self._sessions.get(place) != session
+            if self._sessions.get(place) == session:
+                self._take_in(place, session, event, arrived_s)
+        if stranger and self._serving:
+            self._out.append(Tell(place, session, Closed()))
+        return self._finish()
+
+    def receive(self, message: PeerMessage, now_s: float) -> list[Output]:
+        """From another master."""
+        self._now_s = now_s
+        match message:
+            case Join():
+                self._take_join(message)
+            case Joined(stream, index):
+                if self._stream is not None and self._stream.number == stream:
+                    self._stream.known_from = index
+                    self._serve_once_known()
+            case PassOn():
+                self._take_passed_on(message)
+            case Missed(stream):
+                if self._stream is not None and self._stream.number == stream:
+                    self._join()
+            case _:
+                self._carry_out(self.replica.receive(message, now_s))
+        return self._finish()
+
+    def persisted(self, number: int, now_s: float) -> list[Output]:
+        """The write of that number is on the disk, and so are all before it."""
+        self._now_s = now_s
+        self._carry_out(self.replica.persisted(number, now_s))
+        return self._finish()
+
+    def advance(self, now_s: float) -> list[Output]:
+        self._now_s = now_s
+        plane = self.controllers
+        if plane is not None and (due_s := plane.next_deadline()) is not None and now_s >= due_s:
+            self._plane_now_s = max(self._plane_now_s, now_s)
+            self._decide(plane.handle([], self._plane_now_s))
+        return self._finish()
+
+    def next_deadline(self) -> float | None:
+        """None while there is nothing to decide or to tell before something is said."""
+        deadlines = [self._discovery.next_deadline()]
+        if self.controllers is not None:
+            deadlines.append(self.controllers.next_deadline())
+        return min((each for each in deadlines if each is not None), default=None)
+
+    def tick(self, now_s: float) -> list[Output]:
+        self._now_s = now_s
+        self._carry_out(self.replica.tick(now_s))
+        if self._stream is not None and self._stream.known_from is None and now_s >= self._stream.again_s:
+            self._send_join(self._stream)
+        self._mind_lease()
+        return self._finish()
+
+    def next_tick(self) -> float:
+        """Of the log."""
+        deadlines = [self.replica.next_deadline()]
+        if self._stream is not None and self._stream.known_from is None:
+            deadlines.append(self._stream.again_s)
+        if self.controllers is not None and self._keeps_lease:
+            deadlines.append(self._lease.next_deadline())
+        return min(deadlines)
+
+    def ask(self, number: int, method: str, arguments: tuple[Any, ...], now_s: float) -> list[Output]:
+        """One of the methods below, by its name. Answered by NotLeading unless this one leads, but for `streams`."""
+        self._now_s = now_s
+        if method == "streams":
+            self._out.append(Answered(number, self.streams()))
+        elif self.controllers is not None:
+            self._answer(self.controllers, number, method, arguments)
+        elif self._alone:
+            self._asked.append((number, method, arguments))
+        else:
+            self._out.append(Answered(number, error=NotLeading(f"{self.name} does not lead")))
+        return self._finish()
+
+    # --- what can be asked -----------------------------------------------------------------------------------------
+
+    def streams(self) -> tuple[int, Streams]:
+        """How far its log is applied, and those who are told by this one."""
+        return self.replica.applied_index, self._discovery.streams(self._committed, self._sessions)
+
+    def apply(self, plane: Controllers, objects: Sequence[Declared]) -> None:
+        """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed."""
+        self._decide(plane.handle([ApplyObject(each) for each in objects], self._advanced_s(plane)))
+
+    def delete(self, plane: Controllers, kind: type[Declared] | type[Pod], name: str, namespace: str) -> None:
+        """As `kubectl delete` does. Raises Refused where there is no such object."""
+        self._decide(plane.handle([Delete(kind, name, namespace)], self._advanced_s(plane)))
+
+    def readiness(
+        self, plane: Controllers, *others: tuple[int, Streams]
+    ) -> Callable[[], tuple[int, int, tuple[Waiting, ...]]]:
+        """How many pods are ready, of how many, and what is waited for. `others` are `streams` of the other masters."""
+
+        def answer() -> tuple[int, int, tuple[Waiting, ...]]:
+            pods, wanted = plane.store.list(Pod), plane.store.list(Deployment)
+            total = sum(deployment.replicas for deployment in wanted)
+            return sum(pod.ready for pod in pods), total, tuple(not_ready(plane.store, self._all_streams(others)))
+
+        return answer
+
+    def overview(self, plane: Controllers, *others: tuple[int, Streams]) -> Callable[[], Overview]:
+        return lambda: overview(plane.store, self._all_streams(others))
+
+    def behind(self, plane: Controllers, layer: Layer, *others: tuple[int, Streams]) -> Callable[[], Behind]:
+        return lambda: behind(plane.store, self._all_streams(others), layer)
+
+    def _all_streams(self, others: Sequence[tuple[int, Streams]]) -> Streams:
+        applied_index, own = self.streams()
+        streams = Streams.of_all([own, *(each for _, each in others)])
+        # Who has not applied all does not know yet what is to be told.
+        return replace(streams, due=streams.due or any(index < applied_index for index, _ in others))
+
+    def _answer(self, plane: Controllers, number: int, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            answer = getattr(self, method)(plane, *arguments)
+        except api_server.Refused as refused:
+            answered = Answered(number, error=refused)
+            self._hold(lambda: answered, number)
+        else:
+            self._hold(lambda: Answered(number, answer() if callable(answer) else answer), number)
+
+    def _advanced_s(self, plane: Controllers) -> float:
+        """The time for what a user asks: now, unless there is mail of before to be read first."""
+        deadline_s = plane.next_deadline()
+        if deadline_s is None or self._now_s <= deadline_s + BUSY_S:
+            self._plane_now_s = max(self._plane_now_s, self._now_s)
+        return self._plane_now_s
+
+    # --- places ----------------------------------------------------------------------------------------------------
+
+    def _open(self, place: str, session: int) -> None:
+        self._sessions[place] = session
+        self._registered.pop(place, None)
+        self._unknown = {name: each for name, each in self._unknown.items() if each[0] != place}
+        self._discovery.disconnect(self._committed, place)
+
+    def _take_in(self, place: str, session: int, event: Event | SessionEvent, arrived_s: float) -> None:
+        match event:
+            case ProxyConnected() | ConfigAcked() | ConfigRejected():
+                self._take_of_stream(place, event)
+            case ApplyObject() | Delete():
+                raise AssertionError(f"{place} has said {event}")
+            case Hello() | Ping():
+                pass
+            case _:
+                if isinstance(event, NodeRegistered) and event.booted:
+                    self._discovery.disconnect(self._committed, place)
+                self._pass_on(place, session, event, arrived_s)
+        if isinstance(event, Hello | Ping | LeaseRenewed) and self._serving and not self._alone:
+            self._out.append(Tell(place, session, Heard()))
+
+    def _take_of_stream(self, place: str, event: StreamEvent) -> None:
+        told = self._discovery.handle(self._committed, event)
+        if isinstance(event, ProxyConnected):
+            self._look = True
+            if not told:
+                self._unknown[event.proxy] = place, event
+        self._say(told)
+
+    def _pass_on(self, place: str, session: int, event: NodeEvent, arrived_s: float) -> None:
+        stream = self._stream
+        if self.controllers is not None:
+            self._take(self.controllers, place, session, event, arrived_s)
+        elif stream is not None and stream.known_from is not None and self.replica.leader is not None:
+            stream.passed_on += 1
+            self._send(self.replica.leader, PassOn(self.name, stream.number, stream.passed_on, place, session, event))
+
+    # --- following -------------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """The leader that was found. Until it has answered nobody new is served: this one may lack what others know."""
+        self._serving = False
+        self._stream = _Stream(self._random.getrandbits(64))
+        self._send_join(self._stream)
+
+    def _send_join(self, stream: _Stream) -> None:
+        stream.again_s = self._now_s + self._timings.election_timeout_s
+        if self.replica.leader is not None:
+            self._send(self.replica.leader, Join(self.name, stream.number, self._lease.identity))
+
+    def _serve_once_known(self) -> None:
+        stream = self._stream
+        if self._serving or stream is None or stream.known_from is None:
+            return
+        if self.replica.applied_index >= stream.known_from:
+            self._serve()
+
+    def _serve(self) -> None:
+        self._serving = True
+        self._out.append(Serves(self.replica.term, dict(self._sessions)))
+
+    # --- leading ---------------------------------------------------------------------------------------------------
+
+    def _lead(self) -> None:
+        store = Store()
+        store.redo(self._committed.everything())
+        plane = self.controllers = Controllers(self._timings, store, acting=False)
+        self._plane_now_s = self._now_s
+        self._led_term = self.replica.term
+        self._serve()
+        if not self._alone:
+            self._say([self._of_log("LeaderElected")])
+        if self._keeps_lease:
+            self._lease.lead(self._now_s)
+            self._mind_lease()
+        else:
+            self._act(plane)
+        asked, self._asked = self._asked, []
+        for number, method, arguments in asked:
+            self._answer(plane, number, method, arguments)
+
+    def _act(self, plane: Controllers) -> None:
+        self._acting = True
+        leading = RecordEvent("Master", self.name, "Leading", {"term": self._led_term})
+        self._hold(lambda: leading)
+        self._plane_now_s = max(self._plane_now_s, self._now_s)
+        self._decide(plane.resume(self._plane_now_s))
+
+    def _yield(self) -> None:
+        """Another leads, or may. What is not committed may never be."""
+        self.controllers, self._acting = None, False
+        self._joined.clear()
+        self._newest.clear()
+        self._say([self._of_log("LeaderLost")])
+        held, self._held = self._held, deque()
+        error = NotLeading(f"{self.name} leads no more; what was asked may be done all the same")
+        self._out += [Answered(number, error=error) for _, number, _ in held if number is not None]
+
+    def _of_log(self, reason: str) -> RecordEvent:
+        return RecordEvent("Leader", "control-plane", reason, {"term": self._led_term, "partitions": "all"})
+
+    def _mind_lease(self) -> None:
+        plane = self.controllers
+        if plane is None or not self._keeps_lease:
+            return
+        if self._acting and self._lease.is_lost(self._now_s):
+            plane.stop()
+            self._acting = False
+        if (lease := self._lease.to_write(self._now_s)) is not None:
+            self._write(plane, lease)
+
+    def _write(self, plane: Controllers, lease: Lease) -> None:
+        plane.store.put(lease)
+        self._decide([])
+
+    def _take_join(self, join: Join) -> None:
+        plane = self.controllers
+        if plane is None:
+            return
+        if (released := self._lease.to_release(join.identity)) is not None:
+            self._write(plane, released)
+        self._carry_out(self.replica.read(join, self._now_s))
+
+    def _take_passed_on(self, passed: PassOn) -> None:
+        plane, stream = self.controllers, self._joined.get(passed.sender)
+        if plane is None:
+            return
+        if stream is None or stream.number != passed.stream or passed.number > stream.passed_on + 1:
+            self._send(passed.sender, Missed(passed.stream))
+        elif passed.number == stream.passed_on + 1:
+            stream.passed_on += 1
+            self._take(plane, passed.place, passed.session, passed.event, self._now_s)
+
+    def _take(self, plane: Controllers, place: str, session: int, event: NodeEvent, arrived_s: float) -> None:
+        if session < self._newest.get(place, 0):
+            return  # the node is connected elsewhere by now, and has said there what is
+        self._newest[place] = session
+        self._plane_now_s = max(self._plane_now_s, min(arrived_s, self._now_s))
+        registers = isinstance(event, NodeRegistered) and plane.store.find(Node, place) is not None
+        self._decide(plane.handle([event], self._plane_now_s), (place, session) if registers else None)
+
+    def _decide(self, commands: Sequence[Command], registered: tuple[str, int] | None = None) -> None:
+        """What was written goes to the log, with the orders that follow; the rest is said behind that."""
+        assert self.controllers is not None
+        orders = tuple(each for each in commands if isinstance(each, StartPod | StopPod))
+        writes = self.controllers.store.take_writes()
+        if writes or orders or registered:
+            self._carry_out(self.replica.propose(None, Decision(writes, orders, registered), self._now_s))
+        for each in commands:
+            if isinstance(each, RecordEvent):
+                self._hold(lambda event=each: event)  # type: ignore[misc]
+
+    def _hold(self, what: Callable[[], RecordEvent | Answered], number: int | None = None) -> None:
+        self._held.append((self._last_index, number, what))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._held and self._held[0][0] <= self.replica.applied_index:
+            self._out.append(self._held.popleft()[2]())
+
+    # --- the log ---------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, outputs: Outputs) -> None:
+        if self.controllers is not None and self.replica.role is not Role.LEADER:
+            self._yield()
+        for output in outputs:
+            match output:
+                case Write():
+                    self._out.append(output)
+                case Send(to, message):
+                    self._send(to, message)
+                case Accepted(_, index, _):
+                    self._last_index = index
+                case Apply(entries):
+                    for entry in entries:
+                        self._apply(entry)
+                    self._let_go()
+                    self._serve_once_known()
+                    self._take_snapshot_if_due()
+                case Restore(snapshot):
+                    assert isinstance(snapshot.state, Writes)
+                    self._committed.become(snapshot.state)
+                    self._notice(snapshot.state)
+                    if self._serving:
+                        self._serve()  # what nodes were to be told meanwhile, they are told when they list again
+                case RoleChanged(_, _, leader):
+                    self._find_leader(leader)
+                case ReadReady(Join(sender, stream)):
+                    if sender not in self._joined or self._joined[sender].number != stream:
+                        self._joined[sender] = _Stream(stream)
+                    self._send(sender, Joined(stream, self.replica.applied_index))
+                case ReadReady() | Refused():
+                    pass
+
+    def _find_leader(self, leader: str | None) -> None:
+        self._serving = self._serving and leader is not None
+        self._stream = None
+        if leader is not None and leader != self.name:
+            self._join()
+
+    def _apply(self, entry: Entry) -> None:
+        match entry.command:
+            case Decision(writes, orders, registered):
+                self._committed.redo(writes)
+                self._notice(writes)
+                if registered is not None and self._sessions.get(registered[0]) == registered[1]:
+                    self._registered[registered[0]] = registered[1]
+                for order in orders:
+                    session = self._sessions.get(order.node)
+                    if session is not None and self._registered.get(order.node) == session:
+                        self._out.append(Tell(order.node, session, order))
+            case None if self.replica.role is Role.LEADER and entry.term == self.replica.term:
+                # With the entry by which it begins its term, all that was before is there.
+                self._last_index = entry.index
+                self._lead()
+
+    def _notice(self, writes: Writes) -> None:
+        self._look = True
+        for _, _, new in writes.objects:
+            if isinstance(new, Lease):
+                self._lease.see(new, self._now_s)
+        if self.controllers is not None and self._keeps_lease and self._lease.is_held and not self._acting:
+            self._act(self.controllers)
+
+    def _take_snapshot_if_due(self) -> None:
+        replica = self.replica
+        if replica.applied_index - replica.log.snapshot.index >= SNAPSHOT_ENTRIES:
+            self._carry_out(replica.compact(replica.applied_index, self._committed.everything(), self._now_s))
+
+    # --- what goes out ---------------------------------------------------------------------------------------------
+
+    def _finish(self) -> list[Output]:
+        due_s = self._discovery.next_deadline()
+        if self._look or (due_s is not None and self._now_s >= due_s):
+            self._look = False
+            for _, event in list(self._unknown.values()):
+                if told := self._discovery.handle(self._committed, event):
+                    del self._unknown[event.proxy]
+                    self._say(told)
+            self._say(self._discovery.reconcile(self._committed, self._now_s))
+        out, self._out = self._out, []
+        return out
+
+    def _say(self, commands: Sequence[Command]) -> None:
+        """Of what is committed."""
+        for each in commands:
+            if isinstance(each, PushConfig):
+                self._out.append(Tell(each.place, self._sessions[each.place], each))
+            elif isinstance(each, RecordEvent):
+                self._out.append(each)
+
+    def _send(self, to: str, message: PeerMessage | consensus.Message) -> None:
+        self._out.append(Send(to, message))
