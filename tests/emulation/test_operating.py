@@ -11,7 +11,7 @@ import pytest
 
 from testbed.control.cells.operations import FailOver, MovePartitions, Order, RollBack, ScheduledOperation
 from testbed.control.cells.promotion import Promotion, ShardedStore
-from testbed.control.cells.store_orders import AskLags, Forbid, Lead, StoreAnswer, StoreOrder
+from testbed.control.cells.store_orders import Forbid, Lead, StoreAnswer, StoreOrder
 from testbed.control.overview import Behind
 from testbed.emulation.actors.locust_process import LoadProgress
 from testbed.emulation.actors.vigil import ActorLost
@@ -166,7 +166,7 @@ def test_a_replica_of_an_asynchronous_store_is_told_who_leads_when_its_own_proxy
 
 def test_writes_are_forbidden_first_and_allowed_last_and_replication_is_waited_for_between_the_layers() -> None:
     done: list[object] = []
-    lags = iter((3, 0))
+    lags = iter((7, 3, 0))
 
     class WithData(Proxies):
         async def put_map(self, cell_map: PartitionMap) -> None:
@@ -175,7 +175,7 @@ def test_writes_are_forbidden_first_and_allowed_last_and_replication_is_waited_f
 
         async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
             done.extend((order.replica, order.what) for order in orders)
-            asked = isinstance(orders[0].what, AskLags)
+            asked = orders[0].what == Forbid(0, (0, 1))
             answers = {order: StoreAnswer(True, {} if order.replica == "data-r2" else None) for order in orders}
             return answers | {orders[0]: StoreAnswer(True, {"data-r2": next(lags)} if asked else None)}
 
@@ -192,7 +192,7 @@ def test_writes_are_forbidden_first_and_allowed_last_and_replication_is_waited_f
     asyncio.run(carry_out())
     both = ("data-r1", "data-r2")
     assert done[:2] == [(name, Forbid(0, (0, 1))) for name in both]
-    assert done[2:7] == ["gateways", *((name, AskLags(0)) for name in both * 2)]
+    assert done[2:7] == ["gateways", *((name, Forbid(0, (0, 1))) for name in both * 2)]
     # The new leader is told before the old one, and the latter may hear of the lift together with that.
     assert done[7:9] == ["all", ("data-r2", Lead(0, "data-r2", 2))]
     assert set(done[9:]) == {("data-r1", Lead(0, "data-r2", 2)), *((name, Forbid(0)) for name in both)}
@@ -200,6 +200,41 @@ def test_writes_are_forbidden_first_and_allowed_last_and_replication_is_waited_f
     assert list(held.at_s) == ["began", "forbid", "gateways", "catch up", "sidecars", "lift"]
     assert list(held.at_s.values()) == sorted(held.at_s.values())
     assert (held.lacked, held.missing) == (3, ())
+
+
+def test_who_hears_late_of_one_step_does_not_allow_what_the_next_one_forbids() -> None:
+    """The old owner's proxy gets no map until the operation is taken back: then it is told of both at once."""
+    told: list[object] = []
+    late = {"data-r1-1"}
+
+    class WithData(Proxies):
+        async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+            told.extend(order.what for order in orders if order.replica == "data-r1")
+            return dict.fromkeys(orders, StoreAnswer(True))
+
+        async def put_map(self, cell_map: PartitionMap) -> None:
+            if cell_map.version == 3:
+                late.clear()
+                await asyncio.sleep(0.2)
+            await super().put_map(cell_map)
+
+        async def behind(self, layer: Layer) -> Behind:
+            return Behind((), tuple(late) if layer == "sidecars" else ())
+
+    replicas = (("data-r1", "rz01"), ("data-r2", "rz02"))
+    store = ShardedStore("data", (StoreGroup(0, 2), StoreGroup(2, 4)), replicas, "async")
+
+    async def carry_out() -> None:
+        partitions, there_and_back = MovePartitions((0, 1), "rz02"), 0.2
+        move = ScheduledOperation("m", 0.0, partitions, for_s=there_and_back, order="gatewaysFirst", forbids="data")
+        work = Operating(MAP, [move], WithData(), lambda _: None, time.monotonic(), {"data": store})
+        await work.carry_out()
+        assert work.failure is None
+
+    asyncio.run(carry_out())
+    forbidden, allowed = Forbid(0, (0, 1)), Forbid(0)
+    orders = [each for at, each in enumerate(told) if at == 0 or told[at - 1] != each]
+    assert orders == [forbidden, Lead(0, "data-r2", 2), forbidden, Lead(0, "data-r1", 3), allowed]
 
 
 def test_who_never_acknowledges_is_waited_for_in_vain_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

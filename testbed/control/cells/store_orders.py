@@ -39,23 +39,12 @@ class Forbid:
 
 
 @dataclass(frozen=True, slots=True)
-class AskLags:
-    """How many writes of the group its followers lack, which who leads it knows."""
-
-    group: int
-
-    @property
-    def body(self) -> object:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
 class StoreOrder:
     """For one replica."""
 
     service: str
     replica: str
-    what: Lead | Forbid | AskLags
+    what: Lead | Forbid
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +65,10 @@ def forbids(store: ShardedStore, change: Change) -> tuple[Forbid, ...]:
     )
 
 
-def lacks(store: ShardedStore, lead: Lead, answers: Mapping[StoreOrder, StoreAnswer]) -> int | None:
-    """How many writes of its group the one who is to lead lacks, by what all replicas answered to AskLags; None while
+def lacks(lead: Lead, answers: Mapping[str, StoreAnswer]) -> int | None:
+    """How many writes of its group the one who is to lead lacks, by what each replica answered, by name; None while
     nobody can say. What another one has that leads by an older map counts; if there is none, it lacks nothing."""
-    asked = [(StoreOrder(store.service, name, AskLags(lead.group)), name) for name, _ in store.replicas]
-    others = [answers[order] for order, name in asked if name != lead.leader]
+    others = [answer for name, answer in answers.items() if name != lead.leader]
     leading = [answer.lags for answer in others if answer.lags is not None]
     if not leading:
         return 0 if all(answer.done for answer in others) else None

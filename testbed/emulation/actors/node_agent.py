@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from testbed.control.cells.promotion import Promotion
-from testbed.control.cells.store_orders import AskLags, Forbid, Lead, StoreAnswer
+from testbed.control.cells.store_orders import Forbid, Lead, StoreAnswer
 from testbed.control.kubelet.messages import (
     Answered,
     Connected,
@@ -174,9 +174,7 @@ class NodeAgent(Placed):
         reply = await self._patch_store(pod, promotion.group, promotion.primaries, within_s)
         return reply is not None and reply.status == 204
 
-    async def order_store(
-        self, pod: str, orders: Sequence[Lead | Forbid | AskLags], within_s: float
-    ) -> list[StoreAnswer]:
+    async def order_store(self, pod: str, orders: Sequence[Lead | Forbid], within_s: float) -> list[StoreAnswer]:
         """Tell a replica of an asynchronous store here, one after the other. They take no way over links either."""
         answers = []
         for order in orders:

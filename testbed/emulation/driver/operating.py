@@ -26,7 +26,6 @@ from testbed.control.cells.operations import (
 from testbed.control.cells.phases import phases
 from testbed.control.cells.promotion import Promotion, ShardedStore, promotions
 from testbed.control.cells.store_orders import (
-    AskLags,
     Forbid,
     Lead,
     StoreAnswer,
@@ -65,8 +64,14 @@ class _Handover:
     waiting: list[str]
     lifted: bool = False
 
-    def orders(self, replicas: Iterable[str], what: Sequence[Lead | Forbid | AskLags]) -> list[StoreOrder]:
+    def orders(self, replicas: Iterable[str], what: Sequence[Lead | Forbid]) -> list[StoreOrder]:
         return [StoreOrder(self.store.service, name, each) for name in replicas for each in what]
+
+    def leave_forbidden(self, later: _Handover) -> None:
+        """What that one has forbidden is its own to allow: who is told of this one last must not be."""
+        if self.store == later.store:
+            theirs = {each.group for each in later.forbidden}
+            self.forbidden = tuple(each for each in self.forbidden if each.group not in theirs)
 
     @property
     def first(self) -> list[str]:
@@ -118,6 +123,7 @@ class Operating:
         self._session = session
         self._tell = tell
         self._t0_s = t0_s
+        self._handed_over: list[_Handover] = []
         self._done: dict[str, list[PlannedStep]] = {}
         self._judges: dict[str, Judge] = {}
         """Of operations that may still be given up."""
@@ -220,6 +226,10 @@ class Operating:
             if store.mode == "async" and (leads_now := leads(store, step.change, self._map.version)):
                 forbidden = forbids(store, step.change) if store.service == forbidden_of else ()
                 found.append(_Handover(store, leads_now, forbidden, [name for name, _ in store.replicas]))
+        for handover in found:
+            for before in self._handed_over:
+                before.leave_forbidden(handover)
+        self._handed_over += found
         return found
 
     async def _forbid(self, held: _Handover) -> tuple[str, ...]:
@@ -235,12 +245,15 @@ class Operating:
             await asyncio.sleep(POLL_S)
 
     async def _catch_up(self, held: _Handover) -> int:
-        """However long it takes. Returns how many writes there were to wait for."""
+        """However long it takes. All are told again not to take writes each time, so that none has begun to since it
+        restarted. Returns how many writes there were to wait for."""
         most = 0
         while True:
-            asked = held.orders(held.everybody, [AskLags(each.group) for each in held.leads])
-            answers = await self._session.order(asked)
-            found = [lacks(held.store, each, answers) for each in held.leads]
+            answers = await self._session.order(held.orders(held.everybody, held.forbidden))
+            found = [
+                lacks(lead, {order.replica: each for order, each in answers.items() if order.what == forbid})
+                for lead, forbid in zip(held.leads, held.forbidden, strict=True)
+            ]
             most = max(most, sum(each or 0 for each in found))
             if found == [0] * len(found):
                 return most
@@ -275,10 +288,11 @@ class Operating:
             behind = await self._session.behind("sidecars")
             without = {pod.rpartition("-")[0] for pod in (*behind.ready, *behind.unready)}
             having = [name for name in handover.first if name not in without]
-            allowed = handover.allowed if handover.lifted else ()
+            lifted = handover.lifted
+            allowed = handover.allowed if lifted else ()
             answers = await self._session.order(handover.orders(having, (*handover.leads, *allowed)))
             late = {order.replica for order, answer in answers.items() if not answer.done}
-            if handover.lifted and not allowed:
+            if handover.lifted and not lifted:
                 continue
             handover.waiting = [name for name in handover.waiting if name not in having or name in late]
             await asyncio.sleep(POLL_S)

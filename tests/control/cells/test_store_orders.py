@@ -8,7 +8,7 @@ from testbed.control.cells.operations import Change
 from testbed.control.cells.ownership import Move
 from testbed.control.cells.phases import phases
 from testbed.control.cells.promotion import ShardedStore
-from testbed.control.cells.store_orders import AskLags, Forbid, Lead, StoreAnswer, StoreOrder, forbids, lacks, leads
+from testbed.control.cells.store_orders import Forbid, Lead, StoreAnswer, forbids, lacks, leads
 from testbed.objects.workloads import StoreGroup
 
 REPLICAS = (("data-r1", "rz01"), ("data-r2", "rz02"), ("data-r3", "rz03"))
@@ -36,11 +36,8 @@ def test_what_a_new_leader_lacks_is_what_others_have_that_still_lead(
     of_first: StoreAnswer, of_third: StoreAnswer, lacking: int | None
 ) -> None:
     itself = StoreAnswer(True, {"data-r1": 5, "data-r3": 5})
-    answers = {
-        StoreOrder("data", name, AskLags(0)): answer
-        for name, answer in (("data-r1", of_first), ("data-r2", itself), ("data-r3", of_third))
-    }
-    assert lacks(STORE, Lead(0, "data-r2", 2), answers) == lacking
+    answers = {"data-r1": of_first, "data-r2": itself, "data-r3": of_third}
+    assert lacks(Lead(0, "data-r2", 2), answers) == lacking
 
 
 def test_applications_are_told_when_replication_has_caught_up_and_before_writes_are_allowed() -> None:
