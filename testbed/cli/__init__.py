@@ -23,7 +23,7 @@ from testbed.cli.report import report
 from testbed.cli.run import run
 from testbed.cli.status import status
 from testbed.cli.sweep import sweep
-from testbed.cli.terminal import EXIT_INVALID
+from testbed.cli.terminal import EXIT_INVALID, outlast_terminal
 from testbed.cli.trace import trace
 from testbed.cli.up import down, up
 from testbed.machines.lab.cli import lab
@@ -72,6 +72,7 @@ def _common(
 
 
 def main() -> None:
+    outlast_terminal()
     try:
         app()
     except SystemExit as end:

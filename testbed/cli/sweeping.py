@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from testbed.cli.terminal import EXIT_BAD_INPUT, EXIT_INVALID, fail
-from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED
+from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, take_signals
 from testbed.sweep.command import RunCommand, RunRefused
 from testbed.sweep.folder import SweepFolder
 from testbed.sweep.plan import Ended, Run, left_s
@@ -34,8 +33,7 @@ class Sweeping:
 
     def carry_out(self) -> None:
         """Until nothing is left to run; ends the command if it is interrupted or cannot go on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._interrupt)
+        take_signals(self._interrupt, self._hang_up)
         self._announce()
         live = Live(console=self._terminal, get_renderable=self._now, refresh_per_second=4, transient=True)
         with live if self._terminal.is_terminal else nullcontext():
@@ -74,13 +72,17 @@ class Sweeping:
             self._command = None
         return ended
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self) -> None:
         """The first lets the run end in order, the second at once, as they do with a run alone."""
         self._interrupts += 1
         if self._command is not None:
             self._command.interrupt()
         if self._interrupts == 1:
             self._say("interrupted: the present run ends; once more to end it at once")
+
+    def _hang_up(self) -> None:
+        if not self._interrupts:
+            self._interrupt()
 
     def _announce(self) -> None:
         plan, left, ended = self._folder.plan, self._folder.due(), self._folder.ended

@@ -1,10 +1,12 @@
-"""Exit codes, how errors are shown, and how wide the terminal is."""
+"""Exit codes, how errors are shown, how wide the terminal is, and that it may be closed."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,3 +25,24 @@ def console() -> Console:
     """As wide as the terminal or $COLUMNS says, and wide enough for most tables where there is neither."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else REPORT_COLUMNS
     return Console(highlight=False, width=width)
+
+
+def outlast_terminal() -> None:
+    """From now on a terminal that is closed is no error: what is printed after that is seen by nobody."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty():
+            raw = _Terminal(stream.fileno(), "wb", closefd=False)
+            buffered = io.BufferedWriter(raw)
+            lasting = io.TextIOWrapper(buffered, stream.encoding, stream.errors, line_buffering=stream.line_buffering)
+            setattr(sys, name, lasting)
+
+
+class _Terminal(io.FileIO):
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return len(data)

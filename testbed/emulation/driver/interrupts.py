@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: the first ends a command in good order, the second at once."""
+"""Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed: the first ends a command in good order, the second at
+once."""
 
 from __future__ import annotations
 
@@ -10,6 +11,15 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 EXIT_INTERRUPTED = 130
+
+
+def take_signals(interrupt: Callable[[], object], hang_up: Callable[[], object]) -> None:
+    """`interrupt` is what Ctrl-C and SIGTERM do from now on, `hang_up` what SIGHUP does where nohup does not keep it
+    off."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupt())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: hang_up())
 
 
 class RunInterrupted(Exception):
@@ -30,7 +40,7 @@ async def unless(interrupt: asyncio.Event, work: Coroutine[Any, Any, None]) -> N
 
 
 class Interrupts:
-    """Both signals, from `install` on. The first calls the listener; without one it raises KeyboardInterrupt."""
+    """The signals, from `install` on. The first calls the listener; without one it raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self._came = False
@@ -38,8 +48,7 @@ class Interrupts:
 
     def install(self) -> None:
         """Take the signals, back as well from whoever took them meanwhile."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.interrupt())
+        take_signals(self.interrupt, self._hang_up)
 
     @contextlib.contextmanager
     def heard_by(self, listener: Callable[[], object]) -> Iterator[None]:
@@ -56,10 +65,16 @@ class Interrupts:
         self._listener = lambda: None
 
     def interrupt(self) -> None:
-        """What either signal does."""
+        """What Ctrl-C and SIGTERM do."""
         if self._came:
             os._exit(EXIT_INTERRUPTED)  # the janitor ends what is left
         self._came = True
         if self._listener is None:
             raise KeyboardInterrupt
         self._listener()
+
+    def _hang_up(self) -> None:
+        """As the first of the others. A terminal that is closed may send it twice, once by its shell: nobody is in a
+        hurry."""
+        if not self._came:
+            self.interrupt()
