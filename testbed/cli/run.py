@@ -33,6 +33,12 @@ def run(
     machines: Annotated[
         int, typer.Option("--machines", min=1, help="With --address: wait until so many machines have joined.")
     ] = 1,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="M1,M2...", help="With --address: only these machines take part, this one among them."
+        ),
+    ] = None,
     hosting: Annotated[
         Literal["actor", "node"] | None,
         typer.Option(
@@ -46,6 +52,9 @@ def run(
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
     if machines > 1 and address is None:
         fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
+    if on is not None and address is None:
+        fail("--on: only a Ray cluster has several machines; name it with --address", EXIT_BAD_INPUT)
+    only = [name.strip() for name in on.split(",")] if on is not None else []
     interrupts = Interrupts()
     interrupts.install()
     try:
@@ -55,7 +64,7 @@ def run(
         scenario = replace(scenario, expected=with_questions(expected, scenario))
         if not quiet:
             warn(scenario)
-        _run(scenario, out, address, machines, hosting, interrupts, quiet=quiet, as_json=as_json, watch=watch)
+        _run(scenario, out, address, machines, only, hosting, interrupts, quiet=quiet, as_json=as_json, watch=watch)
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
 
@@ -65,6 +74,7 @@ def _run(
     out: Path,
     address: str | None,
     machines: int,
+    only: list[str],
     hosting: Literal["actor", "node"] | None,
     interrupts: Interrupts,
     *,
@@ -89,7 +99,7 @@ def _run(
         failures_told(run_dir, scenario, on_this_machine=address is None),
         showing(scenario, run_dir, None if quiet or as_json else terminal, watch=watch) as shown,
     ):
-        summary = carry_out(scenario, run_dir, shown.hear, interrupts, address, machines, hosting)
+        summary = carry_out(scenario, run_dir, shown.hear, interrupts, address, machines, hosting, only)
         shown.ended(summary)
     if as_json:
         sys.stdout.buffer.write(summary.json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ import typer
 from testbed.cli.compare import show_comparison
 from testbed.cli.scenarios import ScenarioFile, dry_run
 from testbed.cli.terminal import EXIT_BAD_INPUT, EXIT_INVALID, console, fail
+from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.scenario import Problem, Scenario, ScenarioError, load_scenario
 
 if TYPE_CHECKING:
@@ -43,14 +45,27 @@ def sweep(
         str | None, typer.Option("--address", envvar="RAY_ADDRESS", help="An existing Ray, as for run.")
     ] = None,
     machines: Annotated[int, typer.Option("--machines", min=1, help="As for run.")] = 1,
+    machines_per_run: Annotated[
+        int | None,
+        typer.Option(
+            "--machines-per-run",
+            min=1,
+            metavar="K",
+            help="With --address: how many machines carry a run. Default: as few as can.",
+        ),
+    ] = None,
     hosting: Annotated[Literal["actor", "node"] | None, typer.Option("--hosting", help="As for run.")] = None,
 ) -> None:
-    """Run every variant with every seed, one after the other, and tell which variants differ by more than chance.
+    """Run every variant with every seed, and tell which variants differ by more than chance.
 
-    The same command again goes on where it was ended.
+    One after the other on one machine, side by side on a Ray cluster with room for several runs. The same command
+    again goes on where it was ended.
     """
     if machines > 1 and address is None:
         fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
+    if machines_per_run is not None and address is None:
+        fail("--machines-per-run: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
+    from testbed.cli.lanes import cluster_lanes, lane_here
     from testbed.cli.sweeping import Sweeping
     from testbed.sweep.folder import Plan, SweepFolder, SweepRefused
     from testbed.sweep.variants import BadVariants, variants
@@ -68,11 +83,19 @@ def sweep(
         folder = SweepFolder.begun(path, plan, texts)
     except SweepRefused as error:
         fail(str(error), EXIT_BAD_INPUT)
-    given = {"machines": machines if address else None, "address": address, "hosting": hosting}
-    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    options = [] if hosting is None else [f"--hosting={hosting}"]
     guess_s = max(each.load.duration_s for each in scenarios) + _BRING_UP_S
-    with folder:
-        Sweeping(folder, options, guess_s, console()).carry_out()
+    interrupts = Interrupts()
+    interrupts.install()
+    try:
+        with folder, ExitStack() as connected:
+            lanes = [lane_here()]
+            if address is not None and folder.due():
+                opened = cluster_lanes(scenarios, address, machines, hosting, machines_per_run, interrupts)
+                lanes = connected.enter_context(opened)
+            Sweeping(folder, lanes, options, guess_s, console()).carry_out()
+    except KeyboardInterrupt:
+        fail("interrupted", EXIT_INTERRUPTED)
     show_comparison(folder.compared_runs(), path)
     valid = {each.run.variant for each in folder.ended if each.is_complete}
     if without := [name for name in plan.names if name not in valid]:

@@ -227,7 +227,9 @@ def _read_ended(file: Path) -> list[Ended]:
         with suppress(orjson.JSONDecodeError, KeyError, TypeError):
             each = orjson.loads(line)
             run = Run(each["run"]["variant"], each["run"]["seed"])
-            ended = Ended(run, each["verdict"], each["folder"], each["took_s"], each["why"])
+            ended = Ended(
+                run, each["verdict"], each["folder"], each["took_s"], each["why"], tuple(each.get("machines", ()))
+            )
             if not ended.is_complete or (ended.folder and (file.parent / ended.folder / "summary.json").exists()):
                 found.append(ended)
     return found

@@ -1,9 +1,14 @@
-"""Which run of a sweep is next. Pure."""
+"""Which run of a sweep is next, and where. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
+
+Machines = tuple[str, ...]
+"""Names of those that carry one run at a time: a lane. None at all where there is but one way to run."""
 
 TRIES = 2
 """A run that is invalid, or that ends without a result, is repeated once."""
@@ -21,7 +26,7 @@ class Run:
 class Ended:
     """How a try of a run ended. `verdict` is that of `results.judge`, or `none` where there is no result: `why`.
 
-    `folder` is relative to that of the sweep. `took_s` is from start to end of the command.
+    `folder` is relative to that of the sweep. `took_s` is from start to end of the command. `machines` are the lane.
     """
 
     run: Run
@@ -29,6 +34,7 @@ class Ended:
     folder: str | None
     took_s: float
     why: str = ""
+    machines: Machines = ()
 
     @property
     def is_complete(self) -> bool:
@@ -59,7 +65,33 @@ def due(variants: Sequence[str], seeds: Sequence[int], ended: Sequence[Ended]) -
     return left
 
 
-def left_s(runs_left: int, ended: Sequence[Ended], guess_s: float) -> float:
-    """How long so many runs will take: as those that went to their end did, in the median."""
+def assigned(
+    lanes: Sequence[Machines], due: Sequence[Run], under_way: Mapping[Machines, Run], ended: Sequence[Ended]
+) -> dict[Machines, list[Run]]:
+    """What each of the lanes is to run, in order, as far as is known by now; `under_way` is what runs in which.
+
+    Each run, in the order in which they are due, goes to the lane that its variant has visited least, so that a slow
+    machine hits all variants alike, and of several to the one with the least to do. What is repeated goes elsewhere
+    than before, if it can: its machines may have been the reason.
+    """
+    counted = [each for each in ended if each.verdict != "interrupted"]
+    visits = Counter((each.run.variant, each.machines) for each in counted)
+    visits.update((run.variant, lane) for lane, run in under_way.items())
+    tried = {(each.run, each.machines) for each in counted}
+    queues: dict[Machines, list[Run]] = {lane: [] for lane in lanes}
+    busy = set(under_way.values())
+    for run in due:
+        if run in busy:
+            continue
+        others = [lane for lane in lanes if (run, lane) not in tried]
+        to_do = {lane: len(queues[lane]) + (lane in under_way) for lane in lanes}
+        lane = min(others or lanes, key=lambda lane: (visits[run.variant, lane], to_do[lane]))  # else the first
+        visits[run.variant, lane] += 1
+        queues[lane].append(run)
+    return queues
+
+
+def left_s(runs_left: int, ended: Sequence[Ended], guess_s: float, lanes: int = 1) -> float:
+    """How long so many runs will take, so many at a time: as those that went to their end did, in the median."""
     took_s = sorted(each.took_s for each in ended if each.is_complete or each.verdict == "invalid")
-    return runs_left * (took_s[len(took_s) // 2] if took_s else guess_s)
+    return ceil(runs_left / lanes) * (took_s[len(took_s) // 2] if took_s else guess_s)

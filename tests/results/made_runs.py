@@ -19,6 +19,7 @@ def made(
     verdict: str = "passed",
     hosting: str = "node",
     router: dict[str, Any] | None = None,
+    machine: str | None = None,
 ) -> Path:
     folder.mkdir(parents=True)
     mesh = {} if retries is None else {"retries": retries}
@@ -47,6 +48,7 @@ def made(
         {"metric": "time_to_recover", "when": "all", "fault": "lose", "service": None},
         {"metric": "success_rate", "when": "steady", "fault": None, "service": None},
     ]
-    facts = {"expectations": expectations, "hosting": hosting, "machines": [{"hardware": "2 x this"}]}
+    named = {"hardware": "2 x this"} | ({} if machine is None else {"name": machine})
+    facts = {"expectations": expectations, "hosting": hosting, "machines": [named]}
     (folder / "facts.json").write_bytes(orjson.dumps(facts))
     return folder

@@ -146,6 +146,7 @@ def test_the_table_ranks_variants_and_says_what_is_real(folders: list[Path], tmp
 
     figures = pq.read_table(tmp_path / "out" / "figures.parquet").to_pylist()
     assert {(row["variant"], row["seed"]) for row in figures} == {(name, seed) for name in "AB" for seed in range(1, 6)}
+    assert {row["machines"] for row in figures} == {""}
     differences = pq.read_table(tmp_path / "out" / "differences.parquet").to_pylist()
     told = {row["metric"] for row in differences if row["distinguishable"]}
     assert told == {"time to recover, lose"}
@@ -195,6 +196,23 @@ def test_runs_that_were_not_made_alike_are_not_put_together_silently(tmp_path: P
     told = " ".join(invoke(*alike, other).stdout.split())
     assert "perhaps what makes the difference: machines: 2 x this (2 of A); 2 of 64 x that (1 of B)" in told
     assert "perhaps what makes the difference: pods hosted by: node (2 of A); actor (1 of B)" in told
+
+
+def test_variants_that_did_not_have_the_same_machines_are_not_compared_silently(tmp_path: Path) -> None:
+    def told(first: str, second: str) -> str:
+        """What is said of runs of two variants on machines with these numbers."""
+        runs = [
+            made(tmp_path / f"{first}-{second}" / f"{retries}-{seed}", seed, 2.0, retries, machine=f"m{number}")
+            for retries, machines in ((1, first), (2, second))
+            for seed, number in enumerate(machines)
+        ]
+        return " ".join(invoke(*runs).stdout.split())
+
+    warned = "not on the same machines, and so perhaps what makes the difference: "
+    assert f"{warned}A on m1 (2); B on m2 (1), m3 (1). " in told("11", "23")
+    assert f"{warned}A on m1 (2), m2 (2); B on m1 (1), m3 (3). " in told("1122", "1333")
+    # As even as can be, and machines that each had one run of all.
+    assert warned not in told("12312", "31231") + told("12", "34") + told("1", "2")
 
 
 def test_runs_as_they_are_written_can_be_compared(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.results.made_runs import made
 
 
 def main() -> None:
-    scenario, _, seed, _, out, *_ = sys.argv[1:]
+    _, scenario, _, seed, *_, out = sys.argv[1:]
     spec = yaml.safe_load(Path(scenario).read_text())["spec"]
     rate = spec["load"]["sources"][0]["rate"]
     play = orjson.loads(Path(os.environ["PLAY"]).read_bytes())

@@ -21,7 +21,7 @@ from testbed.sweep.folder import SweepFolder
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "emulation" / "scenarios" / "small.yaml"
 RATES = ("--set", "spec.load.sources[east-a].rate=10/s,20/s")
-PLAYED = (sys.executable, "-c", "from tests.sweep.played import main; main()")
+PLAYED = ("-c", "from tests.sweep.played import main; main()")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ class Play:
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     play = Play(tmp_path)
-    monkeypatch.setattr("testbed.sweep.command._COMMAND", PLAYED)
+    monkeypatch.setattr("testbed.sweep.command.COMMAND", PLAYED)
     monkeypatch.setenv("PLAY", str(play.file))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -193,7 +193,7 @@ def test_an_interrupt_ends_the_present_run_keeps_the_others_and_the_sweep_goes_o
     play: Play, number: signal.Signals
 ) -> None:
     play.ends({"20/s 0": ["hang"]})
-    command = [sys.executable, "-c", f"import testbed.sweep.command as c; c._COMMAND = {PLAYED!r}; "
+    command = [sys.executable, "-c", f"import testbed.sweep.command as c; c.COMMAND = {PLAYED!r}; "
                "from testbed.cli import main; main()"]  # fmt: skip
     arguments = ["sweep", str(SMALL), "--out", str(play.out), *RATES, "--repeat", "2"]
     sweep = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
@@ -219,7 +219,7 @@ def test_an_interrupt_ends_the_present_run_keeps_the_others_and_the_sweep_goes_o
 
 def test_a_run_ends_with_a_sweep_that_is_killed(play: Play) -> None:
     play.ends({"10/s 0": ["hang"]})
-    command = [sys.executable, "-c", f"import testbed.sweep.command as c; c._COMMAND = {PLAYED!r}; "
+    command = [sys.executable, "-c", f"import testbed.sweep.command as c; c.COMMAND = {PLAYED!r}; "
                "from testbed.cli import main; main()"]  # fmt: skip
     sweep = subprocess.Popen([*command, "sweep", str(SMALL), "--out", str(play.out), *RATES], cwd=ROOT,
                              stdout=subprocess.DEVNULL)  # fmt: skip

@@ -39,16 +39,17 @@ def run(
     address: str | None,
     at_least: int,
     hosting: Hosting | None = None,
+    only: Sequence[str] = (),
 ) -> Summary:
     """Carry out the scenario and leave everything in `run_dir`, which must exist; returns the summary.
 
-    Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
-    Without a `hosting` the number of pods a machine decides.
+    Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it, of
+    which `only` those take part, if there are any. Without a `hosting` the number of pods a machine decides.
     Raises BringUpFailed, RayUnreachable, PlacementImpossible, FleetUnfit, MachineLost, ActorLost, AddressesExhausted,
     LoadGeneratorFailed, DiskFull or RunInterrupted where there was nothing to measure, and DiskFull also where what was
     measured cannot be analysed for it.
     """
-    with prepared(scenario, run_dir, watcher, interrupts, address, at_least, hosting) as ready:
+    with prepared(scenario, run_dir, watcher, interrupts, address, at_least, hosting, only) as ready:
         experiment = Experiment(scenario, run_dir, ready.disk, watcher, interrupts)
         summary = asyncio.run(experiment.carry_out(ready.surveyed, ready.folders, ready.ordered_s))
         interrupts.nothing_left()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from testbed.emulation.driver.disk import RunDisk
 from testbed.emulation.driver.events import ConnectingToRay, Watcher
 from testbed.emulation.driver.interrupts import Interrupts
 from testbed.emulation.driver.ray_connection import connected_to_ray
-from testbed.emulation.driver.survey import Survey, expected_actors, joined_machines, require_breakable, survey
+from testbed.emulation.driver.survey import (
+    Survey,
+    chosen_machines,
+    expected_actors,
+    joined_machines,
+    require_breakable,
+    survey,
+)
 from testbed.emulation.processes.janitor import Janitor
 from testbed.scenario import Scenario
 
@@ -41,8 +48,10 @@ def prepared(
     address: str | None,
     at_least: int,
     hosting: Hosting | None,
+    only: Sequence[str] = (),
 ) -> Iterator[Prepared]:
-    """Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it.
+    """Without an `address` Ray is started on this machine; with one, so many machines `at_least` must have joined it,
+    of which `only` those of these names or addresses take part, if there are any.
 
     Without a `hosting` the number of pods a machine decides. `run_dir` must exist. Raises RayUnreachable,
     PlacementImpossible, FleetUnfit or DiskFull.
@@ -60,9 +69,10 @@ def prepared(
         # What it imports does not take as long as Ray's start.
         launch_fork_server(janitor, folders)
         watcher(ConnectingToRay(address))
-        ending.enter_context(_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
+        ending.enter_context(reached_ray(interrupts, address, janitor, expected_actors(scenario, hosting)))
         waiting_since_s = time.monotonic()
-        found = joined_machines(at_least, watcher)
+        found = joined_machines(max(at_least, len(only)), watcher)
+        found = chosen_machines(found, only) if only else found
         ordered_s += time.monotonic() - waiting_since_s
         surveyed = survey(scenario, found, hosting)
         require_breakable(scenario, surveyed.machines)
@@ -70,8 +80,11 @@ def prepared(
 
 
 @contextlib.contextmanager
-def _ray(interrupts: Interrupts, address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
-    """The connection to Ray. While it is made, Ray takes SIGTERM for itself and answers it with SystemExit."""
+def reached_ray(interrupts: Interrupts, address: str | None, janitor: Janitor, processes: int) -> Iterator[None]:
+    """The connection to Ray. While it is made, Ray takes SIGTERM for itself and answers it with SystemExit.
+
+    Raises RayUnreachable.
+    """
     with contextlib.ExitStack() as connection:
         try:
             connection.enter_context(connected_to_ray(address, janitor, processes))

@@ -4,12 +4,20 @@ them, and how many actors that would be."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from testbed.control.placement import Hosting, Placement, agents_a_process, hosting_for, place
+from testbed.control.lanes import Lane, lanes
+from testbed.control.placement import (
+    Hosting,
+    Placement,
+    PlacementImpossible,
+    agents_a_process,
+    hosting_for,
+    place,
+)
 from testbed.emulation.driver.events import MachinesJoined
 from testbed.emulation.driver.power_off import why_not_powered_off
 from testbed.emulation.driver.ray_connection import RayMachine, machines
@@ -26,7 +34,8 @@ class FleetUnfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Machines that a run needs, and what lives where. The driver's own is always among them, and so is Ray's head."""
+    """Machines that a run needs, and what lives where. The driver's own is always among them, and so is Ray's head
+    where it may take part."""
 
     machines: tuple[RayMachine, ...]
     placement: Placement
@@ -55,6 +64,57 @@ def require_breakable(scenario: Scenario, machines: Sequence[RayMachine]) -> Non
     ]
     if problems:
         raise FleetUnfit("\n".join(problems))
+
+
+def chosen_machines(found: Sequence[RayMachine], names: Sequence[str]) -> list[RayMachine]:
+    """Those machines alone, by name or address, of which one has to be the driver's. Raises FleetUnfit."""
+    chosen = [machine for machine in found if machine.name in names or machine.address in names]
+    known = {name for machine in chosen for name in (machine.name, machine.address)}
+    if missing := [name for name in names if name not in known]:
+        there = ", ".join(machine.name for machine in found)
+        raise FleetUnfit(f"no machine {' or '.join(missing)} has joined Ray; there are {there}")
+    if not any(machine.is_driver for machine in chosen):
+        here = next(machine.name for machine in found if machine.is_driver)
+        raise FleetUnfit(f"this machine, {here}, drives the run and so has to be one of {', '.join(names)}")
+    return chosen
+
+
+def lanes_among(
+    scenarios: Sequence[Scenario],
+    found: Sequence[RayMachine],
+    hosting: Hosting | None = None,
+    machines_per_run: int | None = None,
+) -> list[list[RayMachine]]:
+    """Machines for runs side by side, of whichever of the scenarios; the driver of each is its own machine if that is
+    among them, else the first, and comes first.
+
+    The driver's machine and Ray's head have other things to do, and take part last. Raises PlacementImpossible or
+    FleetUnfit where no lane can carry a run.
+    """
+    by_name = {machine.name: machine for machine in found}
+
+    def driven(names: Sequence[str]) -> list[RayMachine]:
+        lane = sorted((by_name[name] for name in names), key=lambda machine: not machine.is_driver)
+        return [replace(machine, is_driver=machine is lane[0]) for machine in lane]
+
+    def require(lane: Sequence[RayMachine]) -> None:
+        for scenario in scenarios:
+            require_breakable(scenario, survey(scenario, lane, hosting).machines)
+
+    def carries(lane: Lane) -> bool:
+        try:
+            require(driven([machine.name for machine in lane]))
+        except (PlacementImpossible, FleetUnfit):
+            return False
+        return True
+
+    ordered = sorted(found, key=lambda machine: (machine.is_driver, machine.is_head, machine.name))
+    zones = {place.locality.zone for scenario in scenarios for place in scenario.topology.nodes}
+    parted = lanes([machine.described for machine in ordered], zones, carries, machines_per_run)
+    if not parted:
+        require(driven([machine.name for machine in ordered]))
+        raise FleetUnfit(f"no {machines_per_run} of the {len(found)} machines can carry a run: take another number")
+    return [driven([machine.name for machine in lane]) for lane in parted]
 
 
 def joined_machines(at_least: int, tell: Callable[[MachinesJoined], None]) -> list[RayMachine]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +15,10 @@ from testbed.results.compare.runs import UNANSWERED, ComparedRun, Metric, Unit
 
 SMALLEST = 0.05
 """Smaller differences than this part of the better one are left out of account, however sure they are."""
+
+APART = 0.5
+"""Of the runs of two variants, the part that other machines carried from which on machines may be what makes the
+difference."""
 
 _ABSENT = object()
 
@@ -84,6 +88,13 @@ class Unlike:
 
 
 @dataclass(frozen=True, slots=True)
+class Confounded:
+    """Variants of which at least `APART` of the runs were on other machines: by variant, how many on which."""
+
+    runs: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """`left_out` are runs that were invalid or interrupted, or have no result: in no figure."""
 
@@ -91,6 +102,7 @@ class Comparison:
     rankings: tuple[Ranking, ...]
     left_out: tuple[ComparedRun, ...]
     unlike: tuple[Unlike, ...]
+    confounded: Confounded | None
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
@@ -100,7 +112,7 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     metrics = dict.fromkeys(metric for run in runs if run.counts for metric in run.figures)
     rankings = tuple(_ranking(metric, variants) for metric in metrics)
     left_out = tuple(run for run in runs if not run.counts)
-    return Comparison(variants, rankings, left_out, tuple(_unlike(variants)))
+    return Comparison(variants, rankings, left_out, tuple(_unlike(variants)), _confounded(variants))
 
 
 def _variants(runs: Sequence[ComparedRun]) -> tuple[Variant, ...]:
@@ -139,6 +151,29 @@ def _unlike(variants: Sequence[Variant]) -> Iterator[Unlike]:
                 by_variant[variant.name] = by_variant.get(variant.name, 0) + 1
         if len(found) > 1:
             yield Unlike(what, found)
+
+
+def _confounded(variants: Sequence[Variant]) -> Confounded | None:
+    """By all runs that count and say where they were. If none had its machines twice, these are but one more chance."""
+    carried = {
+        variant.name: Counter(" + ".join(run.machines) for run in variant.runs if run.machines) for variant in variants
+    }
+    if all(times == 1 for runs in carried.values() for times in runs.values()):
+        return None
+    apart = {
+        name
+        for pair in combinations([name for name, runs in carried.items() if runs], 2)
+        if _on_others(carried[pair[0]], carried[pair[1]]) >= APART
+        for name in pair
+    }
+    return Confounded({name: runs for name, runs in carried.items() if name in apart}) if apart else None
+
+
+def _on_others(first: Counter[str], second: Counter[str]) -> float:
+    """The part of the runs that would have to be moved for both to have used the same machines as often (the distance
+    in variation)."""
+    shares = ((first[machine] / first.total(), second[machine] / second.total()) for machine in first | second)
+    return sum(abs(one - other) for one, other in shares) / 2
 
 
 def _ranking(metric: Metric, variants: Sequence[Variant]) -> Ranking:

@@ -12,7 +12,7 @@ from testbed.results.compare.html.page import page
 
 _FIGURES = pa.schema(
     {"variant": pa.string(), "run_dir": pa.string(), "seed": pa.int64(), "metric": pa.string(), "unit": pa.string()}
-    | {"value": pa.float64()}
+    | {"value": pa.float64(), "machines": pa.string()}
 )
 _DIFFERENCES = pa.schema(
     {"metric": pa.string(), "better": pa.string(), "worse": pa.string(), "p": pa.float64()}
@@ -26,6 +26,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     figures = [
         {"variant": variant.name, "run_dir": str(run.run_dir), "seed": run.seed}
         | {"metric": metric.name, "unit": metric.unit, "value": value}
+        | {"machines": " + ".join(run.machines)}
         for variant in comparison.variants
         for run in variant.runs
         for metric, value in run.figures.items()

@@ -59,7 +59,8 @@ class ComparedRun:
 
     Times of a run that never recovered are infinite; figures that it does not have are left out. `why` says why it is
     invalid, or has no result: then the `verdict` is `none`. `conditions` is where and by what it was run, which no
-    scenario says, as far as the folder tells. `variant` is what the sweep calls it, if any.
+    scenario says, as far as the folder tells. `variant` is what the sweep calls it, if any. `machines` are the names of
+    those that carried it.
     """
 
     run_dir: Path
@@ -71,6 +72,7 @@ class ComparedRun:
     bounds: Mapping[Metric, tuple[Bound, ...]] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
     variant: str = ""
+    machines: tuple[str, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -100,6 +102,7 @@ def read_run(run_dir: Path, variant: str = "") -> ComparedRun:
             bounds,
             _conditions(facts),
             variant,
+            tuple(sorted(machine["name"] for machine in facts.get("machines", []) if "name" in machine)),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadRunFolder(f"{run_dir}: summary, facts or scenario are of another format: {error!r}") from error

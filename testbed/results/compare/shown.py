@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from testbed.results.compare.comparison import Comparison, Ranking
-from testbed.results.compare.wording import METHOD, figure, held, of_run, settings, unlike, verdict
+from testbed.results.compare.wording import METHOD, figure, held, of_run, settings, verdict, warnings
 from testbed.results.show.grid import Grid, wrapped
 
 _SETTINGS = 4
@@ -19,8 +19,8 @@ def render(comparison: Comparison, width: int) -> Iterator[Text]:
     for variant in comparison.variants:
         differing = ", ".join(settings(variant, _SETTINGS)) or "all alike"
         yield from wrapped(Text(f"{variant.name}  {differing} ({of_run(variant)})"), width, hanging="   ")
-    for each in comparison.unlike:
-        yield from wrapped(Text(unlike(each), "yellow"), width, "", "  ")
+    for warning in warnings(comparison):
+        yield from wrapped(Text(warning, "yellow"), width, "", "  ")
     for ranking in comparison.rankings:
         yield Text()
         yield from wrapped(Text(f"{ranking.metric.name} ({ranking.metric.better} is better)", style="bold"), width)

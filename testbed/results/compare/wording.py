@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isinf
 
-from testbed.results.compare.comparison import SMALLEST, Place, Unlike, Variant
+from testbed.results.compare.comparison import SMALLEST, Comparison, Confounded, Place, Unlike, Variant
 from testbed.results.compare.rank_test import LEVEL, POWER
 from testbed.results.compare.runs import Unit
 from testbed.results.show.figures import milliseconds, seconds, share
@@ -31,13 +31,31 @@ def of_run(variant: Variant) -> str:
     return f"{runs} run{'' if runs == 1 else 's'}{f', seeds {seeds}' if seeds else ''}"
 
 
-def unlike(what: Unlike) -> str:
+def warnings(comparison: Comparison) -> list[str]:
+    """What else than the variants may make the differences."""
+    found = [_unlike(each) for each in comparison.unlike]
+    return found if comparison.confounded is None else [*found, _confounded(comparison.confounded)]
+
+
+def _unlike(what: Unlike) -> str:
     """That runs are put together which were not made alike."""
     parts = [
         f"{value} ({', '.join(f'{number} of {variant}' for variant, number in by_variant.items())})"
         for value, by_variant in what.runs.items()
     ]
     return f"not alike in all runs, and so perhaps what makes the difference: {what.what}: {'; '.join(parts)}"
+
+
+def _confounded(what: Confounded) -> str:
+    """That variants did not have the same machines."""
+    parts = [
+        f"{variant} on {', '.join(f'{machines} ({times})' for machines, times in sorted(runs.items()))}"
+        for variant, runs in what.runs.items()
+    ]
+    return (
+        f"not on the same machines, and so perhaps what makes the difference: {'; '.join(parts)}. "
+        "More seeds, or fewer runs side by side, bring every variant to every machine"
+    )
 
 
 def verdict(place: Place) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from testbed.results.compare.comparison import Comparison, Place, Ranking
 from testbed.results.compare.html.strips import strips
-from testbed.results.compare.wording import METHOD, figure, held, of_run, settings, unlike, verdict
+from testbed.results.compare.wording import METHOD, figure, held, of_run, settings, verdict, warnings
 from testbed.results.show.html.page import asset, environment, script_hash
 
 _SETTINGS = 12
@@ -31,7 +31,7 @@ def page(comparison: Comparison) -> str:
             script_hash=script_hash(),
             title=_title(comparison),
             variants=[(each, settings(each, _SETTINGS), of_run(each)) for each in comparison.variants],
-            unlike=[unlike(each) for each in comparison.unlike],
+            warnings=warnings(comparison),
             left_out=comparison.left_out,
             names=names[:_OVERVIEW_VARIANTS],
             more_names=len(names) - _OVERVIEW_VARIANTS,
