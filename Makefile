@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test soak simulate check format bench screenshots reference clean
+.PHONY: install run test soak takeovers simulate check format bench screenshots reference clean
 
 install: .venv/.installed
 
@@ -21,6 +21,10 @@ test: install
 
 soak: install
 	$(BIN)/python -m tests.soak
+
+# 20 kills of the master that leads, on one live cluster; LEASE=--lease with Kubernetes' timings of leader election
+takeovers: install
+	$(BIN)/python -m tests.takeovers $(LEASE)
 
 simulate: install
 	$(BIN)/python -m tests.consensus $(SCHEDULES)

@@ -67,6 +67,7 @@ from testbed.control.waiting import Waiting, not_ready
 from testbed.objects.cells import Layer
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Lease, Node, Pod
+from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Deployment, MeshMode
 
@@ -367,8 +368,6 @@ class Master:
         self._plane_now_s = self._now_s
         self._led_term = self.replica.term
         self._serve()
-        if not self._alone:
-            self._say([self._of_log("LeaderElected")])
         if self._keeps_lease:
             self._lease.lead(self._now_s)
             self._mind_lease()
@@ -380,6 +379,7 @@ class Master:
 
     def _act(self, plane: Controllers) -> None:
         self._acting = True
+        self._record_leading("LeaderElected")
         leading = RecordEvent("Master", self.name, "Leading", {"term": self._led_term})
         self._hold(lambda: leading)
         self._plane_now_s = max(self._plane_now_s, self._now_s)
@@ -387,24 +387,32 @@ class Master:
 
     def _yield(self) -> None:
         """Another leads, or may. What is not committed may never be."""
-        self.controllers, self._acting = None, False
+        self._stop_acting()
+        self.controllers = None
         self._joined.clear()
         self._newest.clear()
-        self._say([self._of_log("LeaderLost")])
         held, self._held = self._held, deque()
         error = NotLeading(f"{self.name} leads no more; what was asked may be done all the same")
         self._out += [Answered(number, error=error) for _, number, _ in held if number is not None]
 
-    def _of_log(self, reason: str) -> RecordEvent:
-        return RecordEvent("Leader", "control-plane", reason, {"term": self._led_term, "partitions": "all"})
+    def _stop_acting(self) -> None:
+        if self.controllers is not None and self._acting:
+            self.controllers.stop()
+            self._acting = False
+            self._record_leading("LeaderLost")
+
+    def _record_leading(self, reason: str) -> None:
+        """Whose controllers run, or run no more; of the only one nobody asks."""
+        if not self._alone:
+            details = {"term": self._led_term, "partitions": "all"}
+            self._out.append(RecordEvent("Leader", CONTROL_PLANE, reason, details))
 
     def _mind_lease(self) -> None:
         plane = self.controllers
         if plane is None or not self._keeps_lease:
             return
         if self._acting and self._lease.is_lost(self._now_s):
-            plane.stop()
-            self._acting = False
+            self._stop_acting()
         if (lease := self._lease.to_write(self._now_s)) is not None:
             self._write(plane, lease)
 

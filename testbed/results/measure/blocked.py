@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from testbed.objects.places import CONTROL_PLANE
 from testbed.results.measure.leaders import LeaderChange
 from testbed.results.tables.columns import floats
 from testbed.results.tables.facts import MapStep
@@ -58,7 +59,10 @@ def blocked_writes(
             tuple(
                 (change.partitions, change.blocked_s)
                 for change in leaders
-                if change.blocked_s is not None and change.what == ends and from_s <= change.t_s < until_s
+                if change.log != CONTROL_PLANE
+                and change.blocked_s is not None
+                and change.what == ends
+                and from_s <= change.t_s < until_s
             ),
         )
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
+from testbed.objects.places import CONTROL_PLANE
 from testbed.results.judge.undeclared import Undeclared
 from testbed.results.measure.entry import EntryMove
 from testbed.results.show.figures import seconds, share, since
@@ -86,6 +88,7 @@ def fault_notes(summary: Summary, shown: int) -> list[str]:
     that are none of theirs, and figures that they share."""
     faults, baseline = summary.faults, summary.recovery_baseline
     notes = [f"{fault.name} hit {named(fault.victims)}" for fault in faults[:shown] if fault.victims]
+    notes += _takeovers(summary, shown)
     # Changes that came together share their moves.
     first = {fault.entry: fault for fault in reversed(faults[:shown])}
     notes += [line for fault in reversed(first.values()) for line in moves_in_words(fault)]
@@ -93,6 +96,21 @@ def fault_notes(summary: Summary, shown: int) -> list[str]:
         level = f"{share(1 - baseline.steady_not_ok_share)} of the steady phase was ok"
         notes.append(f"{level}: recovered means no worse than that, beyond chance")
     return notes + _late(faults[:shown]) + _shared(faults)
+
+
+def _takeovers(summary: Summary, shown: int) -> list[str]:
+    """Which master took over after a fault, before the next one."""
+    lines = []
+    for fault in summary.faults[:shown]:
+        ends_s = min((each.applied_s for each in summary.faults if each.applied_s > fault.applied_s), default=inf)
+        for change in summary.leaders:
+            if change.log == CONTROL_PLANE and change.what == "leads" and fault.applied_s <= change.t_s < ends_s:
+                after = since(change.t_s, fault.applied_s)
+                lines.append(
+                    f"{fault.name}: {change.who} leads the control plane {after} after it (term {change.term})"
+                )
+                break
+    return lines
 
 
 def _late(faults: Sequence[FaultFigures]) -> list[str]:

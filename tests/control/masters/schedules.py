@@ -9,8 +9,9 @@ from typing import Any
 from testbed.control.masters.messages import Answered
 from testbed.control.waiting import Waiting
 from testbed.objects.core import Pod, Service
+from testbed.objects.timings import Timings
 from testbed.objects.workloads import Deployment
-from tests.control.masters.simulation import Host, Simulation, content
+from tests.control.masters.simulation import TIMINGS, Host, Simulation, content
 from tests.control.world import CLUSTER, WEB
 from tests.simulated.nemesis import Nemesis as SimulatedNemesis
 from tests.simulated.world import Chances, T
@@ -22,9 +23,9 @@ class Violation(Exception):
     pass
 
 
-def begun(seed: int) -> Simulation:
+def begun(seed: int, timings: Timings = TIMINGS) -> Simulation:
     """A cluster that is up."""
-    simulation = Simulation(seed)
+    simulation = Simulation(seed, timings)
     if not simulation.run_until(UP_WITHIN_S, lambda: simulation.leader() is not None):
         raise Violation("nobody leads")
     leader = simulation.leader()

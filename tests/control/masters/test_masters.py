@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.control.masters.schedules import Violation, begun, run_schedule, wait_until_ready
+from tests.control.masters.simulation import TIMINGS
 
 SCHEDULES, PART = 120, 30
 
@@ -32,3 +35,45 @@ def test_another_leads_when_the_leader_is_killed_and_nodes_miss_nothing() -> Non
     simulation.run_until(simulation.now_s + 10.0)
     reasons = [event.reason for _, _, event in simulation.events[before:]]
     assert sorted(set(reasons)) == ["Connected", "LeaderElected", "Leading"]
+
+
+KUBERNETES = replace(
+    TIMINGS,
+    leader_elect_lease_duration_s=15.0,
+    leader_elect_renew_deadline_s=10.0,
+    leader_elect_retry_period_s=2.0,
+    lease_grace_s=40.0,
+    lease_renew_s=10.0,
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_a_lease_of_kubernetes_controllers_run_again_after_twelve_to_twenty_seconds(seed: int) -> None:
+    simulation = begun(seed, KUBERNETES)
+    simulation.run_until(simulation.now_s + 10 * simulation.random.random())
+    leader = simulation.leader()
+    assert leader is not None
+    killed_s, before = simulation.now_s, len(simulation.events)
+    simulation.crash(leader, reset=True)
+    simulation.at(killed_s + 5.0, simulation.start, leader)  # it comes back as another, and holds no Lease
+
+    def led() -> bool:
+        return any(event.reason == "Leading" for _, _, event in simulation.events[before:])
+
+    assert simulation.run_until(killed_s + 30.0, led)
+    assert 12.0 <= simulation.now_s - killed_s <= 20.0
+
+
+def test_a_leader_that_loses_the_log_but_lives_hands_its_lease_over() -> None:
+    simulation = begun(3, KUBERNETES)
+    leader = simulation.leader()
+    assert leader is not None
+    others = [name for name in simulation.hosts if name != leader.name]
+    simulation.cut = {(a, b) for other in others for a, b in ((leader.name, other), (other, leader.name))}
+    simulation.run_until(simulation.now_s + 4.0)
+    before, healed_s = len(simulation.events), simulation.now_s
+    simulation.cut.clear()
+    led = simulation.run_until(
+        healed_s + 8.0, lambda: any(event.reason == "Leading" for _, _, event in simulation.events[before:])
+    )
+    assert led, "within a retry period, and not when the Lease of 15 s is over"
