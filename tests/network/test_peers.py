@@ -40,3 +40,32 @@ def test_a_peer_that_resets_its_connection_at_any_moment_costs_a_message_and_no_
                 peers.close()
 
     uvloop.run(scenario())
+
+
+def test_who_does_not_show_the_secret_is_not_listened_to() -> None:
+    async def scenario() -> None:
+        with socket.create_server((LOOPBACK, 0)) as free:
+            address = SocketAddress(LOOPBACK, free.getsockname()[1])
+        heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        to_other = (Peer("b", SocketAddress(LOOPBACK, 1), None),)
+        listening = Peers("a", to_other, 10.0, lambda *message: heard.put_nowait(message), b"secret")
+        await listening.open(address)
+        senders = [
+            Peers("b", (Peer("a", address, None),), 10.0, lambda *_: None, secret)
+            for secret in (b"", b"guessed", b"secret")
+        ]
+        try:
+            for sender in senders:
+                await sender.open(SocketAddress(LOOPBACK, 0))
+            async with asyncio.timeout(WITHIN_S):
+                left = [0] * len(senders)
+                while min(left) < 3 or heard.qsize() < 3:
+                    for number, sender in enumerate(senders):
+                        left[number] += sender.send("a", b"%d" % number)
+                    await asyncio.sleep(0.01)
+            assert {heard.get_nowait() for _ in range(heard.qsize())} == {("b", b"2")}
+        finally:
+            for peers in (*senders, listening):
+                peers.close()
+
+    uvloop.run(scenario())

@@ -77,9 +77,10 @@ class Master(Placed):
         folders: MachineFolders,
         seed: int,
         others: Sequence[str] = (),
+        peer_secret: bytes = b"",
     ) -> None:
         """`card` is that of its place, `clients` are the places from which load comes, `others` those of other
-        masters."""
+        masters, which know each other by the secret."""
         of = f" at {card.place}" if others else ""
         super().__init__(f"the supervisor of the control plane{of}", card)
         let_the_supervised_go_first()
@@ -91,7 +92,13 @@ class Master(Placed):
         self._declared = cluster.objects
         self._nodes = frozenset(node.name for node in topology.nodes)
         self._begin = Begin(
-            card.place, folders.volumes / card.place, cluster.timings, cluster.mesh_mode, tuple(clients), seed
+            card.place,
+            folders.volumes / card.place,
+            cluster.timings,
+            cluster.mesh_mode,
+            tuple(clients),
+            seed,
+            peer_secret=peer_secret,
         )
         self._log = folders.logs / (f"{card.place}.log" if others else MASTER_LOG)
         self._environment = folders.environment()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ class EmulatedCluster:
         self._failures: list[str] = []
         zones = dict.fromkeys(source.zone for source in scenario.load.sources)
         sharing = agents_a_process(topology, scenario.cluster, hosting)
+        peer_secret = secrets.token_bytes(32)
         self._masters: dict[str, Resident] = {
             place: fleet.start(
                 Master,
@@ -85,6 +87,7 @@ class EmulatedCluster:
                 fleet.of(place).folders,
                 scenario.seed,
                 [other for other in topology.masters if other != place],
+                peer_secret,
                 title="the master" if place == CONTROL_PLANE else f"the master at {place}",
                 broken=self._failures.append,
             )

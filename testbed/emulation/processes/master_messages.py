@@ -5,7 +5,7 @@ Times are monotonic seconds of their machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.control.masters.messages import Answered, Serves, Tell
@@ -33,6 +33,8 @@ class Begin:
     listen: SocketAddress | None = None
     """Where the other masters reach it; None where there are none."""
     peers: tuple[Peer, ...] = ()
+    peer_secret: bytes = field(default=b"", repr=False)
+    """By which masters know each other: what they send is pickled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,9 @@ class MasterProcess:
         random = Random(f"{begin.seed}/{begin.name}/{journal.stored.term}")
         self.master = Master(begin.name, setup, journal.stored, random, time.monotonic())
         self._listen = begin.listen
-        self._peers = Peers(begin.name, begin.peers, 2 * begin.timings.election_timeout_s, self._receive)
+        self._peers = Peers(
+            begin.name, begin.peers, 2 * begin.timings.election_timeout_s, self._receive, begin.peer_secret
+        )
         self._contents = Contents()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = 0.0

@@ -1,5 +1,7 @@
 """Connections between replicas: each opens one to every other, through the relay of its place, and sends on it.
 
+Where they share a secret, who does not show it is not listened to: other users of the machine can connect, too.
+
 A message that cannot leave is lost, which Raft expects: it never waits for a peer. Whoever is sent to and says nothing
 for `patience_s` gets a new connection, as the old one may lead to a machine that has been off.
 """
@@ -7,6 +9,7 @@ for `patience_s` gets a new connection, as the old one may lead to a machine tha
 from __future__ import annotations
 
 import asyncio
+import hmac
 import struct
 import time
 from collections.abc import Callable
@@ -36,16 +39,20 @@ Received = Callable[[str, bytes], None]
 
 
 class Peers:
-    def __init__(self, name: str, peers: tuple[Peer, ...], patience_s: float, received: Received) -> None:
-        self._outgoing = {peer.name: _Outgoing(name, peer, patience_s) for peer in peers}
+    def __init__(
+        self, name: str, peers: tuple[Peer, ...], patience_s: float, received: Received, secret: bytes = b""
+    ) -> None:
+        greeting = _frame(secret) + _frame(name.encode())
+        self._outgoing = {peer.name: _Outgoing(greeting, peer, patience_s) for peer in peers}
         self._received = received
+        self._secret = secret
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, listen: SocketAddress) -> None:
         """Raises OSError when the address is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Incoming(self._hear), listen.ip, listen.port)
+        self._server = await loop.create_server(lambda: _Incoming(self._hear, self._secret), listen.ip, listen.port)
         self._tasks = [loop.create_task(each.stay_connected()) for each in self._outgoing.values()]
 
     def send(self, to: str, data: bytes) -> bool:
@@ -64,13 +71,17 @@ class Peers:
             self._received(sender, data)
 
 
+def _frame(data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + data
+
+
 class _Outgoing(asyncio.Protocol):
     """To one peer, again and again."""
 
-    def __init__(self, name: str, peer: Peer, patience_s: float) -> None:
+    def __init__(self, greeting: bytes, peer: Peer, patience_s: float) -> None:
         self.unheard_since_s: float | None = None
         """When the first message left that the peer has not said anything after."""
-        self._name = name
+        self._greeting = greeting
         self._peer = peer
         self._patience_s = patience_s
         self._transport: asyncio.Transport | None = None
@@ -120,7 +131,7 @@ class _Outgoing(asyncio.Protocol):
             return False
         if self.unheard_since_s is None:
             self.unheard_since_s = time.monotonic()
-        transport.write(_LENGTH.pack(len(data)) + data)
+        transport.write(_frame(data))
         return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -142,18 +153,23 @@ class _Outgoing(asyncio.Protocol):
 
     def _greet(self) -> None:
         assert self._transport is not None
-        name = self._name.encode()
-        self._transport.write(_LENGTH.pack(len(name)) + name)
+        self._transport.write(self._greeting)
         self._opened.set()
 
 
 class _Incoming(asyncio.Protocol):
-    """From one peer, which says first who it is."""
+    """From one peer, which shows the secret and says who it is before anything else."""
 
-    def __init__(self, hear: Received) -> None:
+    def __init__(self, hear: Received, secret: bytes) -> None:
         self._hear = hear
+        self._secret = secret
+        self._transport: asyncio.Transport | None = None
+        self._known = False
         self._sender: str | None = None
         self._buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -165,7 +181,13 @@ class _Incoming(asyncio.Protocol):
                 break
             frame = bytes(self._buffer[at + _LENGTH.size : end])
             at = end
-            if self._sender is None:
+            if not self._known:
+                if not hmac.compare_digest(frame, self._secret):
+                    assert self._transport is not None
+                    self._transport.abort()
+                    return
+                self._known = True
+            elif self._sender is None:
                 self._sender = frame.decode()
             else:
                 self._hear(self._sender, frame)
