@@ -38,6 +38,12 @@ def test_the_first_one_without_a_listener_is_a_keyboard_interrupt(name: str) -> 
     assert (code != 0, output) == (True, "KeyboardInterrupt")
 
 
+def test_one_that_nobody_heard_because_what_it_raised_was_lost_is_told_to_who_listens_next() -> None:
+    lost = "exec('class C:\\n def __del__(self): os.kill(os.getpid(), signal.SIGINT)'); sys.stderr = None; C(); "
+    listening = "h = i.heard_by(lambda: print('heard')); h.__enter__(); print('went on')"
+    assert ends(lost + listening) == (0, "heard\nwent on\n")
+
+
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
 def test_the_second_one_ends_the_command_at_once(first: str, second: str) -> None:

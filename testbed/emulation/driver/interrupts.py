@@ -44,6 +44,9 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._came = False
+        self._unheard = False
+        """It came when nobody listened, and what it raised may have been lost: nothing leaves a destructor, nor many a
+        callback of C."""
         self._listener: Callable[[], object] | None = None
 
     def install(self) -> None:
@@ -55,6 +58,9 @@ class Interrupts:
         """During the block the first signal calls `listener`, in the main thread and between any two instructions."""
         before, self._listener = self._listener, listener
         try:
+            if self._unheard:
+                self._unheard = False
+                listener()
             yield
         finally:
             if self._listener is listener:
@@ -70,6 +76,7 @@ class Interrupts:
             os._exit(EXIT_INTERRUPTED)  # the janitor ends what is left
         self._came = True
         if self._listener is None:
+            self._unheard = True
             raise KeyboardInterrupt
         self._listener()
 
