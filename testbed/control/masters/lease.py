@@ -48,11 +48,11 @@ class LeaseKeeper:
         if now_s < self._look_s:
             return None
         lease, timings = self._lease, self._timings
-        jitter = 1.0 if self.is_held else 1.0 + _JITTER_FACTOR * self._random.random()
-        self._look_s = now_s + timings.leader_elect_retry_period_s * jitter
         expired = now_s >= self._seen_s + timings.leader_elect_lease_duration_s
         if lease is None or not lease.holder or self.is_held or expired:
+            self._look_s = now_s + timings.leader_elect_retry_period_s
             return self._renewed(self.identity)
+        self._look_s = now_s + timings.leader_elect_retry_period_s * (1.0 + _JITTER_FACTOR * self._random.random())
         return None
 
     def to_release(self, identity: str) -> Lease | None:
