@@ -17,10 +17,11 @@ run: install
 # Tests of live clusters want the machine for themselves, the others share it.
 test: install
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not live"
-	$(BIN)/python -m pytest -m live tests/emulation tests/multimachine
+	$(BIN)/python -m pytest -m "live and not soak" tests/emulation tests/multimachine
 
 soak: install
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m pytest -m soak tests/multimachine
 
 # 20 kills of the master that leads, on one live cluster; LEASE=--lease with Kubernetes' timings of leader election
 takeovers: install

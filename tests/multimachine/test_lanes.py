@@ -66,6 +66,7 @@ def test_runs_of_a_sweep_go_on_side_by_side_on_machines_of_their_own(cluster: Cl
     assert what_is_left(cluster) == [""] * 4
 
 
+@pytest.mark.soak
 def test_an_interrupt_ends_all_runs_and_leaves_nothing(cluster: Cluster) -> None:
     sweep = cluster.start("m1", sweep_command("--out broken-off", "--set spec.load.duration=100s"))
     assert until(lambda: runs_on(cluster) == ["m2", "m3"])
@@ -78,6 +79,7 @@ def test_an_interrupt_ends_all_runs_and_leaves_nothing(cluster: Cluster) -> None
     assert what_is_left(cluster) == [""] * 4
 
 
+@pytest.mark.soak
 def test_a_sweep_that_is_killed_leaves_nothing_on_any_machine(cluster: Cluster) -> None:
     sweep = cluster.start("m1", sweep_command("--out killed", "--set spec.load.duration=100s"))
     assert until(lambda: runs_on(cluster) == ["m2", "m3"])

@@ -51,7 +51,7 @@ def test_who_does_not_show_the_secret_is_not_listened_to() -> None:
         listening = Peers("a", to_other, 10.0, lambda *message: heard.put_nowait(message), b"secret")
         await listening.open(address)
         senders = [
-            Peers("b", (Peer("a", address, None),), 10.0, lambda *_: None, secret)
+            Peers("b", (Peer("a", address, None),), 1.0, lambda *_: None, secret)
             for secret in (b"", b"guessed", b"secret")
         ]
         try:
