@@ -12,9 +12,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, get_args
 
+from testbed.control.cells.handover import Handover, handovers
 from testbed.control.cells.operations import (
     Judge,
     PlannedStep,
@@ -25,15 +26,7 @@ from testbed.control.cells.operations import (
 )
 from testbed.control.cells.phases import phases
 from testbed.control.cells.promotion import Promotion, ShardedStore, promotions
-from testbed.control.cells.store_orders import (
-    Forbid,
-    Lead,
-    StoreAnswer,
-    StoreOrder,
-    forbids,
-    lacks,
-    leads,
-)
+from testbed.control.cells.store_orders import StoreAnswer, StoreOrder, lacks
 from testbed.control.overview import Behind
 from testbed.emulation.actors.vigil import ActorLost, in_short
 from testbed.emulation.driver.events import (
@@ -51,42 +44,6 @@ from testbed.objects.cells import Layer, PartitionMap, Rollout
 LAYER_WAIT_S = 5.0
 """How long a layer is waited for; the other one is told then in any case."""
 POLL_S = 0.05
-
-
-@dataclass(slots=True)
-class _Handover:
-    """Of the groups of an asynchronous store in one step: who is to lead them, and whom that was not told yet, as its
-    proxy does not have the map."""
-
-    store: ShardedStore
-    leads: tuple[Lead, ...]
-    forbidden: tuple[Forbid, ...]
-    waiting: list[str]
-    lifted: bool = False
-
-    def orders(self, replicas: Iterable[str], what: Sequence[Lead | Forbid]) -> list[StoreOrder]:
-        return [StoreOrder(self.store.service, name, each) for name in replicas for each in what]
-
-    def leave_forbidden(self, later: _Handover) -> None:
-        """What that one has forbidden is its own to allow: who is told of this one last must not be."""
-        if self.store == later.store:
-            theirs = {each.group for each in later.forbidden}
-            self.forbidden = tuple(each for each in self.forbidden if each.group not in theirs)
-
-    @property
-    def first(self) -> list[str]:
-        """Of those waiting, who is to be told at the next opportunity. Where nobody writes meanwhile, two may lead, and
-        for reads one has to: new leaders come first."""
-        leaders = [name for name in self.waiting if name in {each.leader for each in self.leads}]
-        return leaders if self.forbidden and leaders else self.waiting
-
-    @property
-    def everybody(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.store.replicas)
-
-    @property
-    def allowed(self) -> tuple[Forbid, ...]:
-        return tuple(Forbid(each.group) for each in self.forbidden)
 
 
 class Changeable(Protocol):
@@ -123,7 +80,7 @@ class Operating:
         self._session = session
         self._tell = tell
         self._t0_s = t0_s
-        self._handed_over: list[_Handover] = []
+        self._handed_over: list[Handover] = []
         self._done: dict[str, list[PlannedStep]] = {}
         self._judges: dict[str, Judge] = {}
         """Of operations that may still be given up."""
@@ -191,8 +148,8 @@ class Operating:
         before, self._map, self._lent = self._map, changed(self._map, step.change), step.lent
         await self._promote(step)
         operation = self._operations[step.operation]
-        handovers = self._handovers(step, operation.forbids)
-        held = next((each for each in handovers if each.forbidden), None)
+        handed_over = self._handovers(step, operation.forbids)
+        held = next((each for each in handed_over if each.forbidden), None)
         told: tuple[Layer, ...] = ()
         times_s = {"began": time.monotonic()}
         lacked, missing = 0, tuple[str, ...]()
@@ -205,7 +162,7 @@ class Operating:
                 if told == layers:
                     self._begun(step)
                 if "sidecars" in layers:
-                    self._tell_leaders(handovers)
+                    self._tell_leaders(handed_over)
                 await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
             elif held is None:
                 raise AssertionError(phase)
@@ -219,20 +176,15 @@ class Operating:
         if held is not None:
             self._tell(WritesHeld(step, times_s, lacked, missing))
 
-    def _handovers(self, step: PlannedStep, forbidden_of: str | None) -> list[_Handover]:
-        """Of all asynchronous stores that the step concerns."""
-        found = []
-        for store in self._stores.values():
-            if store.mode == "async" and (leads_now := leads(store, step.change, self._map.version)):
-                forbidden = forbids(store, step.change) if store.service == forbidden_of else ()
-                found.append(_Handover(store, leads_now, forbidden, [name for name, _ in store.replicas]))
+    def _handovers(self, step: PlannedStep, forbidden_of: str | None) -> list[Handover]:
+        found = handovers(self._stores.values(), step.change, self._map.version, forbidden_of)
         for handover in found:
             for before in self._handed_over:
                 before.leave_forbidden(handover)
         self._handed_over += found
         return found
 
-    async def _forbid(self, held: _Handover) -> tuple[str, ...]:
+    async def _forbid(self, held: Handover) -> tuple[str, ...]:
         """Returns the replicas that have not answered."""
         left, deadline_s = list(held.everybody), time.monotonic() + LAYER_WAIT_S
         while True:
@@ -244,7 +196,7 @@ class Operating:
                 return tuple(left)
             await asyncio.sleep(POLL_S)
 
-    async def _catch_up(self, held: _Handover) -> int:
+    async def _catch_up(self, held: Handover) -> int:
         """However long it takes. All are told again not to take writes each time, so that none has begun to since it
         restarted. Returns how many writes there were to wait for."""
         most = 0
@@ -259,7 +211,7 @@ class Operating:
                 return most
             await asyncio.sleep(POLL_S)
 
-    async def _lift(self, held: _Handover) -> None:
+    async def _lift(self, held: Handover) -> None:
         """From now on; who does not know yet who leads is told both together. First, new leaders have to know that they
         are: as with layers, they are not waited for for ever."""
         deadline_s = time.monotonic() + LAYER_WAIT_S
@@ -279,10 +231,10 @@ class Operating:
         missing = await self._session.promote(promotions(self._stores[store], step.change))
         self._tell(DataPromoted(step, began_s, time.monotonic(), missing))
 
-    def _tell_leaders(self, handovers: Iterable[_Handover]) -> None:
-        self._telling |= {asyncio.create_task(self._tell_who_leads(each)) for each in handovers}
+    def _tell_leaders(self, handed_over: Iterable[Handover]) -> None:
+        self._telling |= {asyncio.create_task(self._tell_who_leads(each)) for each in handed_over}
 
-    async def _tell_who_leads(self, handover: _Handover) -> None:
+    async def _tell_who_leads(self, handover: Handover) -> None:
         """Each replica when its own proxy has the map, by which it goes."""
         while handover.waiting:
             behind = await self._session.behind("sidecars")
