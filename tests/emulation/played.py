@@ -21,7 +21,7 @@ from testbed.control.waiting import Waiting
 from testbed.emulation.actors import machine
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.locust_process import LoadProgress
-from testbed.emulation.actors.master import Master
+from testbed.emulation.actors.master import Master, PodsEver
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import MachineFolders, Push, Readiness, Recorded
 from testbed.emulation.actors.seam import Actor, SharedProcess, handle_of
@@ -133,8 +133,8 @@ class PlayedMaster(Played):
         nodes = (NodeStatus("east-a-1", "east-a", "True", 1),)
         return Overview(nodes, (PodStatus("web-1", "east-a-1", "Running", True, 0, "", "in sync"),))
 
-    async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
-        return ()
+    async def pods_ever(self) -> PodsEver:
+        return {}, {}
 
     async def pushes(self) -> list[Push]:
         return []

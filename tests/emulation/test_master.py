@@ -140,6 +140,14 @@ async def up(folder: Path) -> AsyncIterator[Cluster]:
         await cluster.master.shut_down()
 
 
+async def test_a_start_is_kept_of_a_pod_that_another_master_has_ordered(tmp_path: Path) -> None:
+    async with up(tmp_path) as cluster:
+        listed = PodListed("web-8", ADDRESS, restarts=0, ready=True)
+        await cluster.say(NODE, PodStarted(NODE, "web-7", ADDRESS), NodeRegistered(NODE, pods=(listed,), booted=False))
+        ordered, starts = await cluster.master.pods_ever()
+        assert (set(ordered), set(starts)) == ({"gateway-1"}, {"gateway-1", "web-7", "web-8"})
+
+
 async def test_what_is_decided_takes_the_control_path_and_what_is_answered_is_kept(tmp_path: Path) -> None:
     async with up(tmp_path) as cluster:
         master, clients = cluster.master, cluster.places[CLIENTS]
@@ -161,8 +169,9 @@ async def test_what_is_decided_takes_the_control_path_and_what_is_answered_is_ke
         with pytest.raises(Refused, match="not found"):
             await master.delete(Deployment, "web")
         await master.delete(Deployment, "gateway")
-        ((pod, _),) = await master.pods_ever()
-        assert (pod.name, pod.node, pod.address) == ("gateway-1", NODE, ADDRESS)
+        ordered, starts = await master.pods_ever()
+        assert {name: pod.node for name, pod in ordered.items()} == {"gateway-1": NODE}
+        assert {name: address for name, (address, _) in starts.items()} == {"gateway-1": ADDRESS}
         readiness = await master.readiness()
         assert (readiness.started, readiness.total) == (1, 0)
         with pytest.raises(KeyError):

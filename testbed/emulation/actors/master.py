@@ -21,6 +21,7 @@ from testbed.control.masters.messages import Serves, Tell
 from testbed.control.messages import (
     ConfigAcked,
     ConfigRejected,
+    NodeRegistered,
     PodStarted,
     RecordEvent,
     StartPod,
@@ -52,6 +53,7 @@ from testbed.emulation.processes.master_messages import (
 )
 from testbed.emulation.processes.process import last_lines
 from testbed.emulation.processes.pushed import PushedResources
+from testbed.objects.addresses import PodAddress
 from testbed.objects.cells import Layer
 from testbed.objects.cluster import ClusterSpec, Declared
 from testbed.objects.core import Node, Pod
@@ -63,6 +65,8 @@ ANSWERS_WITHIN_S = 20.0
 MASTER_LOG = "master.log"
 """Of the only one."""
 
+PodsEver = tuple[dict[str, Pod], dict[str, tuple[PodAddress, float]]]
+"""Pods that were to be started, and starts: where, and when in monotonic seconds of the pod's machine; by name."""
 AppliedStreams = tuple[int, Streams]
 """How far a master has applied the log, and who is told by it."""
 
@@ -115,7 +119,8 @@ class Master(Placed):
         self._died: str | None = None
         """How its process ended by itself, if it did."""
         self._ordered: dict[str, Pod] = {}
-        self._started: dict[str, tuple[Pod, float]] = {}
+        self._starts: dict[str, tuple[PodAddress, float]] = {}
+        """Of pods, by name: where, and when in monotonic seconds of their machine."""
         self._pushes: dict[tuple[str, str, str], Push] = {}
         self._pushed = PushedResources()
 
@@ -163,7 +168,7 @@ class Master(Placed):
     async def readiness(self, *others: AppliedStreams) -> Readiness:
         """`others` are the `streams` of the other masters, here and below."""
         ready, total, waiting_for = await self._ask("readiness", *others)
-        return Readiness(len(self._started), ready, total, waiting_for)
+        return Readiness(len(self._starts), ready, total, waiting_for)
 
     async def overview(self, *others: AppliedStreams) -> Overview:
         """Every node and pod, as the control plane knows them."""
@@ -195,9 +200,10 @@ class Master(Placed):
 
     # --- what was recorded ---------------------------------------------------------------------------------------
 
-    async def pods_ever(self) -> tuple[tuple[Pod, float], ...]:
-        """Every pod that was started during the run, also if it is gone by now, and when (monotonic seconds)."""
-        return tuple(self._started.values())
+    async def pods_ever(self) -> PodsEver:
+        """Also those that are gone by now. Of several masters one may have passed on the order, and another have heard
+        that it was carried out."""
+        return self._ordered, self._starts
 
     async def pushes(self) -> list[Push]:
         """All pushes so far."""
@@ -230,8 +236,11 @@ class Master(Placed):
 
     def _note(self, report: Reported) -> None:
         match report.event:
-            case PodStarted(_, pod, address) if pod in self._ordered:
-                self._started.setdefault(pod, (replace(self._ordered[pod], address=address), report.at_s))
+            case PodStarted(_, pod, address):
+                self._starts.setdefault(pod, (address, report.at_s))
+            case NodeRegistered(pods=listed):
+                for each in listed:
+                    self._starts.setdefault(each.name, (each.address, report.at_s))
             case ConfigAcked(proxy, type_url, version):
                 push = self._pushes.get((proxy, type_url, version))
                 if push is not None and push.acked_s is None:
@@ -271,7 +280,7 @@ class Master(Placed):
         if pod.address is not None:
             # It has been started before, as another master heard.
             there_s = time.monotonic() + self._clock_offsets_s[str(pod.node)]
-            self._started.setdefault(pod.name, (pod, there_s))
+            self._starts.setdefault(pod.name, (pod.address, there_s))
 
     def _push(self, pushed: Pushed) -> None:
         push = pushed.push

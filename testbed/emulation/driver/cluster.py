@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.control.cells.promotion import Promotion
 from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
-from testbed.control.masters.messages import NotLeading
 from testbed.control.overview import Behind, Overview
 from testbed.control.placement import Hosting, agents_a_process
 from testbed.control.waiting import Waiting, grouped
@@ -21,13 +20,13 @@ from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
-from testbed.emulation.actors.vigil import ActorLost
 from testbed.emulation.driver.events import ComingUp, RecordsCollected
 from testbed.emulation.driver.fleet import Fleet
-from testbed.emulation.driver.member import MachineLost, Member, Resident, ask_all
+from testbed.emulation.driver.masters import Masters, until_answered
+from testbed.emulation.driver.member import Member, Resident, ask_all
 from testbed.emulation.driver.world import EmulatedWorld
-from testbed.emulation.processes.master import ControlPlaneDown
 from testbed.network.links import LinkSample
+from testbed.objects.addresses import PodAddress
 from testbed.objects.cells import Layer, PartitionMap
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
@@ -37,8 +36,6 @@ from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
-LEADS_WITHIN_S = 20.0
-"""Of several masters, one."""
 ENDS_WITHIN_S = 120.0
 """Every process is killed two seconds after it was asked to end, but dozens of them share the cores for that."""
 PROMOTED_WITHIN_S = 5.0
@@ -76,7 +73,7 @@ class EmulatedCluster:
         zones = dict.fromkeys(source.zone for source in scenario.load.sources)
         sharing = agents_a_process(topology, scenario.cluster, hosting)
         peer_secret = secrets.token_bytes(32)
-        self._masters: dict[str, Resident] = {
+        residents = {
             place: fleet.start(
                 Master,
                 place,
@@ -93,7 +90,8 @@ class EmulatedCluster:
             )
             for place in topology.masters
         }
-        masters = {place: resident.actor for place, resident in self._masters.items()}
+        self._masters = Masters(residents)
+        masters = {place: resident.actor for place, resident in residents.items()}
         self._agents: dict[str, Resident] = {
             place.name: fleet.start(
                 NodeAgent,
@@ -133,14 +131,14 @@ class EmulatedCluster:
         }
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
-        self._pods: dict[int, tuple[tuple[PodObject, float], ...]] = {}
-        """By master: those that it knows of."""
-        self._led_last: Resident | None = None
+        self._ordered: dict[str, PodObject] = {}
+        self._starts: dict[str, tuple[PodAddress, float]] = {}
+        """Where pods were started, and when first, by the clock of their machine."""
         self.world = EmulatedWorld(
             topology,
             fleet,
             self._agents,
-            self._masters,
+            residents,
             [*self._hosts, *self._load_generators.values()],
         )
 
@@ -162,20 +160,20 @@ class EmulatedCluster:
 
         Raises Refused, then nothing has changed; else as `bring_up` does.
         """
-        await self._as_declared(self._ask_leader("apply", objects))
+        await self._as_declared(self._masters.ask_leader("apply", objects))
 
     async def put(self, objects: Sequence[Declared], gone: Sequence[Declared] = ()) -> None:
         """Create or change objects, and delete others, without waiting for what follows.
 
         Raises Refused: for one to create or change, then nothing has changed; and ControlPlaneDown.
         """
-        await self._ask_leader("apply", objects)
+        await self._masters.ask_leader("apply", objects)
         for each in gone:
-            await self._ask_leader("delete", type(each), each.name)
+            await self._masters.ask_leader("delete", type(each), each.name)
 
     async def put_map(self, cell_map: PartitionMap) -> None:
         """The same with a partition map, as an operator does it: until a control plane has taken it. Raises Refused."""
-        await self._insist(self._ask_leader, "apply", [cell_map])
+        await until_answered(self._masters.ask_leader, "apply", [cell_map])
 
     async def settle(self) -> None:
         """Wait until all is as declared. Raises BringUpFailed."""
@@ -183,64 +181,17 @@ class EmulatedCluster:
 
     async def overview(self) -> Overview:
         """Every node and pod, as the control plane knows them. Raises ControlPlaneDown."""
-        overview: Overview = await self._ask_knowing("overview")
+        overview: Overview = await self._masters.ask_knowing("overview")
         return overview
 
     async def behind(self, layer: Layer) -> Behind:
         """Which proxies of a layer do not have all that they should have."""
-        behind: Behind = await self._insist(self._ask_knowing, "behind", layer)
+        behind: Behind = await until_answered(self._masters.ask_knowing, "behind", layer)
         return behind
-
-    async def _insist(self, ask: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
-        """Ask the control plane until one answers."""
-        while True:
-            try:
-                return await ask(*arguments)
-            except ControlPlaneDown:
-                await asyncio.sleep(READINESS_POLL_S)
-
-    async def _ask_leader(self, method: str, *arguments: object) -> Any:
-        """Of several masters, the one that leads; raises ControlPlaneDown if there is none for some time."""
-        deadline_s = time.monotonic() + LEADS_WITHIN_S
-        while True:
-            down: list[str] = []
-            for master in self._in_turn():
-                try:
-                    answer = await master.ask(method, *arguments)
-                except NotLeading:
-                    continue
-                except (ControlPlaneDown, MachineLost, ActorLost) as why:
-                    if len(self._masters) == 1:
-                        raise
-                    down.append(str(why))
-                    continue
-                self._led_last = master
-                return answer
-            if time.monotonic() > deadline_s:
-                raise ControlPlaneDown("; ".join(["no master leads", *down]))
-            await asyncio.sleep(READINESS_POLL_S)
-
-    async def _ask_knowing(self, method: str, *arguments: object) -> Any:
-        """The leader, with what the others know of those that they tell."""
-        if len(self._masters) == 1:
-            return await self._ask_leader(method, *arguments)
-        asked = (master.ask("streams") for master in self._masters.values())
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        for failure in found:
-            if isinstance(failure, BaseException) and not isinstance(
-                failure, ControlPlaneDown | MachineLost | ActorLost
-            ):
-                raise failure
-        streams = (each for each in found if not isinstance(each, BaseException))
-        return await self._ask_leader(method, *arguments, *streams)
-
-    def _in_turn(self) -> list[Resident]:
-        """The one that led last first."""
-        return sorted(self._masters.values(), key=lambda master: master is not self._led_last)
 
     async def delete(self, kind: type[Declared], name: str) -> None:
         """The same with an object that is there no longer."""
-        await self._as_declared(self._ask_leader("delete", kind, name))
+        await self._as_declared(self._masters.ask_leader("delete", kind, name))
 
     async def _as_declared(
         self, change: Coroutine[Any, Any, None], show: Callable[[ComingUp], None] = lambda _: None
@@ -252,7 +203,7 @@ class EmulatedCluster:
             while True:
                 if changing.done():
                     changing.result()
-                    readiness = await self._insist(self._ask_knowing, "readiness")
+                    readiness = await until_answered(self._masters.ask_knowing, "readiness")
                     if readiness.ready >= readiness.total and not readiness.waiting_for:
                         return
                 show(self._how_far(readiness))
@@ -272,15 +223,15 @@ class EmulatedCluster:
         told = self._agents | {clients_of(zone): generator for zone, generator in self._load_generators.items()}
         actors = {place: resident.actor for place, resident in told.items()}
         connecting = (
-            master.ask("connect", actors, self._clock_offsets_s(master, told)) for master in self._masters.values()
+            master.ask("connect", actors, self._clock_offsets_s(master, told)) for master in self._masters.all
         )
         await asyncio.gather(*connecting)
-        await self._ask_leader("declare")
+        await self._masters.ask_leader("declare")
         await ask_all("boot", [*self._agents.values(), *self._load_generators.values()])
 
     @property
     def _residents(self) -> list[Resident]:
-        return [*self._masters.values(), *self._agents.values(), *self._load_generators.values()]
+        return [*self._masters.all, *self._agents.values(), *self._load_generators.values()]
 
     @property
     def _hosts(self) -> list[Resident]:
@@ -393,8 +344,12 @@ class EmulatedCluster:
         self._events += new
         for host, links in await ask_all("link_samples", self._hosts):
             self._links += [(host.machine, sample) for sample in links]
-        for master, pods in await ask_all("pods_ever", self._masters.values()):
-            self._pods[id(master)] = pods
+        for _, pods in await ask_all("pods_ever", self._masters.all):
+            ordered, starts = pods
+            self._ordered |= ordered
+            for name, (address, at_s) in starts.items():
+                first_s = self._starts[name][1] if name in self._starts else at_s
+                self._starts[name] = address, min(first_s, at_s)
         return RecordsCollected([_here(*each) for each in new], self._pods_here())
 
     async def records(self) -> ClusterRecords:
@@ -412,11 +367,11 @@ class EmulatedCluster:
 
     async def _pushed(self) -> tuple[list[Push], tuple[bytes, ...]]:
         """Of all masters: each numbers what it has pushed from 0 on, here one goes on where the other ends."""
-        by_master = {id(master): found for master, found in await ask_all("pushes", self._masters.values())}
+        by_master = {id(master): found for master, found in await ask_all("pushes", self._masters.all)}
         pushes: list[Push] = []
         resources: list[bytes] = []
         before = 0
-        for master, (count, compressed) in await ask_all("pushed_resources", self._masters.values()):
+        for master, (count, compressed) in await ask_all("pushed_resources", self._masters.all):
             for push in by_master.get(id(master), ()):
                 push.sent_s = master.machine.clock.to_local(push.sent_s)
                 if push.acked_s is not None:
@@ -429,22 +384,15 @@ class EmulatedCluster:
 
     def _pods_here(self) -> tuple[tuple[PodObject, float], ...]:
         """In the driver's time."""
-        found = (
-            (pod, self._fleet.of(pod.node).clock.to_local(started_s))
-            for pods in self._pods.values()
-            for pod, started_s in pods
-            if pod.node is not None
+        return tuple(
+            (replace(pod, address=address), self._fleet.of(pod.node).clock.to_local(at_s))
+            for name, (address, at_s) in self._starts.items()
+            if (pod := self._ordered.get(name)) is not None and pod.node is not None
         )
-        first: dict[str, tuple[PodObject, float]] = {}
-        for pod, started_s in found:
-            if pod.name not in first or started_s < first[pod.name][1]:
-                first[pod.name] = pod, started_s
-        return tuple(first.values())
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
-        residents = [*self._masters.values(), *self._agents.values(), *self._load_generators.values()]
-        await ask_all("shut_down", residents, within_s=ENDS_WITHIN_S)
+        await ask_all("shut_down", self._residents, within_s=ENDS_WITHIN_S)
 
     async def _prepare(self, generator: Resident) -> None:
         machine, load = generator.machine, self._scenario.load
