@@ -16,7 +16,7 @@ run: install
 
 # Tests of live clusters want the machine for themselves, the others share it.
 test: install
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not live"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not live"
 	$(BIN)/python -m pytest -m "live and not soak" tests/emulation tests/multimachine
 
 soak: install
