@@ -30,6 +30,12 @@ class Waiting:
         return f"{self.kind} {self.name}: {self.reason.replace('{node}', self.node)}"
 
 
+def readiness(store: Store, streams: Streams) -> tuple[int, int, tuple[Waiting, ...]]:
+    """How many pods are ready, of how many, and what is waited for."""
+    wanted = sum(deployment.replicas for deployment in store.list(Deployment))
+    return sum(pod.ready for pod in store.list(Pod)), wanted, tuple(not_ready(store, streams))
+
+
 def not_ready(store: Store, streams: Streams) -> list[Waiting]:
     """Everything that is not as declared, with the reason; empty when the cluster is up."""
     waiting: list[Waiting] = []

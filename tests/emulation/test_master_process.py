@@ -126,10 +126,10 @@ async def test_what_is_applied_and_deleted_later_is_carried_out_and_what_cannot_
     async with leading(tmp_path) as master:
         await with_nodes(master)
         assert (await master.ask("apply", (GATEWAY,))).error is None
-        ready, total, waiting_for = (await master.ask("readiness")).answer  # type: ignore[misc]
+        ready, total, waiting_for = (await master.ask("readiness", ())).answer  # type: ignore[misc]
         assert (ready, total, len(waiting_for) > 0) == (0, 1, True)
         await master.ask("delete", Deployment, "gateway", "default")
-        assert (await master.ask("readiness")).answer[:2] == (0, 0)  # type: ignore[index]
+        assert (await master.ask("readiness", ())).answer[:2] == (0, 0)  # type: ignore[index]
         assert master.events("Created") == [*NODES, "gateway"]
         refused = await master.ask("delete", Deployment, "gateway", "default")
         assert isinstance(refused.error, Refused)
@@ -163,7 +163,7 @@ class SlowDisk:
 async def test_nobody_hears_of_a_decision_that_is_not_on_the_disk(tmp_path: Path) -> None:
     async with leading(tmp_path) as master:
         await with_nodes(master)
-        await master.ask("readiness")
+        await master.ask("readiness", ())
         disk = SlowDisk(master)
         master.hear(Asked(77, "apply", ((GATEWAY,),)))
         master.say(LeaseRenewed("east-a-1"))
@@ -182,17 +182,17 @@ async def test_who_begins_with_the_disk_of_another_knows_all_that_anybody_heard(
         await eventually(lambda: before.started())
         (start,) = before.started()
         before.say(PodStarted(start.node, start.pod.name, ADDRESS))
-        overview = (await before.ask("overview")).answer
+        overview = (await before.ask("overview", ())).answer
     async with leading(tmp_path) as after:
         (first,) = [each for each in before.told if isinstance(each, Serves)]
         (second,) = [each for each in after.told if isinstance(each, Serves)]
         assert second.term > first.term, "what is said to the one is not taken for said to the other"
-        assert (await after.ask("overview")).answer == overview
+        assert (await after.ask("overview", ())).answer == overview
         assert [each.reason for each in after.told if isinstance(each, RecordEvent)] == ["Leading"]
         assert not after.started()
         await after.ask("apply", (replace(GATEWAY, replicas=2),))
         assert after.events("SuccessfulCreate") == ["gateway"]
-        names = [pod.name for pod in (await after.ask("overview")).answer.pods]  # type: ignore[attr-defined]
+        names = [pod.name for pod in (await after.ask("overview", ())).answer.pods]  # type: ignore[attr-defined]
         assert names == ["gateway-1", "gateway-2"]
 
 
@@ -206,7 +206,7 @@ async def test_a_log_that_grew_long_is_a_snapshot_from_which_a_master_begins(
             await before.ask("apply", (Service("web", port),))
     assert opened(before.begin).stored.snapshot.index >= 10
     async with leading(tmp_path) as after:
-        (answer,) = [await after.ask("overview")]
+        (answer,) = [await after.ask("overview", ())]
         assert [node.name for node in answer.answer.nodes] == list(NODES)  # type: ignore[attr-defined]
         assert after.master._committed.get(Service, "web").port == 39
 

@@ -11,10 +11,10 @@ yet, decides what is never committed: nobody carries it out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from testbed.consensus import messages as consensus
 from testbed.consensus.log import Entry
@@ -41,6 +41,7 @@ from testbed.control.masters.messages import (
     Serves,
     Tell,
 )
+from testbed.control.masters.places import Places
 from testbed.control.messages import Apply as ApplyObject
 from testbed.control.messages import (
     Command,
@@ -54,28 +55,27 @@ from testbed.control.messages import (
     NodeRegistered,
     Ping,
     ProxyConnected,
-    PushConfig,
     RecordEvent,
     SessionEvent,
     StartPod,
     StopPod,
-    StreamEvent,
 )
-from testbed.control.overview import Behind, Overview, Streams, behind, overview
+from testbed.control.overview import Streams, behind, overview
 from testbed.control.store import Store, Writes
-from testbed.control.waiting import Waiting, not_ready
-from testbed.objects.cells import Layer
+from testbed.control.waiting import readiness
 from testbed.objects.cluster import Declared
 from testbed.objects.core import Lease, Node, Pod
 from testbed.objects.places import CONTROL_PLANE
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import Deployment, MeshMode
+from testbed.objects.workloads import MeshMode
 
 BUSY_S = 0.05
 """A deadline that is met later than that was met by a busy master."""
 HEARTBEATS = 10
 """Of a leader, in an election time-out: etcd's are 100 ms and 1 s."""
 SNAPSHOT_ENTRIES = 2000
+_FOUND: Final[Mapping[str, Callable[..., object]]] = {"readiness": readiness, "overview": overview, "behind": behind}
+"""What can be asked of the store and of who is told by it, of all masters."""
 _ALONE = Settings(election_timeout_s=10.0, heartbeat_s=1.0)
 """There is nobody to wait for, nor to be heard by."""
 
@@ -121,15 +121,7 @@ class Master:
         settings = _ALONE if self._alone else Settings(timeout_s + heartbeat_s, heartbeat_s)
         waited_s = 2 * _ALONE.election_timeout_s if self._alone else 0.0
         self.replica = Replica(name, stored, settings, random, now_s - waited_s)
-        self._discovery = Discovery(setup.timings, setup.mesh_mode, setup.clients)
-        self._look = False
-        """Whether somebody may have to be told something."""
-        self._sessions: dict[str, int] = {}
-        """Of the places that are connected to this one."""
-        self._registered: dict[str, int] = {}
-        """Nodes, by their session: they are told of what is decided from that on."""
-        self._unknown: dict[str, tuple[str, ProxyConnected]] = {}
-        """Proxies of pods that are not in this store yet, with their place."""
+        self._places = Places(Discovery(setup.timings, setup.mesh_mode, setup.clients))
         self._stream: _Stream | None = None
         """While it follows a leader."""
         self._serving = False
@@ -164,9 +156,9 @@ class Master:
         stranger = False
         for event in events:
             if isinstance(event, Hello) and self._serving:
-                self._open(place, session)
-            stranger |= self._sessions.get(place) != session
-            if self._sessions.get(place) == session:
+                self._places.open(self._committed, place, session)
+            stranger |= not self._places.has(place, session)
+            if self._places.has(place, session):
                 self._take_in(place, session, event, arrived_s)
         if stranger and self._serving:
             self._out.append(Tell(place, session, Closed()))
@@ -207,7 +199,7 @@ class Master:
 
     def next_deadline(self) -> float | None:
         """None while there is nothing to decide or to tell before something is said."""
-        deadlines = [self._discovery.next_deadline()]
+        deadlines = [self._places.next_deadline()]
         if self.controllers is not None:
             deadlines.append(self.controllers.next_deadline())
         return min((each for each in deadlines if each is not None), default=None)
@@ -230,7 +222,8 @@ class Master:
         return min(deadlines)
 
     def ask(self, number: int, method: str, arguments: tuple[Any, ...], now_s: float) -> list[Output]:
-        """One of the methods below, by its name. Answered by NotLeading unless this one leads, but for `streams`."""
+        """One of the methods below, by its name, or what can be found: then the first argument are the `streams` of the
+        other masters. Answered by NotLeading unless this one leads, but for `streams`."""
         self._now_s = now_s
         if method == "streams":
             self._out.append(Answered(number, self.streams()))
@@ -246,7 +239,7 @@ class Master:
 
     def streams(self) -> tuple[int, Streams]:
         """How far its log is applied, and those who are told by this one."""
-        return self.replica.applied_index, self._discovery.streams(self._committed, self._sessions)
+        return self.replica.applied_index, self._places.streams(self._committed)
 
     def apply(self, plane: Controllers, objects: Sequence[Declared]) -> None:
         """Create or change objects, as `kubectl apply` does. Raises Refused; then nothing has changed."""
@@ -256,24 +249,6 @@ class Master:
         """As `kubectl delete` does. Raises Refused where there is no such object."""
         self._decide(plane.handle([Delete(kind, name, namespace)], self._advanced_s(plane)))
 
-    def readiness(
-        self, plane: Controllers, *others: tuple[int, Streams]
-    ) -> Callable[[], tuple[int, int, tuple[Waiting, ...]]]:
-        """How many pods are ready, of how many, and what is waited for. `others` are `streams` of the other masters."""
-
-        def answer() -> tuple[int, int, tuple[Waiting, ...]]:
-            pods, wanted = plane.store.list(Pod), plane.store.list(Deployment)
-            total = sum(deployment.replicas for deployment in wanted)
-            return sum(pod.ready for pod in pods), total, tuple(not_ready(plane.store, self._all_streams(others)))
-
-        return answer
-
-    def overview(self, plane: Controllers, *others: tuple[int, Streams]) -> Callable[[], Overview]:
-        return lambda: overview(plane.store, self._all_streams(others))
-
-    def behind(self, plane: Controllers, layer: Layer, *others: tuple[int, Streams]) -> Callable[[], Behind]:
-        return lambda: behind(plane.store, self._all_streams(others), layer)
-
     def _all_streams(self, others: Sequence[tuple[int, Streams]]) -> Streams:
         applied_index, own = self.streams()
         streams = Streams.of_all([own, *(each for _, each in others)])
@@ -281,13 +256,17 @@ class Master:
         return replace(streams, due=streams.due or any(index < applied_index for index, _ in others))
 
     def _answer(self, plane: Controllers, number: int, method: str, arguments: tuple[Any, ...]) -> None:
+        if method in _FOUND:
+            others, *what = arguments
+            self._hold(lambda: Answered(number, _FOUND[method](plane.store, self._all_streams(others), *what)), number)
+            return
         try:
-            answer = getattr(self, method)(plane, *arguments)
+            getattr(self, method)(plane, *arguments)
         except api_server.Refused as refused:
             answered = Answered(number, error=refused)
-            self._hold(lambda: answered, number)
         else:
-            self._hold(lambda: Answered(number, answer() if callable(answer) else answer), number)
+            answered = Answered(number)
+        self._hold(lambda: answered, number)
 
     def _advanced_s(self, plane: Controllers) -> float:
         """The time for what a user asks: now, unless there is mail of before to be read first."""
@@ -298,34 +277,20 @@ class Master:
 
     # --- places ----------------------------------------------------------------------------------------------------
 
-    def _open(self, place: str, session: int) -> None:
-        self._sessions[place] = session
-        self._registered.pop(place, None)
-        self._unknown = {name: each for name, each in self._unknown.items() if each[0] != place}
-        self._discovery.disconnect(self._committed, place)
-
     def _take_in(self, place: str, session: int, event: Event | SessionEvent, arrived_s: float) -> None:
         match event:
             case ProxyConnected() | ConfigAcked() | ConfigRejected():
-                self._take_of_stream(place, event)
+                self._out += self._places.take(self._committed, place, event)
             case ApplyObject() | Delete():
                 raise AssertionError(f"{place} has said {event}")
             case Hello() | Ping():
                 pass
             case _:
                 if isinstance(event, NodeRegistered) and event.booted:
-                    self._discovery.disconnect(self._committed, place)
+                    self._places.boot(self._committed, place)
                 self._pass_on(place, session, event, arrived_s)
         if isinstance(event, Hello | Ping | LeaseRenewed) and self._serving and not self._alone:
             self._out.append(Tell(place, session, Heard()))
-
-    def _take_of_stream(self, place: str, event: StreamEvent) -> None:
-        told = self._discovery.handle(self._committed, event)
-        if isinstance(event, ProxyConnected):
-            self._look = True
-            if not told:
-                self._unknown[event.proxy] = place, event
-        self._say(told)
 
     def _pass_on(self, place: str, session: int, event: NodeEvent, arrived_s: float) -> None:
         stream = self._stream
@@ -357,7 +322,7 @@ class Master:
 
     def _serve(self) -> None:
         self._serving = True
-        self._out.append(Serves(self.replica.term, dict(self._sessions)))
+        self._out.append(Serves(self.replica.term, dict(self._places.sessions)))
 
     # --- leading ---------------------------------------------------------------------------------------------------
 
@@ -510,19 +475,16 @@ class Master:
             case Decision(writes, orders, registered):
                 self._committed.redo(writes)
                 self._notice(writes)
-                if registered is not None and self._sessions.get(registered[0]) == registered[1]:
-                    self._registered[registered[0]] = registered[1]
-                for order in orders:
-                    session = self._sessions.get(order.node)
-                    if session is not None and self._registered.get(order.node) == session:
-                        self._out.append(Tell(order.node, session, order))
+                if registered is not None:
+                    self._places.register(*registered)
+                self._out += self._places.order(orders)
             case None if self.replica.role is Role.LEADER and entry.term == self.replica.term:
                 # With the entry by which it begins its term, all that was before is there.
                 self._last_index = entry.index
                 self._lead()
 
     def _notice(self, writes: Writes) -> None:
-        self._look = True
+        self._places.change()
         for _, _, new in writes.objects:
             if isinstance(new, Lease):
                 self._lease.see(new, self._now_s)
@@ -537,24 +499,9 @@ class Master:
     # --- what goes out ---------------------------------------------------------------------------------------------
 
     def _finish(self) -> list[Output]:
-        due_s = self._discovery.next_deadline()
-        if self._look or (due_s is not None and self._now_s >= due_s):
-            self._look = False
-            for _, event in list(self._unknown.values()):
-                if told := self._discovery.handle(self._committed, event):
-                    del self._unknown[event.proxy]
-                    self._say(told)
-            self._say(self._discovery.reconcile(self._committed, self._now_s))
+        self._out += self._places.tell(self._committed, self._now_s)
         out, self._out = self._out, []
         return out
-
-    def _say(self, commands: Sequence[Command]) -> None:
-        """Of what is committed."""
-        for each in commands:
-            if isinstance(each, PushConfig):
-                self._out.append(Tell(each.place, self._sessions[each.place], each))
-            elif isinstance(each, RecordEvent):
-                self._out.append(each)
 
     def _send(self, to: str, message: PeerMessage | consensus.Message) -> None:
         self._out.append(Send(to, message))

@@ -167,17 +167,17 @@ class Master(Placed):
 
     async def readiness(self, *others: AppliedStreams) -> Readiness:
         """`others` are the `streams` of the other masters, here and below."""
-        ready, total, waiting_for = await self._ask("readiness", *others)
+        ready, total, waiting_for = await self._ask("readiness", others)
         return Readiness(len(self._starts), ready, total, waiting_for)
 
     async def overview(self, *others: AppliedStreams) -> Overview:
         """Every node and pod, as the control plane knows them."""
-        overview: Overview = await self._ask("overview", *others)
+        overview: Overview = await self._ask("overview", others)
         return overview
 
     async def behind(self, layer: Layer, *others: AppliedStreams) -> Behind:
         """Which proxies of a layer do not have all that they should have."""
-        behind: Behind = await self._ask("behind", layer, *others)
+        behind: Behind = await self._ask("behind", others, layer)
         return behind
 
     async def _ask(self, method: str, *arguments: object, within_s: float | None = ANSWERS_WITHIN_S) -> Any:

@@ -53,7 +53,7 @@ def not_ready(simulation: Simulation) -> object:
     streams = [answer(simulation, host, "streams") for host in simulation.hosts.values() if host is not leader]
     if None in streams:
         return "a master is down"
-    found = answer(simulation, leader, "readiness", *streams)
+    found = answer(simulation, leader, "readiness", streams)
     if found is None:
         return f"{leader.name} has not answered"
     _, _, waiting = found
