@@ -230,6 +230,11 @@ async def test_a_master_without_power_says_nothing_until_it_is_back(tmp_path: Pa
         assert await cluster.reasons() == ["Started", "Leading", "PoweredOff", "Started", "Leading"]
 
 
+async def test_a_master_has_a_share_of_the_cores_of_its_own(tmp_path: Path) -> None:
+    async with up(tmp_path) as cluster:
+        assert os.getsid(cluster.process.pid) == cluster.process.pid
+
+
 async def test_a_master_that_is_paused_goes_on_and_is_not_taken_for_one_that_was_held_up(tmp_path: Path) -> None:
     async with up(tmp_path) as cluster:
         master = cluster.master

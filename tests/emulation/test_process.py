@@ -54,6 +54,18 @@ async def said(output: Path) -> str:
     return output.read_text().splitlines()[0]
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_child_has_a_share_of_its_own_only_where_it_is_to(own: bool, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        child = ChildProcess(["sleep", "60"], env=ENV, output=tmp_path / "log", own_session=own)
+        assert os.getpgid(child.pid) == child.pid
+        assert os.getsid(child.pid) == (child.pid if own else os.getsid(0))
+        child.kill()
+        await child.wait()
+
+    run(scenario())
+
+
 def test_the_exit_code_is_reported_once(tmp_path: Path) -> None:
     codes: list[int] = []
 

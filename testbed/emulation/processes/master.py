@@ -44,6 +44,8 @@ class MasterLife:
                 env=env,
                 output=log,
                 inherited=[theirs.fileno()],
+                # Masters have machines of their own: nodes that boot must not keep them from hearing each other.
+                own_session=True,
             )
         self._waiting: list[ToMaster] = []
         self._numbers = count()

@@ -43,12 +43,14 @@ class ChildProcess:
         pipes: bool = False,
         niceness: int = 0,
         punctual: bool = False,
+        own_session: bool = False,
         inherited: Sequence[int] = (),
     ) -> None:
         """`output` takes standard output (and errors, unless `errors` is given); `pipes` makes stdin and stdout pipes.
 
-        `punctual` is for a child whose lateness would be measured. The descriptors in `inherited` are open in it, by
-        the same numbers. Raises OSError when the program cannot be started.
+        `punctual` is for a child whose lateness would be measured. Where the kernel shares cores out by session first
+        (autogroup), `own_session` is a share of the child's own, whatever its niceness. The descriptors in `inherited`
+        are open in it, by the same numbers. Raises OSError when the program cannot be started.
         """
         parent = os.getpid()
 
@@ -69,10 +71,9 @@ class ChildProcess:
                 stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipes else log,
                 stderr=error_log,
-                # Where the kernel shares cores out by session first (autogroup), a session of its own is a large
-                # share, and niceness counts within one session only: that is for who measures, not for the measured.
-                start_new_session=punctual,
-                process_group=None if punctual else 0,
+                # Niceness counts within one session only: one of its own is for who measures, not for the measured.
+                start_new_session=punctual or own_session,
+                process_group=None if punctual or own_session else 0,
                 preexec_fn=die_with_parent,
                 pass_fds=inherited,
             )
