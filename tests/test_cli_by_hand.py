@@ -130,6 +130,8 @@ def test_files_that_cannot_be_read_and_arguments_that_make_no_sense_are_bad_inpu
         (("inject", "one", "two", "three"), "too many arguments: `[NAME] FILE` is wanted, not one two three"),
         (("up", SMALL, "--name", "No Name"), "--name No Name: must be lower-case letters"),
         (("up", tmp_path / "none.yaml"), "none.yaml:1:1: cannot be read"),
+        (("up", SMALL, "--machines", "2"), "--machines: only a Ray cluster has several; name it with --address"),
+        (("up", SMALL, "--on", "m1,m2"), "--on: only a Ray cluster has several machines; name it with --address"),
     ):
         result = invoke(*arguments)
         assert result.exit_code == EXIT_BAD_INPUT, result.output

@@ -26,6 +26,7 @@ from testbed.emulation.driver.events import (
     FaultApplied,
     FaultHealed,
     GoingDown,
+    GuestsWelcome,
     Interrupted,
     LoadEnded,
     LoadFailed,
@@ -163,6 +164,21 @@ BY_HAND: list[tuple[SessionEvent, str]] = [
         TimeBegins(100.0),
         "▸ up; from any terminal: testbed status, inject FILE, heal FAULT, apply FILE, logs POD, load start; "
         "testbed down or Ctrl-C ends it",
+    ),
+    (
+        GuestsWelcome({"east-a": "A", "east-b": "B"}, {"east-a": "http://127.0.0.1:8089"}, {}),
+        "▸ Locust's page for clients of east-a: http://127.0.0.1:8089\n"
+        "▸ a Locust of your own, clients of east-a (or of east-b, by their files): A\n",
+    ),
+    (
+        GuestsWelcome(
+            {"east-a": "A", "east-b": "B", "east-c": "C"},
+            {"east-b": "http://127.0.0.1:8089"},
+            {"east-b": "m2", "east-c": "m2"},
+        ),
+        "▸ Locust's page for clients of east-b: http://127.0.0.1:8089 (on loopback of m2)\n"
+        "▸ a Locust of your own, clients of east-a: A\n"
+        "▸ a Locust of your own on m2, clients of east-b (or of east-c, by their files): B\n",
     ),
     (ChangeBegun("apply", (("Deployment", "web"), ("Service", "web")), 101.5), "⚡   1.500 s  apply: Deployment web, "),
     (ChangeSettled("apply", 103.25), "⚡   3.250 s  apply: all is as declared"),

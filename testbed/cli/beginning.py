@@ -1,4 +1,4 @@
-"""How `run` and `up` begin, and how they end where nothing could be measured: result folders, and exit codes."""
+"""How `run` and `up` begin, and how they end where nothing could be measured: machines, result folders, exit codes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,36 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from testbed.cli.terminal import EXIT_BAD_INPUT, EXIT_INVALID, fail
 from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, RunInterrupted
 from testbed.scenario import Scenario
+
+Address = Annotated[
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="An existing Ray; auto: this machine's. Default: start one."),
+]
+Machines = Annotated[
+    int, typer.Option("--machines", min=1, help="With --address: wait until so many machines have joined.")
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="M1,M2...", help="With --address: only these machines take part, this one among them."
+    ),
+]
+
+
+def only_on(address: str | None, machines: int, on: str | None) -> list[str]:
+    """The machines that are to take part, none for all; ends for options that want an address."""
+    if machines > 1 and address is None:
+        fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
+    if on is not None and address is None:
+        fail("--on: only a Ray cluster has several machines; name it with --address", EXIT_BAD_INPUT)
+    return [name.strip() for name in on.split(",")] if on is not None else []
 
 
 def start_here(address: str | None) -> None:

@@ -26,13 +26,13 @@ def logs(
     cluster = meant(name)
     pods = [each["name"] for each in asked(cluster, "status").get("pods", [])]
     folder = Path(cluster.run_dir) / "logs"
-    files = [path for suffix in ("log", "envoy.log") if (path := folder / f"{pod}.{suffix}").exists()]
-    if pod not in pods and not files:
+    read = {folder / f"{pod}.{suffix}": 0 for suffix in ("log", "envoy.log")}
+    if pod not in pods and not any(path.exists() for path in read):
         fail(f"there is no pod {pod!r}; there are {', '.join(pods) or 'none yet'}", EXIT_BAD_INPUT)
-    read = dict.fromkeys(files, 0)
     try:
         while True:
-            for path in files:
+            # Of a pod that has just started there may be none yet, least of all of one on another machine.
+            for path in filter(Path.exists, read):
                 read[path] += _copy(path, read[path])
             if not follow or cluster.name not in registry.found():
                 return

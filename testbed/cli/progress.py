@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from testbed.cli.guests import guest_lines
 from testbed.emulation.driver.events import (
     Applied,
     BringingUp,
@@ -119,12 +120,9 @@ class LiveProgress:
                 self._load = event
                 self._t0_s = self._t0_s if self._by_hand else t0_s
                 self._stage("sending load" + ("" if self._by_hand else f" for {duration_s:g} s"))
-            case GuestsWelcome(lines, pages):
-                for zone, url in pages.items():
-                    self._stage(f"Locust's page for clients of {zone}: {url}")
-                for zone, line in list(lines.items())[:1]:
-                    others = f" (or of {', '.join(list(lines)[1:])}, by their files)" if len(lines) > 1 else ""
-                    self._stage(f"a Locust of your own, clients of {zone}{others}: {line}")
+            case GuestsWelcome(lines, pages, machines):
+                for line in guest_lines(lines, pages, machines):
+                    self._stage(line)
             case GuestsLeft():
                 pass
             case LoadReported():

@@ -9,9 +9,9 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from testbed.cli.beginning import failures_told, new_run_dir, start_here
+from testbed.cli.beginning import Address, Machines, On, failures_told, new_run_dir, only_on, start_here
 from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, Watched, dry_run, load, warn
-from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
+from testbed.cli.terminal import console, fail
 from testbed.emulation.driver.interrupts import EXIT_INTERRUPTED, Interrupts
 from testbed.scenario import Scenario
 from testbed.scenario.call_plan import with_calls
@@ -24,21 +24,9 @@ def run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
     seed: Seed = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", envvar="RAY_ADDRESS", help="An existing Ray; auto: this machine's. Default: start one."
-        ),
-    ] = None,
-    machines: Annotated[
-        int, typer.Option("--machines", min=1, help="With --address: wait until so many machines have joined.")
-    ] = 1,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            "--on", metavar="M1,M2...", help="With --address: only these machines take part, this one among them."
-        ),
-    ] = None,
+    address: Address = None,
+    machines: Machines = 1,
+    on: On = None,
     hosting: Annotated[
         Literal["actor", "node"] | None,
         typer.Option(
@@ -50,11 +38,7 @@ def run(
     watch: Watched = False,
 ) -> None:
     """Bring the cluster up, send load, break what is to be broken, and tell how long clients suffered."""
-    if machines > 1 and address is None:
-        fail("--machines: only a Ray cluster has several; name it with --address", EXIT_BAD_INPUT)
-    if on is not None and address is None:
-        fail("--on: only a Ray cluster has several machines; name it with --address", EXIT_BAD_INPUT)
-    only = [name.strip() for name in on.split(",")] if on is not None else []
+    only = only_on(address, machines, on)
     interrupts = Interrupts()
     interrupts.install()
     try:

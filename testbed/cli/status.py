@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import orjson
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 
 from testbed.cli.clusters import ClusterName, clusters, meant
+from testbed.cli.guests import guest_lines
 from testbed.cli.terminal import console
 from testbed.emulation.driver import registry
 from testbed.emulation.driver.channel import Declined, Unreachable, ask
@@ -69,12 +71,7 @@ def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
         *Grid(("pod", "node", "state", "restarts", "proxy"), pods).lines(out.width),
         f"proxies in sync: {proxies.count('in sync')} of {len(proxies)}",
         f"load: {_load(answer['load'])}",
-        *(
-            f"Locust's page for clients of {zone}: {locust['page']}"
-            for zone, locust in answer["locust"].items()
-            if locust["page"] is not None
-        ),
-        *_guest(answer["locust"]),
+        *_guests(answer["locust"]),
         *(
             f"fault {fault['name']}: for {fault['for_s']:.1f} s by now, hit {', '.join(fault['victims']) or 'nothing'}"
             for fault in answer["faults"]
@@ -84,13 +81,9 @@ def _show(cluster: Registered, answer: dict[str, Any], out: Console) -> None:
         out.print(line, soft_wrap=True, markup=False)
 
 
-def _guest(locust: dict[str, dict[str, str]]) -> list[str]:
-    """The line for one zone; those of the others differ in the name of the file of settings only."""
-    (zone, its), *others = locust.items() or (("", {}),)
-    if not zone:
-        return []
-    also = f" (or of {', '.join(other for other, _ in others)}, by their files)" if others else ""
-    return [f"a Locust of your own, clients of {zone}{also}: {its['line']}"]
+def _guests(locust: dict[str, dict[str, Any]]) -> Iterator[str]:
+    lines, pages, machines = ({zone: its[key] for zone, its in locust.items()} for key in ("line", "page", "machine"))
+    return guest_lines(lines, pages, machines)
 
 
 def _ready(condition: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from testbed.cli.beginning import failures_told, new_run_dir, start_here
+from testbed.cli.beginning import Address, Machines, On, failures_told, new_run_dir, only_on, start_here
 from testbed.cli.clusters import ClusterName, asked, clusters, meant
 from testbed.cli.scenarios import Overrides, ScenarioFile, Seed, Watched, dry_run, load, warn
 from testbed.cli.terminal import EXIT_BAD_INPUT, console, fail
@@ -35,11 +35,17 @@ def up(
     ] = False,
     with_load: Annotated[bool, typer.Option("--load", help="Send the declared load from the start.")] = False,
     locust_ui: Annotated[
-        bool, typer.Option("--locust-ui", help="Open Locust's own web page on loopback for the clients of each zone.")
+        bool,
+        typer.Option(
+            "--locust-ui", help="Open Locust's own web page for the clients of each zone, on loopback of their machine."
+        ),
     ] = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where result folders go.")] = Path("runs"),
     seed: Seed = None,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
+    address: Address = None,
+    machines: Machines = 1,
+    on: On = None,
     hosting: Annotated[
         Literal["actor", "node"] | None, typer.Option("--hosting", help="As for run: where pods' supervisors live.")
     ] = None,
@@ -49,10 +55,11 @@ def up(
 
     No fault comes by itself. What happens is recorded, and reported at the end as that of a run.
     """
+    only = only_on(address, machines, on)
     interrupts = Interrupts()
     interrupts.install()
     try:
-        scenario = load(file, overrides, seed, programs_here=True)
+        scenario = load(file, overrides, seed, programs_here=address is None)
         dry_run(file, scenario)
         name = name or scenario.name
         if re.fullmatch(DNS_LABEL, name) is None:
@@ -60,7 +67,19 @@ def up(
         if detach:
             _detached(name, sys.argv[1:])
         warn(scenario)
-        _up(scenario, name, out, hosting, interrupts, with_load=with_load, pages=locust_ui, watch=watch)
+        _up(
+            scenario,
+            name,
+            out,
+            address,
+            machines,
+            only,
+            hosting,
+            interrupts,
+            with_load=with_load,
+            pages=locust_ui,
+            watch=watch,
+        )
     except KeyboardInterrupt:
         fail("interrupted", EXIT_INTERRUPTED)
 
@@ -69,6 +88,9 @@ def _up(
     scenario: Scenario,
     name: str,
     out: Path,
+    address: str | None,
+    machines: int,
+    only: list[str],
     hosting: Literal["actor", "node"] | None,
     interrupts: Interrupts,
     *,
@@ -79,7 +101,7 @@ def _up(
     run_dir = new_run_dir(out, name)
     try:
         with registry.registered(name, run_dir, scenario.name):
-            start_here(None)
+            start_here(address)
             # Imported late, as for `run`.
             from testbed.cli.showing import showing
             from testbed.emulation.driver.up import up as carry_out
@@ -88,11 +110,21 @@ def _up(
 
             terminal, socket = console(), registry.socket_of(name)
             with (
-                failures_told(run_dir, scenario, on_this_machine=True),
+                failures_told(run_dir, scenario, on_this_machine=address is None),
                 showing(scenario, run_dir, terminal, watch=watch, by_hand=True) as shown,
             ):
                 summary = carry_out(
-                    scenario, run_dir, socket, shown.hear, interrupts, hosting, load=with_load, pages=pages
+                    scenario,
+                    run_dir,
+                    socket,
+                    shown.hear,
+                    interrupts,
+                    address,
+                    machines,
+                    hosting,
+                    only,
+                    load=with_load,
+                    pages=pages,
                 )
                 shown.ended(summary)
             show(summary, run_dir, terminal)

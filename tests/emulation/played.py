@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from loadgen.command import guest_line
 from loadgen.settings import Settings
 from testbed.control.overview import NodeStatus, Overview, PodStatus
 from testbed.control.placement import Machine
@@ -169,7 +170,7 @@ class PlayedLoadGenerator(Played):
         settings = Settings("east-a", 0, (), 1.0, (), 1.0, 1.0, nowhere, 1.0, nowhere, None, guests_socket=nowhere)
         file = self.stage.folders.logs / "east-a.guests.json"
         settings.save(file)
-        return str(file)
+        return guest_line(file)
 
     async def open_page(self, port: int, locustfile: Path | None) -> str | None:
         await self.hear("open_page")

@@ -39,7 +39,10 @@ def runs_on(cluster: Cluster) -> list[str]:
 
 
 def what_is_left(cluster: Cluster) -> list[str]:
-    return [cluster.run(machine, f"pgrep -f '{RUNNING}'; ls -d /tmp/testbed-* 2>/dev/null")[1] for machine in MACHINES]
+    return [
+        cluster.run(machine, f"pgrep -f '{RUNNING}'; ls -d /tmp/testbed-[0-9a-f]* 2>/dev/null")[1]
+        for machine in MACHINES
+    ]
 
 
 def test_runs_of_a_sweep_go_on_side_by_side_on_machines_of_their_own(cluster: Cluster) -> None:

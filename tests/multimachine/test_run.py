@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import orjson
 import pytest
 
 from testbed.emulation.processes import janitor
@@ -30,6 +31,20 @@ LOAD = (
     "spec.load.sources=[{zone: east-a, rate: 40/s}, {zone: east-b, rate: 40/s}, {zone: east-c, rate: 10/s}]",
     "spec.expect=[]",
 )
+BY_HAND = (*LOAD, "spec.faults=[]")
+OWN = """
+cat > my.py <<END
+from locust import HttpUser, constant, task
+
+class Mine(HttpUser):
+    wait_time = constant(0.1)
+
+    @task
+    def look(self):
+        self.client.get("/mine")
+END
+env"""
+"""What comes before the line for a Locust of one's own."""
 CLOCK_ERROR_MS = 5.0
 """Of two clocks that are read while the machine is busy with something else it may be more."""
 LONGEST_REQUEST_S = 2.5
@@ -97,12 +112,29 @@ def documented_ports(where: str) -> set[int]:
     return ports
 
 
+def sets(*overrides: str) -> str:
+    return " ".join(f"--set {shlex.quote(override)}" for override in overrides)
+
+
+def up_command(*options: str) -> str:
+    file = "testbed/scenarios/zone-outage.yaml"
+    return f"testbed up {file} --address auto --machines 4 --hosting node {' '.join(options)} {sets(*BY_HAND)}"
+
+
+def typed(cluster: Cluster, machine: str, script: str) -> str:
+    """What commands say that all do what they should."""
+    code, output = cluster.run(machine, f"set -e\n{script}")
+    assert code == 0, output
+    assert "Traceback" not in output
+    return output
+
+
 def what_runs(cluster: Cluster, machine: str) -> str:
     """How many processes of runs there are on a machine, and the folders that they have there."""
     names = ("envoy", "locust", builtin.__name__, janitor.__name__)
     # Brackets, so that the command does not find itself.
     processes = "|".join(f"[{name[0]}]{name[1:]}" for name in names)
-    _, output = cluster.run(machine, f"pgrep -fc '{processes}'; ls -d /tmp/testbed-* 2>/dev/null")
+    _, output = cluster.run(machine, f"pgrep -fc '{processes}'; ls -d /tmp/testbed-[0-9a-f]* 2>/dev/null")
     return " ".join(output.split())
 
 
@@ -224,13 +256,47 @@ def test_waiting_for_machines_that_do_not_come_can_be_broken_off(cluster: Cluste
     assert (code, lines) == (130, ["interrupted", "▸ 4 of 9 machines have joined Ray: m1, m2, m3, m4"])
 
 
+def test_a_cluster_that_stays_up_is_driven_across_machines_as_on_one(cluster: Cluster) -> None:
+    before = cluster.run_dirs()
+    typed(cluster, "m1", up_command("--detach", "--load"))
+    (there,) = orjson.loads(typed(cluster, "m1", "testbed status --json"))["clusters"]
+    assert {pod["proxy"] for pod in there["pods"]} == {"in sync"}
+    assert {zone: locust["machine"] for zone, locust in there["locust"].items()} == {
+        "east-a": "m2",
+        "east-b": "m3",
+        "east-c": "m4",
+    }
+    # Clients of a zone are on its machine, and so is a Locust of one's own, which ends with the cluster.
+    guest = cluster.start("m2", f"{OWN} {there['locust']['east-a']['line']} --headless --users 2 2>&1")
+    driven = f"""
+      testbed apply testbed/scenarios/zone-outage.yaml {sets(*BY_HAND, "spec.services.orders.replicas=1")}
+      until {{ testbed logs orders-1; testbed logs orders-2; }} 2>&1 | grep ENVOY_SIGTERM; do sleep 0.1; done
+      echo '{{name: gone, crash: {{zone: east-a}}}}' | testbed inject -
+      testbed heal gone
+      until grep --quiet '"/mine"' {there["run_dir"]}/logs/east-a.requests.jsonl; do sleep 0.1; done
+      testbed down
+    """
+    said = typed(cluster, "m1", driven)
+    guest.communicate(timeout=RUN_TIMEOUT_S)
+    assert "gone: hit east-a-1" in said
+    assert "apply: all is as declared" in said
+    assert "caught ENVOY_SIGTERM" in said, "of the pod that is gone"
+    result = result_of(cluster, before)
+    assert f"results in /root/runs/{result.run_dir.name}" in said, said
+    paths = {row["path"] for row in result.rows("requests")}
+    assert {"/", "/mine"} <= paths
+    assert [fault["name"] for fault in result.summary["faults"]] == ["gone", "apply"]
+    assert result.summary["requests"]["sent"] == result.summary["locust"]["requests"]
+
+
 def test_a_killed_command_leaves_nothing_on_any_machine(cluster: Cluster) -> None:
-    running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=60s", "spec.faults=[]"))
+    running = cluster.start("m1", up_command("--load"))
     wait_for_line(running, "sending load")
     assert what_runs(cluster, "m2") != "0"
-    cluster.run("m1", "pkill -9 -f '[t]estbed run'")
+    cluster.run("m1", "pkill -9 -f '[t]estbed up'")
     running.communicate(timeout=RUN_TIMEOUT_S)
     assert until(lambda: [what_runs(cluster, machine) for machine in ("m1", "m2", "m3", "m4")] == ["0"] * 4)
+    assert "zone-outage is gone: its process" in cluster.run("m1", "testbed status")[1]
 
 
 def test_a_machine_powered_off_by_a_fault_is_measured_and_one_that_dies_unasked_ends_the_run_with_what_there_is(

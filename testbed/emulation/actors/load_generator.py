@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from loadgen.command import page_command
+from loadgen.command import guest_line, page_command
 from loadgen.settings import (
     ENVIRONMENT_VARIABLE,
     ClosedSource,
@@ -169,13 +169,13 @@ class LoadGenerator(Placed):
         )
 
     async def welcome_guests(self, ids_file: Path | None) -> str:
-        """From now on any Locust may join that loads the file of settings whose name is returned."""
+        """From now on any Locust may join that is started on this machine by the line that is returned."""
         self._keep_entries()
         self._guests = Guests(self._sockets / f"{self._zone}.guests")
         await self._guests.open()
         settings = self._settings(None, ids_file)
         replace(settings, guests_socket=self._guests.socket).save(self._guests_settings_file)
-        return str(self._guests_settings_file)
+        return guest_line(self._guests_settings_file)
 
     async def open_page(self, port: int, locustfile: Path | None) -> str | None:
         """Start a Locust with its web page at that port, and wait until it has joined; returns why it has not, if so.

@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -175,6 +177,10 @@ class Machine(Attended):
         path.write_bytes(content)
         return path
 
+    async def free_ports(self, first: int, count: int) -> list[int]:
+        """So many ports of loopback from that one on at which nobody listens."""
+        return list(itertools.islice(filter(_is_free, itertools.count(first)), count))
+
     async def start_sampling(self) -> None:
         self._sampler.start()
 
@@ -215,6 +221,14 @@ class Machine(Attended):
             if not room:
                 return pieces, True
         return pieces, False
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def launch_fork_server(janitor: Janitor, folders: MachineFolders) -> None:

@@ -14,12 +14,12 @@ from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
 from testbed.control.overview import Behind, Overview
 from testbed.control.placement import Hosting, agents_a_process
 from testbed.control.waiting import Waiting, grouped
-from testbed.emulation.actors.load_generator import LoadGenerator, LoadGeneratorFailed
-from testbed.emulation.actors.locust_process import DRAIN_MARGIN_S, STARTUP_DEADLINE_S, LoadProgress
+from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
 from testbed.emulation.actors.node_agent import NodeAgent
 from testbed.emulation.actors.reports import Push, Readiness, Recorded
+from testbed.emulation.driver.clients import Clients
 from testbed.emulation.driver.events import ComingUp, RecordsCollected
 from testbed.emulation.driver.fleet import Fleet
 from testbed.emulation.driver.masters import Masters, until_answered
@@ -32,7 +32,6 @@ from testbed.objects.cluster import Declared
 from testbed.objects.core import Pod as PodObject
 from testbed.objects.places import CONTROL_PLANE, clients_of
 from testbed.objects.workloads import StoreWorkload
-from testbed.results.tables.facts import LocustCount
 from testbed.scenario import Scenario
 
 READINESS_POLL_S = 0.1
@@ -112,7 +111,7 @@ class EmulatedCluster:
             )
             for place in topology.nodes
         }
-        self._load_generators: dict[str, Resident] = {
+        generators = {
             zone: fleet.start(
                 LoadGenerator,
                 clients_of(zone),
@@ -129,6 +128,7 @@ class EmulatedCluster:
             )
             for zone in zones
         }
+        self.clients = Clients(scenario.load, generators)
         self._events: list[tuple[Member, Recorded]] = []
         self._links: list[tuple[Member, LinkSample]] = []
         self._ordered: dict[str, PodObject] = {}
@@ -139,7 +139,7 @@ class EmulatedCluster:
             fleet,
             self._agents,
             residents,
-            [*self._hosts, *self._load_generators.values()],
+            [*self._hosts, *self.clients.all],
         )
 
     @property
@@ -220,18 +220,18 @@ class EmulatedCluster:
             changing.cancel()
 
     async def _boot(self) -> None:
-        told = self._agents | {clients_of(zone): generator for zone, generator in self._load_generators.items()}
+        told = self._agents | self.clients.by_place
         actors = {place: resident.actor for place, resident in told.items()}
         connecting = (
             master.ask("connect", actors, self._clock_offsets_s(master, told)) for master in self._masters.all
         )
         await asyncio.gather(*connecting)
         await self._masters.ask_leader("declare")
-        await ask_all("boot", [*self._agents.values(), *self._load_generators.values()])
+        await ask_all("boot", [*self._agents.values(), *self.clients.all])
 
     @property
     def _residents(self) -> list[Resident]:
-        return [*self._masters.all, *self._agents.values(), *self._load_generators.values()]
+        return [*self._masters.all, *self._agents.values(), *self.clients.all]
 
     @property
     def _hosts(self) -> list[Resident]:
@@ -287,52 +287,6 @@ class EmulatedCluster:
         for (_, _, own), given in zip(asked, answers, strict=True):
             found |= zip(own, given, strict=True)
         return found
-
-    async def prepare_load(self) -> None:
-        """Raises LoadGeneratorFailed or MachineLost."""
-        await asyncio.gather(*(self._prepare(generator) for generator in self._load_generators.values()))
-
-    async def start_load(self, t0_s: float) -> None:
-        await asyncio.gather(
-            *(
-                generator.ask("start", generator.machine.clock.to_remote(t0_s))
-                for generator in self._load_generators.values()
-            )
-        )
-
-    async def welcome_guests(self) -> dict[str, str]:
-        """From now on Locusts that somebody else starts may be clients; by origin zone, the file of settings for them.
-
-        Raises MachineLost.
-        """
-        ids = self._scenario.load.ids
-        files = await ask_all("welcome_guests", self._load_generators.values(), None if ids is None else ids.file)
-        zones = {id(generator): zone for zone, generator in self._load_generators.items()}
-        return {zones[id(generator)]: file for generator, file in files}
-
-    async def open_page(self, zone: str, port: int) -> None:
-        """Locust's own page for the clients of a zone. Raises LoadGeneratorFailed."""
-        generator, locustfile = self._load_generators[zone], self._scenario.load.locustfile
-        why = await generator.ask("open_page", port, locustfile, within_s=STARTUP_DEADLINE_S + DRAIN_MARGIN_S)
-        if why is not None:
-            raise LoadGeneratorFailed(why)
-
-    async def dismiss_guests(self) -> dict[str, tuple[LocustCount | None, int]]:
-        """No more guests; by origin zone, what all have counted, and how many ended without their counts."""
-        within_s = self._scenario.load.timeout_s + 2 * DRAIN_MARGIN_S
-        counts = await ask_all("dismiss_guests", self._load_generators.values(), within_s=within_s)
-        zones = {id(generator): zone for zone, generator in self._load_generators.items()}
-        return {zones[id(generator)]: count for generator, count in counts}
-
-    async def load_progress(self) -> dict[str, LoadProgress]:
-        """The newest figures of every origin zone whose machine is there."""
-        progress = await ask_all("progress", self._load_generators.values())
-        zones = {id(generator): zone for zone, generator in self._load_generators.items()}
-        return {zones[id(generator)]: figures for generator, figures in progress}
-
-    async def stop_load(self) -> None:
-        within_s = self._scenario.load.timeout_s + 2 * DRAIN_MARGIN_S
-        await ask_all("stop", self._load_generators.values(), within_s=within_s)
 
     async def collect(self) -> RecordsCollected:
         """Bring home what was recorded since the last call, so that a machine that dies takes little with it."""
@@ -393,16 +347,6 @@ class EmulatedCluster:
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
         await ask_all("shut_down", self._residents, within_s=ENDS_WITHIN_S)
-
-    async def _prepare(self, generator: Resident) -> None:
-        machine, load = generator.machine, self._scenario.load
-        files = [load.locustfile, None if load.ids is None else load.ids.file]
-        if not machine.here:
-            files = [each and await machine.host.ask("put", each.name, each.read_bytes()) for each in files]
-        within_s = STARTUP_DEADLINE_S + DRAIN_MARGIN_S
-        why: str | None = await generator.ask("prepare", *files, within_s=within_s)
-        if why is not None:
-            raise LoadGeneratorFailed(why)
 
     async def _why_not_ready(self, readiness: Readiness | None) -> str:
         """What is missing, and the last words of the processes that ended."""

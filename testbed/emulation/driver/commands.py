@@ -126,10 +126,14 @@ class Commands:
         }
 
     def _welcomed(self) -> dict[str, dict[str, str | None]]:
-        """By origin zone: how a Locust of the user's own is started, and where the page is of the one that is there."""
+        """By origin zone: how a Locust of the user's own is started, where the page is of the one that is there, and
+        on which machine both, if not on the driver's."""
         if (welcome := self._welcome) is None:
             return {}
-        return {zone: {"line": line, "page": welcome.pages.get(zone)} for zone, line in welcome.lines.items()}
+        return {
+            zone: {"line": line, "page": welcome.pages.get(zone), "machine": welcome.machines.get(zone)}
+            for zone, line in welcome.lines.items()
+        }
 
     def _load_status(self, now_s: float) -> dict[str, Any] | None:
         zones = {} if self._reported is None else self._reported.zones

@@ -147,10 +147,12 @@ class LoadEnded:
 
 @dataclass(frozen=True, slots=True)
 class GuestsWelcome:
-    """Any Locust may join, by origin zone: with the line to type, and the addresses of Locust's own pages."""
+    """Any Locust may join, by origin zone: with the line to type, and the addresses of Locust's own pages; both on the
+    machine of these clients, which has a name in `machines` where it is not the driver's."""
 
     lines: Mapping[str, str]
     pages: Mapping[str, str]
+    machines: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from testbed.emulation.driver.events import (
     FaultApplied,
     FaultHealed,
     GuestsLeft,
+    GuestsWelcome,
     LoadEnded,
     LoadFailed,
     LoadReported,
@@ -171,14 +172,14 @@ class Session:
 
     async def prepare_load(self) -> None:
         """Everything that can be done before the first request. Raises LoadGeneratorFailed or MachineLost."""
-        await self._cluster.prepare_load()
+        await self._cluster.clients.prepare()
         await self.start_sampling()
         self._load_over = self._load_ended = False
 
     async def start_load(self, t0_s: float) -> None:
         """Send from then on, for as long as is declared or until `stop_load`, once after each `prepare_load`."""
         self._tell(LoadStarted(t0_s, self._scenario.load.duration_s))
-        await self._cluster.start_load(t0_s)
+        await self._cluster.clients.start(t0_s)
 
     @property
     def load_is_over(self) -> bool:
@@ -190,24 +191,24 @@ class Session:
         self._tell(LoadStopping(time.monotonic()))
         counts = {}
         with self.surviving("ending the load"):
-            await self._cluster.stop_load()
-            progress = await self._cluster.load_progress()
+            await self._cluster.clients.stop()
+            progress = await self._cluster.clients.progress()
             counts = {zone: each.done for zone, each in progress.items() if each.done is not None}
         self._load_ended = True
         self._tell(LoadEnded(counts))
 
-    async def welcome_guests(self) -> dict[str, str]:
-        """From now on Locusts that somebody else starts may be clients; by origin zone, the file of settings."""
-        return await self._cluster.welcome_guests()
-
-    async def open_page(self, zone: str, port: int) -> None:
-        """Locust's own page for the clients of a zone, after that. Raises LoadGeneratorFailed."""
-        await self._cluster.open_page(zone, port)
+    async def welcome_guests(self, first_port: int | None) -> GuestsWelcome:
+        """From now on Locusts that somebody else starts may be clients; with a port, Locust's own page is opened for
+        those of each zone, at free ports from there on. Raises LoadGeneratorFailed or MachineLost."""
+        clients = self._cluster.clients
+        lines = await clients.welcome_guests()
+        pages = {} if first_port is None else await clients.open_pages(first_port)
+        return GuestsWelcome(lines, pages, clients.elsewhere)
 
     async def dismiss_guests(self) -> None:
         """No more guests; those that are there end, and leave their counts."""
         with self.surviving("ending guests"):
-            found = await self._cluster.dismiss_guests()
+            found = await self._cluster.clients.dismiss_guests()
             counts = {zone: count for zone, (count, _) in found.items() if count is not None}
             self._tell(GuestsLeft(counts, {zone: missing for zone, (_, missing) in found.items() if missing}))
 
@@ -244,7 +245,7 @@ class Session:
 
         To be called once a second. Raises DiskFull.
         """
-        progress = await self._cluster.load_progress()
+        progress = await self._cluster.clients.progress()
         collected = await self._cluster.collect()
         self._disk.require_room()
         self._tell(collected)

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
-import socket as sockets
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loadgen.command import guest_line
 from testbed.control.placement import Hosting
 from testbed.emulation.actors.load_generator import LoadGeneratorFailed
 from testbed.emulation.actors.reports import Readiness
@@ -29,7 +26,6 @@ from testbed.emulation.driver.events import (
     Broken,
     ComingUp,
     GoingDown,
-    GuestsWelcome,
     SessionEvent,
     TimeBegins,
     Watcher,
@@ -45,7 +41,7 @@ from testbed.scenario import Scenario
 
 POLL_S = 1.0
 PAGE_PORT = 8089
-"""Of the first page: Locust's own."""
+"""Of the first page on a machine: Locust's own."""
 
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "status": (),
@@ -63,19 +59,22 @@ def up(
     socket: Path,
     watcher: Watcher,
     interrupts: Interrupts,
+    address: str | None,
+    at_least: int,
     hosting: Hosting | None,
+    only: Sequence[str] = (),
     *,
     load: bool,
     pages: bool,
 ) -> Summary:
-    """Bring the scenario's cluster up on this machine, keep it until a person ends it, and leave everything in
-    `run_dir`, which must exist. It is asked at `socket`; `load` sends what is declared from the start, `pages` opens
-    Locust's web page for the clients of each zone.
+    """Bring the scenario's cluster up, keep it until a person ends it, and leave everything in `run_dir`, which must
+    exist. It is asked at `socket`; `load` sends what is declared from the start, `pages` opens Locust's web page for
+    the clients of each zone.
 
-    Raises what `experiment.run` does.
+    The rest is as for `experiment.run`, also what is raised.
     """
     scenario = replace(scenario, load=replace(scenario.load, duration_s=math.inf))
-    with prepared(scenario, run_dir, watcher, interrupts, None, 1, hosting) as ready:
+    with prepared(scenario, run_dir, watcher, interrupts, address, at_least, hosting, only) as ready:
         session = Up(scenario, run_dir, socket, watcher, interrupts, load=load, pages=pages)
         summary = asyncio.run(session.carry_out(ready))
         interrupts.nothing_left()
@@ -118,7 +117,7 @@ class Up:
             with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._end.set)):
                 await unless(self._end, session.up())
                 await unless(self._end, session.start_sampling())
-                welcome = await self._welcome(session)
+                welcome = await session.welcome_guests(PAGE_PORT if self._pages else None)
                 t0_s, self._kept = time.monotonic(), kept
                 self._tell(TimeBegins(t0_s))
                 commands = Commands(session, self._scenario, ready.surveyed.machines, self._run_dir, t0_s)
@@ -136,16 +135,6 @@ class Up:
                 )
                 kept.set_result(summary)
                 return summary
-
-    async def _welcome(self, session: Session) -> GuestsWelcome:
-        """Any Locust may send, too. Raises LoadGeneratorFailed."""
-        lines = {zone: guest_line(Path(file)) for zone, file in (await session.welcome_guests()).items()}
-        pages: dict[str, str] = {}
-        if self._pages:
-            ports = dict(zip(lines, _free_ports(), strict=False))
-            await asyncio.gather(*(session.open_page(zone, port) for zone, port in ports.items()))
-            pages = {zone: f"http://127.0.0.1:{port}" for zone, port in ports.items()}
-        return GuestsWelcome(lines, pages)
 
     async def _stay(self, session: Session, commands: Commands) -> None:
         """Returns when a person has ended it, or something has broken it."""
@@ -204,12 +193,3 @@ class Up:
             case Broken(defect=Exception() as defect):
                 result_folder.write_defect(self._run_dir, defect)
         self._watcher(event)
-
-
-def _free_ports() -> Iterator[int]:
-    """Of loopback, from PAGE_PORT on."""
-    for port in itertools.count(PAGE_PORT):
-        with contextlib.suppress(OSError), sockets.socket() as trial:
-            trial.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-            trial.bind(("127.0.0.1", port))
-            yield port
