@@ -30,6 +30,7 @@ takeovers: install
 simulate: install
 	$(BIN)/python -m tests.consensus $(SCHEDULES)
 	$(BIN)/python -m tests.isr $(SCHEDULES)
+	$(BIN)/python -m tests.control.masters $(SCHEDULES)
 
 check: install
 	$(BIN)/ruff check .

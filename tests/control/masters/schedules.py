@@ -9,18 +9,19 @@ from typing import Any
 from testbed.control.masters.messages import Answered
 from testbed.control.waiting import Waiting
 from testbed.objects.core import Pod, Service
+from testbed.objects.metadata import DEFAULT_NAMESPACE
 from testbed.objects.timings import Timings
 from testbed.objects.workloads import Deployment
-from tests.control.masters.simulation import TIMINGS, Host, Simulation, content
-from tests.control.world import CLUSTER, WEB
+from tests.control.masters.invariants import Wanted, check
+from tests.control.masters.simulation import TIMINGS, Host, PlayedNode, Simulation, Violation
+from tests.control.world import CLUSTER, ORDERS, WEB
 from tests.simulated.nemesis import Nemesis as SimulatedNemesis
 from tests.simulated.world import Chances, T
 
 UP_WITHIN_S, AGREED_WITHIN_S = 30 * T, 40 * T
-
-
-class Violation(Exception):
-    pass
+LEADS_WITHIN_S = 10 * T
+"""When one of two is left to vote for, and chance is coarse."""
+SCALED, SCALED_MAX = "orders", 6
 
 
 def begun(seed: int, timings: Timings = TIMINGS) -> Simulation:
@@ -78,31 +79,72 @@ class Nemesis(SimulatedNemesis[Simulation, Host]):
 
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation)
-        self.asked: dict[int, tuple[str, str]] = {}
-        """Services that were applied, with the master that was asked."""
-        self.acknowledged: set[str] = set()
-        self.scaled = 3
+        self.wanted = Wanted()
+        self._asked: dict[int, tuple[str, Callable[[], None]]] = {}
+        """The master that was asked, and what is wanted for sure once it has said yes."""
+        self._services, self._replicas = 0, 3
         random = self._random
         ways: list[Callable[[Host], None]] = [self._crash, self._kill, self._restart, self._isolate, self._pause]
-        ways += [self._lose_zone, self._deafen, self._mute]
+        ways += [self._lose_zone, self._deafen, self._mute, lambda _: self._power_failure()]
         self._ways = random.sample(ways, random.randint(1, 4))
         simulation.chances = Chances(
             lost=random.choice((0.0, 0.0, 0.0, 0.02)),
             doubled=random.choice((0.0, 0.0, 0.05)),
-            late=random.choice((0.0, 0.0, 0.05)),
+            late=random.choice((0.0, 0.05, 0.2)),
             delay_s=random.choice((0.01, 0.05)) * T,
-            sync_s=0.02 * T,
+            sync_s=random.choice((0.02, 0.02, 0.2)) * T,
         )
+        simulation.slow = random.choice((0.0, 0.3))
+        self._chores = random.sample([self._add_service, self._scale, self._delete], random.randint(1, 3))
         self._round()
         self._soon(self._apply)
+        self._soon(self._fail_pod)
 
     def _leader(self) -> Host | None:
         return self._simulation.leader()
 
     def _ask_now(self, host: Host, write: bool) -> None:
-        name = f"extra-{len(self.asked)}"
-        number = self._simulation.ask(host, "apply", (Service(name),))
-        self.asked[number] = host.name, name
+        self._random.choice(self._chores)(host)
+
+    def _add_service(self, host: Host) -> None:
+        self._services += 1
+        name = f"extra-{self._services}"
+        self._want(host, lambda: self.wanted.services.add(name), "apply", (Service(name),))
+
+    def _scale(self, host: Host) -> None:
+        if self._replicas == SCALED_MAX:
+            return
+        self._replicas += 1
+        replicas = self._replicas
+
+        def sure() -> None:
+            self.wanted.replicas = max(self.wanted.replicas, replicas)
+
+        self._want(host, sure, "apply", (Deployment(SCALED, replicas, ORDERS),))
+
+    def _delete(self, host: Host) -> None:
+        pods = self._running()
+        if pods:
+            _, name = self._random.choice(pods)
+            self.wanted.deleted.add(name)
+            self._want(host, lambda: self.wanted.deleted_for_sure.add(name), "delete", Pod, name, DEFAULT_NAMESPACE)
+
+    def _want(self, host: Host, sure: Callable[[], None], method: str, *arguments: object) -> None:
+        self._asked[self._simulation.ask(host, method, *arguments)] = host.name, sure
+
+    def _running(self) -> list[tuple[PlayedNode, str]]:
+        return [(node, name) for node in self._simulation.nodes.values() for name in node.pods]
+
+    def _fail_pod(self) -> None:
+        """Some never fail: of these it can be seen who takes them for not ready."""
+        pods = [(node, name) for node, name in self._running() if not name.startswith("web-")]
+        if pods:
+            node, name = self._random.choice(pods)
+            if self._random.random() < 0.3:
+                self._simulation.crash_pod(node, name)
+            else:
+                self._simulation.fail_probe(node, name, self._random.choice((0.05, 0.3, 1.0)) * T)
+        self._soon(self._fail_pod)
 
     def _apply(self) -> None:
         self._note()
@@ -114,13 +156,17 @@ class Nemesis(SimulatedNemesis[Simulation, Host]):
         self._soon(self._apply)
 
     def _note(self) -> None:
-        for number, (name, service) in self.asked.items():
+        for number, (name, sure) in list(self._asked.items()):
             answered = self._simulation.hosts[name].answers.get(number)
-            if isinstance(answered, Answered) and answered.error is None:
-                self.acknowledged.add(service)
+            if isinstance(answered, Answered):
+                del self._asked[number]
+                if answered.error is None:
+                    self._simulation.seen["acknowledged"] += 1
+                    sure()
 
     def end(self) -> None:
         self._note()
+        self._simulation.slow = 0.0
         super().end()
 
     def _round(self) -> None:
@@ -158,36 +204,45 @@ def run_schedule(seed: int) -> Simulation:
     simulation.run_until(simulation.now_s + (8 + 12 * simulation.random.random()) * T)
     nemesis.end()
     wait_until_ready(simulation, AGREED_WITHIN_S)
-    check_nothing_stopped(simulation)
-    check_agreed(simulation)
-    check_kept(simulation, nemesis.acknowledged)
+    simulation.run_until(simulation.now_s + T)  # what is about to end, does
+    check(simulation, nemesis.wanted, SCALED)
+    check_takeover(simulation)
     check_acts(simulation)
+    check(simulation, nemesis.wanted, SCALED)
     return simulation
 
 
-def check_nothing_stopped(simulation: Simulation) -> None:
-    stopped = {node.name: node.stopped for node in simulation.nodes.values() if node.stopped}
-    if stopped:
-        raise Violation(f"stopped though nobody wanted it: {stopped}")
+def check_takeover(simulation: Simulation) -> None:
+    """When nothing else goes wrong but that the leader is killed and a node falls silent, another leads, which notices
+    that one, and nothing else."""
+    leader, before = simulation.leader(), len(simulation.events)
+    assert leader is not None
+    silent = simulation.random.choice([*simulation.nodes])
+    simulation.cut = {(a, b) for master in simulation.hosts for a, b in ((master, silent), (silent, master))}
+    simulation.crash(leader, reset=simulation.random.random() < 0.5)
+    if not simulation.run_until(simulation.now_s + LEADS_WITHIN_S, lambda: simulation.leader() is not None):
+        raise Violation(f"nobody leads after {LEADS_WITHIN_S:g} s")
+    grace_s = simulation.setup.timings.lease_grace_s
 
+    def noticed() -> set[tuple[str, str]]:
+        events = simulation.events[before:]
+        return {(event.object, event.reason) for _, _, event in events if event.kind == "Node"}
 
-def check_agreed(simulation: Simulation) -> None:
-    first, *others = (content(store) for store in simulation.stores())
-    if any(other != first for other in others):
-        raise Violation("masters differ in what is committed")
-    running = {name for node in simulation.nodes.values() for name, pod in node.pods.items() if pod.ready}
-    known = {pod.name for pod in simulation.stores()[0].list(Pod) if pod.ready}
-    if running != known:
-        raise Violation(f"{running ^ known} run, or are believed to, but not both")
-    if len(simulation.leads_log()) != 1:
-        raise Violation(f"{simulation.leads_log()} lead")
-
-
-def check_kept(simulation: Simulation, acknowledged: set[str]) -> None:
-    there = {service.name for service in simulation.stores()[0].list(Service)}
-    simulation.seen["acknowledged"] += len(acknowledged)
-    if acknowledged - there:
-        raise Violation(f"acknowledged and forgotten: {acknowledged - there}")
+    simulation.run_until(simulation.now_s + 2.0 * grace_s, lambda: (silent, "NodeNotReady") in noticed())
+    simulation.run_until(simulation.now_s + grace_s / 4)
+    if noticed() != {(silent, "NodeNotReady")}:
+        raise Violation(f"{silent} is silent since another leads, and noticed is {noticed()}")
+    its_own = simulation.nodes[silent].pods
+    suffered = {
+        (event.object, event.reason)
+        for _, _, event in simulation.events[before:]
+        if event.kind == "Pod" and event.object not in its_own
+    }
+    if suffered:
+        raise Violation(f"a takeover is no reason for {suffered}")
+    simulation.cut.clear()
+    simulation.start(leader)
+    wait_until_ready(simulation, AGREED_WITHIN_S)
 
 
 def check_acts(simulation: Simulation) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from testbed.consensus.membership import Membership
 from testbed.consensus.outputs import Role, Send, Write
@@ -30,11 +31,16 @@ from testbed.control.messages import (
     StopPod,
 )
 from testbed.control.store import Store
-from testbed.objects.core import Node, Pod
+from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
 from tests.control.world import CLUSTER, address
 from tests.simulated.world import CoarseRandom, Disk, World
 from tests.simulated.world import Host as SimulatedHost
+
+
+class Violation(Exception):
+    pass
+
 
 MASTERS = ("control-plane-1", "control-plane-2", "control-plane-3")
 TIMINGS = replace(
@@ -74,6 +80,8 @@ class PlayedNode:
     held: set[str] = field(default_factory=set)
     stopped: list[str] = field(default_factory=list)
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
+    resources: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = field(default_factory=dict)
+    """What each proxy goes by, by type."""
 
 
 class Simulation(World[Host]):
@@ -83,6 +91,14 @@ class Simulation(World[Host]):
         self.nodes: dict[str, PlayedNode] = {}
         self.events: list[tuple[float, str, RecordEvent]] = []
         """When, and which master."""
+        self.started: set[str] = set()
+        """Pods that some node has been told to start."""
+        self.failed: set[str] = set()
+        """Pods that were not ready for some time, or were started again."""
+        self.slow = 0.0
+        """How often what places and masters tell each other takes long."""
+        self._told: dict[tuple[str, int, str], dict[str, int]] = {}
+        """By master, session and proxy: the last version that it was sent, of each type."""
         self._ways: dict[tuple[str, str], deque[object]] = {}
         self._asked = 0
         for name in MASTERS:
@@ -151,6 +167,9 @@ class Simulation(World[Host]):
                     for node in self.nodes:
                         self._carry(host.name, node, (sessions.get(node), output))
                 case Tell(place, session, what):
+                    if isinstance(what, PushConfig):
+                        told = self._told.setdefault((host.name, session, what.proxy), {})
+                        told[what.type_url] = int(what.version)
                     self._carry(host.name, place, (session, what))
                 case RecordEvent():
                     self.events.append((self.now_s, host.name, output))
@@ -165,7 +184,8 @@ class Simulation(World[Host]):
         way = self._ways.setdefault((source, destination), deque())
         way.append(message)
         if len(way) == 1:
-            self.at(self.now_s + 0.02 * self.random.random(), self._arrive, source, destination, way)
+            takes_s = 0.4 if self.random.random() < self.slow else 0.02
+            self.at(self.now_s + takes_s * self.random.random(), self._arrive, source, destination, way)
 
     def _arrive(self, source: str, destination: str, way: deque[object]) -> None:
         if self._ways.get((source, destination)) is not way or not way:
@@ -187,6 +207,8 @@ class Simulation(World[Host]):
             session, event = message  # type: ignore[misc]
             now_s = self.clock(host)
             self.do(host, self.master(host).hear(source, session, [event], now_s, now_s))
+            if isinstance(event, ConfigAcked):
+                self._check_in_sync(host, self.nodes[source], event.proxy)
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -239,6 +261,7 @@ class Simulation(World[Host]):
             case Heard():
                 connection.hear(connection.session)
             case StartPod(_, pod) if pod.name not in node.held:
+                self.started.add(pod.name)
                 node.held.add(pod.name)
                 self.at(self.now_s + 0.3, self._started, node, pod)
             case StopPod(_, name):
@@ -246,26 +269,58 @@ class Simulation(World[Host]):
                     node.held.discard(name)
                     node.pods.pop(name, None)
                     node.versions.pop(name, None)
+                    node.resources.pop(name, None)
                     node.stopped.append(name)
                 self._say(node, PodStopped(node.name, name))
-            case PushConfig(_, proxy, type_url, version) if proxy in node.versions:
+            case PushConfig(_, proxy, type_url, version, resources) if proxy in node.versions:
+                had = node.versions[proxy].get(type_url, 0)
+                if int(version) <= had:
+                    raise Violation(f"{proxy} had version {had} of {type_url}, and was sent {version}")
                 node.versions[proxy][type_url] = int(version)
+                node.resources[proxy][type_url] = resources
                 self._say(node, ConfigAcked(proxy, type_url, version))
 
     def _started(self, node: PlayedNode, pod: Pod) -> None:
         if pod.name in node.held:
             node.pods[pod.name] = PodListed(pod.name, address(pod.name), 0, False)
             self._say(node, PodStarted(node.name, pod.name, address(pod.name)))
-            node.versions[pod.name] = {}
+            node.versions[pod.name], node.resources[pod.name] = {}, {}
             self._say(node, ProxyConnected(pod.name))
             self.at(self.now_s + 0.1, self._ready, node, pod.name)
 
     def _ready(self, node: PlayedNode, name: str) -> None:
-        if name in node.pods:
+        if name in node.pods and not node.pods[name].ready:
             node.pods[name] = replace(node.pods[name], ready=True)
             self._say(node, PodReadinessChanged(node.name, name, True))
 
+    def fail_probe(self, node: PlayedNode, name: str, for_s: float) -> None:
+        """The pod is not ready for some time."""
+        if node.pods[name].ready:
+            self.failed.add(name)
+            node.pods[name] = replace(node.pods[name], ready=False)
+            self._say(node, PodReadinessChanged(node.name, name, False))
+            self.at(self.now_s + for_s, self._ready, node, name)
+
+    def crash_pod(self, node: PlayedNode, name: str) -> None:
+        """It is started again; its proxy runs on."""
+        self.failed.add(name)
+        again = node.pods[name] = replace(node.pods[name], restarts=node.pods[name].restarts + 1, ready=False)
+        self._say(node, PodStarted(node.name, name, again.address, again.restarts))
+        self.at(self.now_s + 0.1, self._ready, node, name)
+
     # --- what is to hold ---------------------------------------------------------------------------------------------
+
+    def _check_in_sync(self, host: Host, node: PlayedNode, proxy: str) -> None:
+        """Whoever is said to have all has what it was sent last."""
+        connection = node.connection
+        if (connection.master, proxy in node.versions) != (host.name, True):
+            return
+        _, streams = self.master(host).streams()
+        told = self._told.get((host.name, connection.session, proxy))
+        if told and streams.sessions.get(proxy) == connection.session and streams.problems.get(proxy, "gone") is None:
+            has = node.versions[proxy]
+            if any(has.get(type_url) != version for type_url, version in told.items()):
+                raise Violation(f"{host.name} takes {proxy} for in sync, which has {has} of {told}")
 
     def stores(self) -> list[Store]:
         """What is committed, as far as each master knows."""
@@ -277,11 +332,3 @@ class Simulation(World[Host]):
             for host in self.hosts.values()
             if host.running is not None and self.master(host).replica.role is Role.LEADER
         ]
-
-
-def content(store: Store) -> object:
-    """But for when leases were renewed."""
-    return [
-        (key, replace(each, lease_renewed_s=0.0) if isinstance(each, Node) else each)
-        for _, key, each in store.everything().objects
-    ]
