@@ -11,7 +11,7 @@ from testbed.objects.workloads import GATEWAY, NODE_PROXY, ROUTER, gateway_of, r
 from testbed.scenario.cells import Placement, placements, router_zones
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.models.cells import CellsModel
-from testbed.scenario.models.cluster import ControlPlaneModel, ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
+from testbed.scenario.models.cluster import ProbeModel, ServiceModel, TopologySpreadModel, ZoneModel
 from testbed.scenario.models.experiment import ScenarioModel
 from testbed.scenario.models.stores import StoreModel
 from testbed.scenario.wording import LISTED_MAX, listed
@@ -69,26 +69,6 @@ def check_topology(model: ScenarioModel, findings: Findings) -> None:
         elif pair in seen:
             findings.report(here, "this pair of zones is written twice; keep one of them")
         seen.add(pair)
-    _check_control_plane(model.spec.control_plane, findings)
-
-
-def _check_control_plane(control_plane: ControlPlaneModel, findings: Findings) -> None:
-    here: Path = ("spec", "controlPlane")
-    replicas, zones = control_plane.replicas, zone_names(findings)
-    if control_plane.zone is not None:
-        findings.reference((*here, "zone"), "zone", control_plane.zone, zones)
-        if replicas > 1:
-            message = f"is of the only master, and there are {replicas}; write `zones`, one for each of them"
-            findings.report((*here, "zone"), message, at_key=True)
-    for index, zone in enumerate(control_plane.zones or ()):
-        findings.reference((*here, "zones", index), "zone", zone, zones)
-    if control_plane.zones is None or not findings.is_whole(*here, "replicas"):
-        return
-    if replicas == 1:
-        findings.report((*here, "zones"), "are of several masters; write `replicas: 3` or `zone`", at_key=True)
-    elif len(control_plane.zones) != replicas and findings.is_whole(*here, "zones"):
-        message = f"there are {replicas} masters, and {len(control_plane.zones)} zones: write one for each of them"
-        findings.report((*here, "zones"), message)
 
 
 def check_services(model: ScenarioModel, findings: Findings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from testbed.scenario.checks.cells import check_cells
 from testbed.scenario.checks.cluster import check_calls, check_capacity, check_services, check_topology
+from testbed.scenario.checks.control_plane import check_control_plane
 from testbed.scenario.checks.experiment import check_expectations, check_faults
 from testbed.scenario.checks.findings import Findings
 from testbed.scenario.checks.locustfile import check_locustfile
@@ -18,6 +19,7 @@ def check(model: ScenarioModel, findings: Findings) -> None:
     """Report everything that is wrong in a scenario whose single values are right."""
     introduce_names(model, findings)
     check_topology(model, findings)
+    check_control_plane(model.spec.control_plane, model.spec.topology, findings)
     check_services(model, findings)
     check_protocols(model, findings)
     check_calls(model, findings)
