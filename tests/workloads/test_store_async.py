@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from testbed.control.cells.store_orders import Lead
+from testbed.control.cells.store_orders import Forbid, Lead
 from testbed.objects.workloads import StoreGroup
 from tests.workloads.test_store import Cluster, Refused, cluster, until
 
@@ -23,6 +23,10 @@ async def lags(store: Cluster, name: str) -> object:
 
 async def lead(store: Cluster, name: str, leader: str, epoch: int) -> None:
     await store.ask(name, "PATCH", "0", orjson.dumps(Lead(0, leader, epoch).body).decode())
+
+
+async def forbid(store: Cluster, name: str, *partitions: int) -> None:
+    await store.ask(name, "PATCH", "0", orjson.dumps(Forbid(0, partitions).body).decode())
 
 
 async def taken_by(store: Cluster, asked: str, value: str) -> str:
@@ -96,5 +100,26 @@ def test_two_that_were_told_otherwise_both_take_writes_and_one_of_them_loses_its
                 await lead(store, name, NEW, 2)
             await everybody_has_all_of(store, NEW)
             assert await store.answer(OLD, "GET", "k") == f"by {NEW}"
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_that_was_told_to_take_no_writes_takes_none_after_a_restart_until_it_is_told_to(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path, mode="async", groups=GROUPS) as store:
+            await store.answer(OLD, "PUT", "k", "first")
+            await forbid(store, OLD, 0)
+            await refusal(store, OLD, "forbidden")
+            await store.kill(OLD)
+            await store.start(OLD)
+            assert await store.answer(OLD, "GET", "k") == "first"
+            await refusal(store, OLD, "forbidden")
+            await forbid(store, OLD)
+            assert await taken_by(store, OLD, "second") == f"{OLD}@1"
+            await store.kill(OLD)
+            await store.start(OLD)
+            assert await taken_by(store, OLD, "third") == f"{OLD}@1"
 
     asyncio.run(scenario())

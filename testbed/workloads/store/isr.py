@@ -12,8 +12,6 @@ from functools import partial
 from random import Random
 from typing import assert_never
 
-import orjson
-
 from testbed.consensus.outputs import Apply, ReadReady, Restore, Send, Write
 from testbed.consensus.settings import Settings as ConsensusSettings
 from testbed.consensus.storage import Stored
@@ -32,6 +30,7 @@ from testbed.workloads.store.encoding import PeerMessage, decode, encode
 from testbed.workloads.store.leaders import LeadersLog
 from testbed.workloads.store.questions import Questions, Waiting, settle, to_be_told
 from testbed.workloads.store.settings import StoreSettings
+from testbed.workloads.store.standing_orders import StandingOrders
 
 _TIMER_S = 0.001
 """The loop counts in whole milliseconds, and would wake up before the deadline."""
@@ -52,11 +51,9 @@ class IsrDriver:
         self._leaders = LeadersLog(settings.leaders_log)
         self._disks = {log: Appender(journal, partial(print, flush=True)) for log, journal in journals.items()}
         self._values = {group: Values() for group in journals if group is not None}
-        self._orders = settings.volume / "orders.json"
+        self._orders = StandingOrders(settings.volume / "orders.json", _declared_leads(workload))
         self._broker = self._new_broker({number: journal.stored for number, journal in journals.items()})
         self._questions = Questions(self.name, 3 * timeout_s, "no answer of all in sync in time")
-        self._forbidden: dict[int, frozenset[int]] = {}
-        """Partitions of which no writes are taken, by group."""
         self._timer: asyncio.TimerHandle | None = None
         self._led: dict[int, Partition] = {}
         """What it leads, as it was last noted."""
@@ -67,7 +64,7 @@ class IsrDriver:
         of_groups = {group: stored for group, stored in logs.items() if group is not None}
         if workload.isr is None:
             members = tuple(each.name for each in workload.replicas)
-            return Unit(self.name, members, of_groups, self._last_orders())
+            return Unit(self.name, members, of_groups, self._orders.leads)
         return Broker(
             self.name,
             os.urandom(8).hex(),
@@ -79,12 +76,6 @@ class IsrDriver:
             Random(f"{self._settings.seed}/{self.name}"),
             time.monotonic(),
         )
-
-    def _last_orders(self) -> dict[int, Order]:
-        """By group: those of an earlier process, or what is declared."""
-        if self._orders.exists():
-            return {int(group): Order(**order) for group, order in orjson.loads(self._orders.read_bytes()).items()}
-        return {number: Order(group.primaries[0], 1) for number, group in enumerate(self._settings.workload.groups)}
 
     @property
     def ready(self) -> bool:
@@ -113,15 +104,17 @@ class IsrDriver:
         )
 
     def forbid_writes(self, group: int, partitions: frozenset[int]) -> None:
-        """Of these partitions of the group, and no others, for as long as this process runs and leads: whoever may come
-        to lead has to be told as well. What was taken before may still be on its way to followers: see `lags`. Raises
-        ValueError for partitions of other groups, or groups that are not there."""
+        """Of these partitions of the group, and no others, whenever this replica leads, also after a restart: whoever
+        may come to lead has to be told as well. What was taken before may still be on its way to followers: see `lags`.
+        Raises ValueError for partitions of other groups, or groups that are not there."""
         if not 0 <= group < len(self._settings.workload.groups):
             raise ValueError(group)
         declared = self._settings.workload.groups[group]
         if not partitions <= set(range(declared.start, declared.end)):
             raise ValueError(partitions)
-        before, self._forbidden[group] = self._forbidden.get(group, frozenset()), partitions
+        if (before := self._orders.forbidden.get(group, frozenset())) == partitions:
+            return
+        self._orders.forbid(group, partitions)
         replica = self._broker.replicas.get(group)
         if replica is None or not replica.leads:
             return
@@ -139,8 +132,7 @@ class IsrDriver:
         if not isinstance(self._broker, Unit) or leader not in known or not there:
             raise ValueError(leader)
         outputs = self._broker.order(group, Order(leader, epoch), time.monotonic())
-        orders = {str(each): wanted for each, wanted in self._broker.orders.items()}
-        self._orders.write_bytes(orjson.dumps(orders))
+        self._orders.lead(group, self._broker.orders[group])
         self._carry_out(outputs)
 
     def lags(self, group: int) -> dict[str, int] | None:
@@ -152,7 +144,7 @@ class IsrDriver:
 
     def _begin(self, group: int, what: Put | Get, waiting: Waiting) -> None:
         now_s = time.monotonic()
-        if isinstance(what, Put) and self._settings.partition_of(what.key) in self._forbidden.get(group, ()):
+        if isinstance(what, Put) and self._settings.partition_of(what.key) in self._orders.forbidden.get(group, ()):
             settle(waiting, Answer(REFUSED, "writes of this partition are forbidden at the moment"))
         elif isinstance(what, Put):
             self._carry_out(self._broker.produce(waiting, group, what, self._acks, now_s))
@@ -260,6 +252,13 @@ class IsrDriver:
 
     def _say(self, group: int, text: str) -> None:
         print(time.strftime("%H:%M:%S"), f"group {group}: {text}", flush=True)
+
+
+def _declared_leads(workload: StoreWorkload) -> dict[int, Order]:
+    """In mode async, by group."""
+    if workload.isr is not None:
+        return {}
+    return {number: Order(group.primaries[0], 1) for number, group in enumerate(workload.groups)}
 
 
 def first_cluster(workload: StoreWorkload) -> Cluster:
