@@ -28,7 +28,7 @@ from testbed.scenario.models.fields import Model
 from testbed.scenario.models.prices import PriceModel, PricesModel
 from testbed.scenario.models.stores import IsrModel
 from testbed.scenario.models.traffic import IdsModel, LoadModel, RequestModel, SourceModel
-from testbed.scenario.operations import default_order
+from testbed.scenario.operations import default_catch_up_within, default_order
 from testbed.scenario.values import Price, Prices
 
 SPEED_UP = 20
@@ -62,7 +62,10 @@ def complete(scenario: ScenarioModel, folder: Path) -> ScenarioModel:
         load=_load(spec.load, folder),
         prices=_prices(spec.prices),
         faults=[_fault(fault) for fault in spec.faults],
-        operations=[_filled(each, order=default_order(each)) for each in spec.operations],
+        operations=[
+            _filled(each, order=default_order(each), catch_up_within=default_catch_up_within(each))
+            for each in spec.operations
+        ],
         expect=[_filled(e, when=None if e.metric == "time_to_recover" else "all") for e in spec.expect],
     )
     return _with(scenario, spec=spec)

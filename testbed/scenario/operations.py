@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testbed.control.cells.operations import (
+    CATCH_UP_WITHIN_S,
     Evacuate,
     FailOver,
     MovePartitions,
@@ -37,8 +38,13 @@ def _scheduled(model: OperationModel, cells: CellsModel) -> ScheduledOperation:
         order=model.order or default_order(model),
         promotes=model.promote,
         forbids=model.forbid_write,
+        catch_up_within_s=model.catch_up_within or CATCH_UP_WITHIN_S,
         roll_back=None if condition is None else RollBack(condition.errors_above, condition.over),
     )
+
+
+def default_catch_up_within(model: OperationModel) -> float | None:
+    return None if model.forbid_write is None else CATCH_UP_WITHIN_S
 
 
 def default_order(model: OperationModel) -> Order:

@@ -202,6 +202,102 @@ def test_writes_are_forbidden_first_and_allowed_last_and_replication_is_waited_f
     assert (held.lacked, held.missing) == (3, ())
 
 
+class SilentLeader(Proxies):
+    """Of the two replicas the one that leads what moves runs no more, until it `is_back`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[StoreOrder] = []
+        self.is_back = False
+
+    async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+        self.told.extend(orders)
+        return {order: StoreAnswer(self.is_back or order.replica != "data-r1") for order in orders}
+
+
+DATA = ShardedStore(
+    "data", (StoreGroup(0, 1), StoreGroup(1, 2), StoreGroup(2, 4)), (("data-r1", "rz01"), ("data-r2", "rz02")), "async"
+)
+
+
+@pytest.mark.parametrize("order", ["gatewaysFirst", "sidecarsFirst"])
+def test_a_step_whose_data_does_not_come_in_time_is_taken_back_and_writes_are_allowed_again(order: Order) -> None:
+    events: list[SessionEvent] = []
+    replicas = SilentLeader()
+
+    async def carry_out() -> None:
+        move = ScheduledOperation(
+            "m", 0.0, MovePartitions((1,), "rz02"), for_s=60.0, order=order, forbids="data", catch_up_within_s=0.1
+        )
+        work = Operating(MAP, [move], replicas, events.append, time.monotonic(), {"data": DATA})
+        carrying_out = asyncio.create_task(work.carry_out())
+        await eventually(lambda: any(isinstance(event, WritesHeld) for event in events))
+        # Who could not be told that it may take writes again is told when it is back, and nothing comes after that.
+        replicas.is_back = True
+        await carrying_out
+        assert work.failure is None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operating, "LAYER_WAIT_S", 0.1)
+        asyncio.run(carry_out())
+    begun, back = (event for event in events if isinstance(event, MapChanged))
+    assert (begun.version, back.version) == (2, 3)
+    assert (back.step.reverts, back.step.gives_up, back.step.change) == (True, True, begun.step.change.reverse)
+    assert replicas.maps[-1] == (3, None)
+    (held,) = (event for event in events if isinstance(event, WritesHeld))
+    assert held.missing == ("data-r1",)
+    assert "catch up" not in held.at_s
+    assert held.at_s["given up"] - held.at_s["forbid"] >= 0.1
+    assert held.at_s["given up"] <= back.at_s <= held.at_s["lift"]
+    last = {each.replica: each.what for each in replicas.told if isinstance(each.what, Forbid)}
+    assert last == dict.fromkeys(("data-r1", "data-r2"), Forbid(1))
+    led = {each.replica: each.what for each in replicas.told if isinstance(each.what, Lead)}
+    # Where replicas had been told of the new leader, they are told of the former one.
+    assert led == ({} if order == "gatewaysFirst" else dict.fromkeys(led, Lead(1, "data-r1", 3)))
+    assert "data-r2" in led or order == "gatewaysFirst"
+
+
+def test_when_the_data_of_a_later_step_does_not_come_the_earlier_ones_are_taken_back_too() -> None:
+    events: list[SessionEvent] = []
+
+    class ThenSilent(SilentLeader):
+        async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]:
+            of_second = any(order.what == Forbid(1, (1,)) for order in orders)
+            answers = await super().order(orders)
+            return answers if of_second else dict.fromkeys(orders, StoreAnswer(True))
+
+    async def carry_out() -> None:
+        move = ScheduledOperation(
+            "m",
+            0.0,
+            MovePartitions((0, 1), "rz02"),
+            (0.5, 1.0),
+            0.01,
+            order="gatewaysFirst",
+            forbids="data",
+            catch_up_within_s=0.1,
+        )
+        work = Operating(MAP, [move], ThenSilent(), events.append, time.monotonic(), {"data": DATA})
+        await work.carry_out()
+        assert work.failure is None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operating, "LAYER_WAIT_S", 0.1)
+        asyncio.run(carry_out())
+    steps = [event.step for event in events if isinstance(event, MapChanged)]
+    assert [(step.number, step.reverts, sorted(step.change.partitions)) for step in steps] == [
+        (1, False, [0]),
+        (2, False, [1]),
+        (2, True, [1]),
+        (1, True, [0]),
+    ]
+    assert [event.at_s.get("given up") is None for event in events if isinstance(event, WritesHeld)] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_who_hears_late_of_one_step_does_not_allow_what_the_next_one_forbids() -> None:
     """The old owner's proxy gets no map until the operation is taken back: then it is told of both at once."""
     told: list[object] = []

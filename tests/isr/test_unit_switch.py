@@ -13,7 +13,7 @@ import pytest
 from testbed.consensus.outputs import Send, Write
 from testbed.consensus.storage import Stored
 from testbed.control.cells.operations import Order as LayerOrder
-from testbed.control.cells.phases import Phase, phases
+from testbed.control.cells.phases import BACK, Phase, phases
 from testbed.isr.messages import Message
 from testbed.isr.outputs import Acknowledged, Acks, Of
 from testbed.isr.units import Order, Unit
@@ -28,6 +28,7 @@ SEEDS = 40
 @dataclass
 class UnitHost(Host[Unit]):
     forbids: bool = False
+    """On its disk."""
     told: bool = False
 
 
@@ -83,8 +84,7 @@ class Units(World[UnitHost]):
     def _write_one(self) -> None:
         """Any unit may be asked: gateways have any map."""
         host = self.hosts[self.random.choice(NAMES)]
-        assert host.running
-        if not host.forbids:
+        if host.running and not host.forbids:
             request = len(self.writes)
             self.writes[request] = Written(self.now_s)
             self.do(host, host.running.produce(request, 0, request, Acks.LEADER, self.clock(host)))
@@ -110,7 +110,14 @@ class Units(World[UnitHost]):
 
     def _tell(self, what: Callable[[UnitHost], None]) -> None:
         for host in self.hosts.values():
-            self.at(self.now_s + 2 * T * self.random.random(), what, host)
+            self.at(self.now_s + 2 * T * self.random.random(), self._tell_one, host, what)
+
+    def _tell_one(self, host: UnitHost, what: Callable[[UnitHost], None]) -> None:
+        """Again and again, until it can be reached."""
+        if host.running:
+            what(host)
+        else:
+            self.at(self.now_s + 0.1 * T, self._tell_one, host, what)
 
     def _lead(self, host: UnitHost) -> None:
         assert host.running
@@ -148,6 +155,30 @@ def faults_of(seed: int, order: LayerOrder, forbids: bool, without: Phase | None
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_writes_that_are_forbidden_until_all_is_there_are_neither_lost_nor_taken_by_two(seed: int) -> None:
     assert faults_of(seed, "gatewaysFirst", forbids=True) == ""
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_switch_that_is_given_up_since_the_old_leader_is_silent_loses_nothing_and_blocks_nobody(seed: int) -> None:
+    world = Units(seed)
+    world.run_until(2 * T + T * world.random.random())
+    old = world.hosts[OLD]
+    for (phase,) in phases("gatewaysFirst", True)[:2]:
+        world.carry_out(phase)
+    world.crash(old)
+    world.run_until(world.now_s + 5 * T)
+    for phase in (each for together in BACK for each in together if each != "sidecars"):  # they had no other map
+        world.carry_out(phase)
+    world.run_until(world.now_s + 3 * T)
+    world.start(old)
+    world.run_until(world.now_s + 5 * T)
+    back_s = world.now_s
+    world.run_until(world.now_s + 5 * T)
+    assert old.running
+    kept = {entry.command for entry in old.running.replicas[0].log.entries}
+    taken = [operation for written in world.writes.values() for operation in written.by]
+    assert {operation.owner for operation in taken} == {f"{OLD}@1"}
+    assert [each for each in taken if int(each.value or "") not in kept] == []
+    assert [each for each in taken if each.invoked_s > back_s], "it takes writes again"
 
 
 @pytest.mark.parametrize(

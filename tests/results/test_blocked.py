@@ -128,3 +128,17 @@ def test_writes_that_were_forbidden_are_blocked_until_they_are_allowed_and_each_
     )
     (blocked,) = summary.expectations
     assert (blocked.held, blocked.measured) == (False, pytest.approx(0.58))
+
+
+def test_a_step_that_was_given_up_as_replication_did_not_catch_up_says_so_and_what_is_known_of_it(
+    run_dir: Path,
+) -> None:
+    held = HeldWrites(10.0, 10.02, None, 20.9, missing=("data-r1",), given_up_s=20.5)
+    back = replace(STEP, reverts=True, gives_up=True, applied_s=20.6, version=STEP.version + 1)
+    operation = AppliedFault("move", 10.0, 10.0, steps=(replace(STEP, held=held), back))
+    replace(RunFacts.load(run_dir), faults=(operation,)).save(run_dir)
+    text = " ".join("\n".join(line.plain for line in render(summarize(run_dir), run_dir, 160)).split())
+    given_up = "it was given up, as replication had not caught up, after 10.50 s, writes were allowed after 10.90 s"
+    assert given_up in text
+    assert "whoever led has not answered how many writes were to be waited for; data-r1 could not be told" in text
+    assert "move given up" in text

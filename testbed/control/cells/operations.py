@@ -19,6 +19,10 @@ Order = Literal["together", "gatewaysFirst", "sidecarsFirst"]
 """Which layer is told a new map first; the other one follows when all of it that can be reached has acknowledged."""
 
 
+CATCH_UP_WITHIN_S = 10.0
+"""By default. Replication that goes on at all takes far less, and meanwhile nobody writes."""
+
+
 class OperationImpossible(Exception):
     """An operation does not fit the map as it is then; the message says why."""
 
@@ -96,6 +100,8 @@ class ScheduledOperation:
     """A store whose replicas in the cells that get partitions are to lead these before the map changes."""
     forbids: str | None = None
     """An asynchronous store that takes no writes of what moves until its data and the map are where they are to be."""
+    catch_up_within_s: float = CATCH_UP_WITHIN_S
+    """For how long replication is waited for then, in each step; in vain, the operation is given up."""
 
     @property
     def last_step_s(self) -> float:
@@ -144,7 +150,8 @@ class PlannedStep:
     reverts: bool = False
     lent: frozenset[int] = frozenset()
     gives_up: bool = False
-    """It reverts what was done because the condition to roll back has come, which no plan knows."""
+    """It reverts what was done, which no plan knows: the condition to roll back has come, or replication did not catch
+    up in time."""
 
 
 class Judge:

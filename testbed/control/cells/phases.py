@@ -18,6 +18,11 @@ LAYERS: Final[dict[Order, tuple[tuple[Layer, ...], ...]]] = {
 }
 
 
+BACK: Final[tuple[tuple[Phase, ...], ...]] = (("gateways", "sidecars"), ("lift",))
+"""What comes instead of all that was to come when replication does not catch up in time: everybody has the former map
+again, and whoever led goes on to take writes."""
+
+
 def phases(order: Order, forbids: bool) -> tuple[tuple[Phase, ...], ...]:
     """One after the other; what is in one phase together is done at the same time.
 

@@ -258,4 +258,5 @@ class Course:
 
     def _held_writes(self, held: WritesHeld) -> HeldWrites:
         at_s = {phase: at_s - self._t0_s for phase, at_s in held.at_s.items()}
-        return HeldWrites(at_s["began"], at_s["forbid"], at_s["catch up"], at_s["lift"], held.lacked, held.missing)
+        times_s = at_s["began"], at_s["forbid"], at_s.get("catch up"), at_s["lift"]
+        return HeldWrites(*times_s, held.lacked, held.missing, at_s.get("given up"))

@@ -195,8 +195,9 @@ class DataPromoted:
 @dataclass(frozen=True, slots=True)
 class WritesHeld:
     """A step is over during which writes of what it moved were forbidden. `at_s` is when that `began`, and when each of
-    its phases was over (`control.cells.phases`); the new owner `lacked` so many writes when replication was waited for.
-    `missing` are the replicas that could not be told to take none."""
+    its phases was over (`control.cells.phases`), or it was `given up` because replication had not caught up; the new
+    owner `lacked` so many writes when that was waited for. `missing` are the replicas that could not be told to take
+    none."""
 
     step: PlannedStep
     at_s: Mapping[str, float]

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
 from testbed.control.cells.handover import Handover, handovers
@@ -24,7 +24,7 @@ from testbed.control.cells.operations import (
     planned,
     taken_back,
 )
-from testbed.control.cells.phases import phases
+from testbed.control.cells.phases import BACK, Phase, phases
 from testbed.control.cells.promotion import Promotion, ShardedStore, promotions
 from testbed.control.cells.store_orders import StoreAnswer, StoreOrder, lacks
 from testbed.control.overview import Behind
@@ -56,6 +56,21 @@ class Changeable(Protocol):
     async def order(self, orders: Sequence[StoreOrder]) -> Mapping[StoreOrder, StoreAnswer]: ...
 
     async def behind(self, layer: Layer) -> Behind: ...
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A step that is made. `at_s` is when each phase was over."""
+
+    step: PlannedStep
+    before: PartitionMap
+    handed_over: list[Handover]
+    held: Handover | None
+    """The one whose writes are forbidden."""
+    at_s: dict[str, float] = field(default_factory=dict)
+    told: tuple[Layer, ...] = ()
+    lacked: int = 0
+    missing: tuple[str, ...] = ()
 
 
 class Operating:
@@ -145,36 +160,71 @@ class Operating:
         if not step.gives_up:
             self._gone_back -= step.change.partitions
         step = replace(step, lent=step.lent - self._gone_back)
-        before, self._map, self._lent = self._map, changed(self._map, step.change), step.lent
+        before, lent = self._map, self._lent
+        self._map, self._lent = changed(self._map, step.change), step.lent
         await self._promote(step)
         operation = self._operations[step.operation]
         handed_over = self._handovers(step, operation.forbids)
         held = next((each for each in handed_over if each.forbidden), None)
-        told: tuple[Layer, ...] = ()
-        times_s = {"began": time.monotonic()}
-        lacked, missing = 0, tuple[str, ...]()
-        for phase in phases(step.order, held is not None):
+        under_way = _UnderWay(step, before, handed_over, held, {"began": time.monotonic()})
+        done = await self._play(under_way, phases(step.order, held is not None))
+        if held is not None:
+            if not done:
+                under_way.at_s["given up"] = time.monotonic()
+                await self._undo(under_way, lent)
+            self._tell(WritesHeld(step, under_way.at_s, under_way.lacked, under_way.missing))
+
+    async def _play(self, under_way: _UnderWay, way: Iterable[tuple[Phase, ...]]) -> bool:
+        """False if replication has not caught up in time: what was to come then is left out."""
+        step, held = under_way.step, under_way.held
+        for phase in way:
             layers = tuple(layer for layer in get_args(Layer) if layer in phase)
             if layers:
-                told += layers
-                rollout = None if len(told) == 2 else Rollout(layers[0], before)
+                under_way.told += layers
+                rollout = None if len(under_way.told) == 2 else Rollout(layers[0], under_way.before)
                 await self._session.put_map(replace(self._map, rollout=rollout))
-                if told == layers:
+                if under_way.told == layers:
                     self._begun(step)
                 if "sidecars" in layers:
-                    self._tell_leaders(handed_over)
+                    self._tell_leaders(under_way.handed_over)
                 await asyncio.gather(*(self._delivered(step, layer) for layer in layers))
             elif held is None:
                 raise AssertionError(phase)
             elif phase == ("forbid",):
-                missing = await self._forbid(held)
+                under_way.missing = await self._forbid(held)
             elif phase == ("catch up",):
-                lacked = await self._catch_up(held)
+                within_s = self._operations[step.operation].catch_up_within_s
+                in_time, under_way.lacked = await self._catch_up(held, within_s)
+                if not in_time:
+                    return False
             else:
                 await self._lift(held)
-            times_s[phase[-1]] = time.monotonic()
-        if held is not None:
-            self._tell(WritesHeld(step, times_s, lacked, missing))
+            under_way.at_s[phase[-1]] = time.monotonic()
+        return True
+
+    async def _undo(self, in_vain: _UnderWay, lent: frozenset[int]) -> None:
+        """A step whose data has not come. Its operation is given up: none of its steps comes any more, and what earlier
+        ones have done is taken back. `lent` were partitions before it."""
+        step, held = in_vain.step, in_vain.held
+        assert held is not None
+        self._waiting = deque(each for each in self._waiting if each.operation != step.operation)
+        at_s, change = time.monotonic() - self._t0_s, step.change.reverse
+        back = replace(step, at_s=at_s, change=change, reverts=True, gives_up=True, lent=lent)
+        before, self._map, self._lent = self._map, changed(self._map, change), lent
+        held.waiting = []
+        handed_over = self._handovers(back, None) if "sidecars" in in_vain.told else []
+        for each in handed_over:
+            if each.store == held.store:
+                each.forbidden, held = held.forbidden, each
+        under_way = _UnderWay(back, before, handed_over, held)
+        await self._play(under_way, BACK)
+        in_vain.at_s["lift"] = under_way.at_s["lift"]
+        if not step.reverts:
+            self._gone_back |= change.partitions
+            self._done[step.operation].remove(step)
+            if self._done[step.operation]:
+                earlier = self._back(step.operation)
+                self._waiting.appendleft(earlier)
 
     def _handovers(self, step: PlannedStep, forbidden_of: str | None) -> list[Handover]:
         found = handovers(self._stores.values(), step.change, self._map.version, forbidden_of)
@@ -196,10 +246,10 @@ class Operating:
                 return tuple(left)
             await asyncio.sleep(POLL_S)
 
-    async def _catch_up(self, held: Handover) -> int:
-        """However long it takes. All are told again not to take writes each time, so that none has begun to since it
-        restarted. Returns how many writes there were to wait for."""
-        most = 0
+    async def _catch_up(self, held: Handover, within_s: float) -> tuple[bool, int]:
+        """Whether it did within that time, and how many writes there were to wait for, as far as anybody could say. All
+        are told again not to take writes each time: one may not have answered before."""
+        most, deadline_s = 0, time.monotonic() + within_s
         while True:
             answers = await self._session.order(held.orders(held.everybody, held.forbidden))
             found = [
@@ -208,7 +258,9 @@ class Operating:
             ]
             most = max(most, sum(each or 0 for each in found))
             if found == [0] * len(found):
-                return most
+                return True, most
+            if time.monotonic() >= deadline_s:
+                return False, most
             await asyncio.sleep(POLL_S)
 
     async def _lift(self, held: Handover) -> None:
@@ -218,9 +270,19 @@ class Operating:
         while {each.leader for each in held.leads} & set(held.waiting) and time.monotonic() < deadline_s:
             await asyncio.sleep(POLL_S)
         held.lifted = True
-        await self._session.order(
-            held.orders([name for name in held.everybody if name not in held.waiting], held.allowed)
-        )
+        late = await self._allowed(held, [name for name in held.everybody if name not in held.waiting])
+        if late:
+            self._telling.add(asyncio.create_task(self._allow_late(held, late)))
+
+    async def _allow_late(self, held: Handover, late: Sequence[str]) -> None:
+        """Whoever was told to refuse writes does so over restarts: it has to hear that it may take them."""
+        while late := await self._allowed(held, late):
+            await asyncio.sleep(POLL_S)
+
+    async def _allowed(self, held: Handover, names: Sequence[str]) -> list[str]:
+        """Tell them. Returns those that have not answered."""
+        answers = await self._session.order(held.orders(names, held.allowed))
+        return list(dict.fromkeys(order.replica for order, answer in answers.items() if not answer.done))
 
     async def _promote(self, step: PlannedStep) -> None:
         """Data first: whoever gets traffic is to lead already."""

@@ -78,12 +78,19 @@ def _data(what: str, step: MapStep, blocked: BlockedWrites | None) -> Iterator[s
 
 def _held(step: MapStep, held: HeldWrites) -> str:
     """Each phase with the time from the first order to its end."""
-    ends = [("writes were forbidden", held.forbidden_s), ("replication caught up", held.caught_up_s)]
+    ends = [("writes were forbidden", held.forbidden_s)]
+    if held.caught_up_s is not None:
+        ends.append(("replication caught up", held.caught_up_s))
+    if held.given_up_s is not None:
+        ends.append(("it was given up, as replication had not caught up,", held.given_up_s))
     ends += [(f"{layer} had the map", at_s) for layer, at_s in step.delivered_s.items() if at_s is not None]
     ends.append(("writes were allowed", held.lifted_s))
     told = [f"{end} after {seconds(at_s - held.began_s)}" for end, at_s in sorted(ends, key=lambda end: end[1])]
     missing = f"; {named(held.missing)} could not be told to take none" if held.missing else ""
-    return f"{', '.join(told)}; to be waited for were {held.lacked} writes{missing}"
+    lacked = f"to be waited for were {held.lacked} writes"
+    if held.given_up_s is not None and not held.lacked:
+        lacked = "whoever led has not answered how many writes were to be waited for"
+    return f"{', '.join(told)}; {lacked}{missing}"
 
 
 def _delivered(step: MapStep, layer: str) -> Text | str:

@@ -44,15 +44,17 @@ class PromotedData:
 @dataclass(frozen=True, slots=True)
 class HeldWrites:
     """Writes of what a step moved were forbidden from `began_s` on, by all replicas of the store but those `missing`
-    at `forbidden_s`. At `caught_up_s` the new owner had what it `lacked` when that was asked first, and at `lifted_s`
-    writes were allowed again."""
+    at `forbidden_s`. At `caught_up_s` the new owner had what it `lacked`, of all that was told while it was waited for
+    the most, and at `lifted_s` writes were allowed again. Where it never had, the step was `given_up_s`, and taken back
+    before the lift."""
 
     began_s: float
     forbidden_s: float
-    caught_up_s: float
+    caught_up_s: float | None
     lifted_s: float
     lacked: int = 0
     missing: tuple[str, ...] = ()
+    given_up_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ def check_operations(model: ScenarioModel, findings: Findings) -> None:
             _check_promoted(here, operation, operation.promote, spec, findings)
         if operation.forbid_write is not None:
             _check_forbidden(here, operation, operation.forbid_write, spec, findings)
+        elif operation.catch_up_within is not None and findings.is_whole(*here):
+            findings.report((*here, "catchUpWithin"), "is of `forbidWrite`, and there is none; remove it", at_key=True)
         _check_kind(here, operation, spec.cells, findings)
         _check_steps(here, operation, findings)
         _check_time(here, operation, model, findings)

@@ -72,7 +72,9 @@ class OperationModel(Model):
 
     model_config = ConfigDict(
         json_schema_extra=all_of(
-            exactly_one_of("move", "failover", "evacuate", "popOut", "switch"), with_key("pause", needs("steps"))
+            exactly_one_of("move", "failover", "evacuate", "popOut", "switch"),
+            with_key("pause", needs("steps")),
+            with_key("catchUpWithin", needs("forbidWrite")),
         )
     )
 
@@ -99,6 +101,9 @@ class OperationModel(Model):
     forbid_write: str | None = None
     """A sharded store of mode async. In each step, writes of what moves are forbidden; when the first layer has the new
     map, replication is waited for, and when the other one has it, they are allowed again."""
+    catch_up_within: PositiveDuration | None = None
+    """With `forbidWrite`: how long replication is waited for in each step, while writes are refused. In vain, the step
+    is taken back at once, writes are allowed again, and the operation is given up. Default: 10s."""
     roll_back_if: RollBackModel | None = None
     """When it is given up. Default: never."""
     move: MoveModel | None = None

@@ -6,7 +6,7 @@ import pytest
 
 from testbed.control.cells.operations import Change
 from testbed.control.cells.ownership import Move
-from testbed.control.cells.phases import phases
+from testbed.control.cells.phases import BACK, phases
 from testbed.control.cells.promotion import ShardedStore
 from testbed.control.cells.store_orders import Forbid, Lead, StoreAnswer, forbids, lacks, leads
 from testbed.objects.workloads import StoreGroup
@@ -43,3 +43,7 @@ def test_what_a_new_leader_lacks_is_what_others_have_that_still_lead(
 def test_applications_are_told_when_replication_has_caught_up_and_before_writes_are_allowed() -> None:
     assert phases("gatewaysFirst", True) == (("forbid",), ("gateways",), ("catch up",), ("sidecars",), ("lift",))
     assert phases("together", False) == (("gateways", "sidecars"),)
+
+
+def test_what_is_given_up_allows_writes_when_the_former_map_is_back() -> None:
+    assert BACK == (("gateways", "sidecars"), ("lift",))
