@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,8 @@ from typer.testing import CliRunner, Result
 
 from testbed.cli import app
 from testbed.cli.terminal import EXIT_BAD_INPUT, EXIT_INVALID
+from testbed.emulation.driver.interrupts import RunInterrupted
+from tests.emulation.writing import written_to
 
 FILES = Path(__file__).parent / "scenario" / "malformed"
 DOUBTFUL = Path(__file__).parent / "scenario" / "doubtful"
@@ -70,6 +73,20 @@ def test_what_nobody_expected_is_no_failed_expectation(tmp_path: Path, monkeypat
     assert "Traceback (most" in log.read_text()
     (junit,) = tmp_path.glob("*/junit.xml")
     assert "web-9" in junit.read_text()
+
+
+def test_the_folder_of_a_run_that_measured_nothing_goes_though_actors_still_write_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(scenario: object, run_dir: Path, *_: object) -> None:
+        writing.enter_context(written_to(run_dir))
+        raise RunInterrupted("nothing was measured")
+
+    monkeypatch.setattr("testbed.emulation.driver.experiment.run", interrupted)
+    with ExitStack() as writing:
+        result = invoke("run", SMALL, "--out", tmp_path, "--quiet")
+    assert (result.exit_code, result.stderr) == (130, "nothing was measured\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("passed", 0), ("failed", 1), ("invalid", 3), ("interrupted", 130)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -63,21 +62,22 @@ def failures_told(run_dir: Path, scenario: Scenario, *, on_this_machine: bool) -
     from testbed.emulation.driver.ray_connection import RayUnreachable
     from testbed.emulation.driver.result_folder import write_defect
     from testbed.emulation.driver.survey import FleetUnfit
+    from testbed.emulation.processes.janitor import remove_folder
     from testbed.network.addresses.backend import AddressesExhausted
 
     try:
         yield
     except (RunInterrupted, KeyboardInterrupt) as interrupted:
-        shutil.rmtree(run_dir)
+        remove_folder(run_dir)
         fail(str(interrupted) or "interrupted", EXIT_INTERRUPTED)
     except (PlacementImpossible, FleetUnfit, AddressesExhausted, RayUnreachable) as refusal:
-        shutil.rmtree(run_dir)
+        remove_folder(run_dir)
         ours = isinstance(refusal, AddressesExhausted) or (isinstance(refusal, RayUnreachable) and on_this_machine)
         fail(str(refusal), EXIT_INVALID if ours else EXIT_BAD_INPUT)
     except DiskFull as failure:
         began = any(run_dir.glob("logs/*.requests.jsonl"))
         if not began:
-            shutil.rmtree(run_dir)
+            remove_folder(run_dir)
         kept = f"What could be kept: {run_dir}" if began else "Nothing was measured."
         fail(f"{failure}\n{kept}", EXIT_INVALID)
     except (BringUpFailed, LoadGeneratorFailed, MachineLost, ActorLost) as failure:

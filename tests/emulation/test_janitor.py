@@ -13,6 +13,7 @@ import pytest
 
 from testbed.emulation.processes.janitor import RUN_VARIABLE, Janitor
 from tests.emulation.conftest import until
+from tests.emulation.writing import written_to
 
 ENDS_WITHIN_S = 60.0
 ENV = {"PATH": os.environ["PATH"]}
@@ -86,6 +87,14 @@ def test_its_folder_is_closed_to_others_and_goes_with_the_run(janitor: Janitor, 
     assert janitor.folder.stat().st_mode & 0o777 == 0o700
     (janitor.folder / "ray").mkdir()
     janitor.dismiss()
+    assert not list(temporary.iterdir())
+
+
+def test_its_folder_goes_though_others_that_end_later_make_files_in_it_meanwhile(
+    janitor: Janitor, temporary: Path
+) -> None:
+    with written_to(janitor.folder):
+        janitor.dismiss()
     assert not list(temporary.iterdir())
 
 

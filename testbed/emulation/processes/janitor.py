@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import IO
 
 import orjson
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from testbed.emulation.processes.process import adopt_orphans, kill_descendants, kill_marked
 
 RUN_VARIABLE = "TESTBED_RUN"
 RUN_PREFIX = "testbed-"
+REMOVED_WITHIN_S = 30.0
+"""Longer than Ray takes to end the actors of who is gone."""
 
 
 class Janitor:
@@ -90,7 +93,24 @@ def main() -> None:
         print(code, flush=True)
     kill_descendants()
     kill_marked(RUN_VARIABLE, run_id)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
+
+
+def remove_folder(folder: Path | str) -> None:
+    """Remove it. Others who still have to end, such as actors, may make files there meanwhile: until it is gone, then,
+    or REMOVED_WITHIN_S have passed."""
+
+    @retry(
+        stop=stop_after_delay(REMOVED_WITHIN_S),
+        wait=wait_fixed(0.05),
+        retry=retry_if_result(bool),
+        retry_error_callback=lambda _: None,
+    )
+    def sweep() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return os.path.lexists(folder)
+
+    sweep()
 
 
 def _carry_out(arguments: list[str], env: dict[str, str], output: str) -> int | None:
