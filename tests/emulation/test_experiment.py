@@ -40,7 +40,7 @@ from testbed.results.show.summary import Summary
 from testbed.results.tables.facts import LocustCount, RunFacts
 from testbed.scenario import load_scenario
 from tests.emulation.loopback import DEADLINE_S, eventually
-from tests.emulation.played import Stage, stage
+from tests.emulation.played import PlayedMachine, Stage, stage
 
 __all__ = ["stage"]
 
@@ -117,6 +117,27 @@ async def test_an_interrupt_before_the_load_leaves_nothing(stage: Stage) -> None
     with pytest.raises(RunInterrupted, match="nothing was measured"):
         await running.ended()
     assert not list(running.run_dir.glob("*.json"))
+
+
+async def test_an_interrupt_while_machines_introduce_themselves_waits_for_none_and_gives_back_what_there_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    async def never(machine: PlayedMachine, topology: object) -> None:
+        running.interrupt()
+        await asyncio.Event().wait()
+
+    async def close(machine: PlayedMachine) -> None:
+        await asyncio.sleep(0.05)
+        closed.append("here")
+
+    monkeypatch.setattr(PlayedMachine, "start_processes", never)
+    monkeypatch.setattr(PlayedMachine, "close", close)
+    running = Running(stage)
+    with pytest.raises(RunInterrupted):
+        await running.ended()
+    assert closed == ["here"]
 
 
 async def test_an_interrupt_while_load_is_sent_keeps_what_was_measured(stage: Stage) -> None:

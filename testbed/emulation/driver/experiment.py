@@ -6,6 +6,7 @@ What was measured is kept however the experiment ends. `session` acts, `results`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,17 +75,18 @@ class Experiment:
     async def carry_out(self, surveyed: Survey, folders: MachineFolders, ordered_s: float) -> Summary:
         """`ordered_s` is when the user asked for it, in monotonic seconds. Raises what `run` does."""
         opened = Session.opened(self._scenario, surveyed, folders, self._disk, self._tell, ordered_s)
-        async with opened as session:
-            loop = asyncio.get_running_loop()
-            with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._interrupted)):
-                await unless(self._interrupt, session.up())
-                await unless(self._interrupt, session.prepare_load())
-                t0_s = await self._load(session)
-                await session.stop_load()
-                records = await session.down()
-                return result_folder.complete(
-                    self._run_dir, self._disk, session, self._course, self._scenario.topology, t0_s, records
-                )
+        loop = asyncio.get_running_loop()
+        async with contextlib.AsyncExitStack() as ending:
+            ending.enter_context(self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._interrupted)))
+            session = await unless(self._interrupt, ending.enter_async_context(opened))
+            await unless(self._interrupt, session.up())
+            await unless(self._interrupt, session.prepare_load())
+            t0_s = await self._load(session)
+            await session.stop_load()
+            records = await session.down()
+            return result_folder.complete(
+                self._run_dir, self._disk, session, self._course, self._scenario.topology, t0_s, records
+            )
 
     async def _load(self, session: Session) -> float:
         """Send load and inject the faults until the end, an interrupt, or something that breaks the session.

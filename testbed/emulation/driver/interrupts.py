@@ -8,7 +8,9 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 EXIT_INTERRUPTED = 130
 
@@ -26,17 +28,18 @@ class RunInterrupted(Exception):
     """The user ended the run before there was anything to measure."""
 
 
-async def unless(interrupt: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, or raise RunInterrupted as soon as that happens."""
+async def unless(interrupt: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, or raise RunInterrupted as soon as that happens, and the work has given back what it had."""
     task, waiting = asyncio.create_task(work), asyncio.create_task(interrupt.wait())
     try:
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise RunInterrupted("interrupted before the load began: nothing was measured")
-        task.result()
+        return task.result()
     finally:
         waiting.cancel()
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Interrupts:

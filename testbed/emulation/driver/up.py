@@ -111,30 +111,31 @@ class Up:
     async def carry_out(self, ready: Prepared) -> Summary:
         """Raises what `up` does."""
         opened = Session.opened(self._scenario, ready.surveyed, ready.folders, ready.disk, self._tell, ready.ordered_s)
-        async with listening(self._socket, self._answer), opened as session:
-            loop = asyncio.get_running_loop()
-            kept: asyncio.Future[Summary] = loop.create_future()
-            with self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._end.set)):
-                await unless(self._end, session.up())
-                await unless(self._end, session.start_sampling())
-                welcome = await session.welcome_guests(PAGE_PORT if self._pages else None)
-                t0_s, self._kept = time.monotonic(), kept
-                self._tell(TimeBegins(t0_s))
-                commands = Commands(session, self._scenario, ready.surveyed.machines, self._run_dir, t0_s)
-                self._commands = commands
-                self._tell(welcome)
-                with session.surviving("keeping the cluster up"):
-                    await self._stay(session, commands)
-                self._tell(GoingDown(time.monotonic()))
-                with session.surviving("ending the load"):
-                    await asyncio.gather(commands.end(), session.dismiss_guests())
-                self._course.amended(commands.scenario)
-                records = await session.down()
-                summary = result_folder.complete(
-                    self._run_dir, ready.disk, session, self._course, self._scenario.topology, t0_s, records
-                )
-                kept.set_result(summary)
-                return summary
+        loop = asyncio.get_running_loop()
+        kept: asyncio.Future[Summary] = loop.create_future()
+        async with listening(self._socket, self._answer), contextlib.AsyncExitStack() as ending:
+            ending.enter_context(self._interrupts.heard_by(lambda: loop.call_soon_threadsafe(self._end.set)))
+            session = await unless(self._end, ending.enter_async_context(opened))
+            await unless(self._end, session.up())
+            await unless(self._end, session.start_sampling())
+            welcome = await session.welcome_guests(PAGE_PORT if self._pages else None)
+            t0_s, self._kept = time.monotonic(), kept
+            self._tell(TimeBegins(t0_s))
+            commands = Commands(session, self._scenario, ready.surveyed.machines, self._run_dir, t0_s)
+            self._commands = commands
+            self._tell(welcome)
+            with session.surviving("keeping the cluster up"):
+                await self._stay(session, commands)
+            self._tell(GoingDown(time.monotonic()))
+            with session.surviving("ending the load"):
+                await asyncio.gather(commands.end(), session.dismiss_guests())
+            self._course.amended(commands.scenario)
+            records = await session.down()
+            summary = result_folder.complete(
+                self._run_dir, ready.disk, session, self._course, self._scenario.topology, t0_s, records
+            )
+            kept.set_result(summary)
+            return summary
 
     async def _stay(self, session: Session, commands: Commands) -> None:
         """Returns when a person has ended it, or something has broken it."""
