@@ -65,10 +65,12 @@ class RunCommand:
         self._before = {each.name for each in tries.iterdir()}
         self._printed = tries / f"printed-{sum(name.startswith('printed-') for name in self._before) + 1}.txt"
         self._began_s = time.monotonic()
+        self._interrupted = False
         self._running = start(scenario, ["--seed", str(run.seed), "--quiet", *options], tries, self._printed)
 
     def interrupt(self) -> None:
         """As Ctrl-C does: the first in good order, the second at once."""
+        self._interrupted = True
         self._running.interrupt()
 
     def wait(self) -> Ended:
@@ -85,7 +87,8 @@ class RunCommand:
         summary = None if made is None else _summary(made)
         if summary is not None:
             return self._ended(summary["verdict"], folder, next(iter(summary["invalid_reasons"]), ""))
-        if code == _INTERRUPTED:
+        # Python that has only just begun does not take signals yet.
+        if code == _INTERRUPTED or (self._interrupted and code in (-signal.SIGINT, -signal.SIGTERM)):
             return self._ended("interrupted", folder)
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return self._ended("none", folder, (said.splitlines() or [how])[0])

@@ -45,7 +45,8 @@ async def errand(temporary: Path) -> AsyncIterator[Errand]:
 
 async def test_what_a_command_printed_and_left_can_be_fetched_and_then_is_gone(errand: Errand) -> None:
     assert await errand.versions() == Versions.here()
-    code = await asyncio.wait_for(errand.run(["-c", LEAVES], {"given": b"to it"}), DEADLINE_S)
+    await errand.start(["-c", LEAVES], {"given": b"to it"})
+    code = await errand.wait(DEADLINE_S)
     assert (code, await errand.printed()) == (3, b"printed\n")
     size = PIECE_BYTES_MAX + 5
     assert await errand.left() == {"run/copied": 5, "run/logs/large": size}
@@ -56,22 +57,25 @@ async def test_what_a_command_printed_and_left_can_be_fetched_and_then_is_gone(e
 
 async def test_a_command_can_be_interrupted(errand: Errand) -> None:
     await errand.interrupt()
-    running = asyncio.create_task(errand.run(["-c", WAITS], {}))
-    async with asyncio.timeout(DEADLINE_S):
-        while not running.done() and not await printed(errand):
-            await asyncio.sleep(0.02)
-        await errand.interrupt()
-        assert await running == 130
+    await errand.start(["-c", WAITS], {})
+    await eventually_printed(errand)
+    assert await errand.wait(0.0) is None
+    await errand.interrupt()
+    assert await errand.wait(DEADLINE_S) == 130
 
 
 async def test_a_command_that_still_runs_ends_with_the_errand() -> None:
     errand = Errand()
-    running = asyncio.create_task(errand.run(["-c", WAITS], {}))
+    await errand.start(["-c", WAITS], {})
+    await eventually_printed(errand)
+    await errand.close()
+    assert await errand.wait(DEADLINE_S) == -9
+
+
+async def eventually_printed(errand: Errand) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not await printed(errand):
             await asyncio.sleep(0.02)
-        await errand.close()
-        assert await running == -9
 
 
 async def printed(errand: Errand) -> bytes:

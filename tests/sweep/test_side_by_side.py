@@ -64,6 +64,8 @@ class Played:
                 return 2
             case "interrupted":
                 return 130
+            case "ended by the signal":
+                return -signal.SIGTERM
         made(self.out / f"small-{len(list(self.out.iterdir()))}", self.seed, 2.0, verdict=self.how)
         return 0
 
@@ -138,7 +140,8 @@ def test_as_many_runs_go_on_at_a_time_as_there_are_lanes(stage: Stage) -> None:
     assert len(stage.carried) == 4
 
 
-def test_an_interrupt_reaches_every_run_once_and_nothing_new_begins(stage: Stage) -> None:
+@pytest.mark.parametrize("how", ["interrupted", "ended by the signal"])
+def test_an_interrupt_reaches_every_run_once_and_nothing_new_begins(stage: Stage, how: str) -> None:
     both = threading.Barrier(2)
 
     def until(run: Played) -> None:
@@ -147,11 +150,12 @@ def test_an_interrupt_reaches_every_run_once_and_nothing_new_begins(stage: Stage
         while not run.interrupts:
             time.sleep(0.01)
 
-    stage.ends, stage.until = (lambda machine, tries: "interrupted"), until
+    stage.ends, stage.until = (lambda machine, tries: how), until
     with pytest.raises(typer.Exit) as ended:
         stage.carry_out("m1", "m2")
     assert ended.value.exit_code == 130
     assert [run.interrupts for run in stage.runs] == [1, 1]
+    assert [verdict for *_, verdict in stage.carried] == ["interrupted"] * 2, "which do not count as tries"
     assert "interrupted: the present runs end; once more to end them at once" in stage.told.getvalue()
 
 

@@ -37,19 +37,27 @@ class Errand:
     async def versions(self) -> Versions:
         return Versions.here()
 
-    async def run(self, arguments: Sequence[str], files: Mapping[str, bytes]) -> int:
-        """Have this machine's Python run, in a folder with these files; returns its exit code. Raises OSError."""
+    async def start(self, arguments: Sequence[str], files: Mapping[str, bytes]) -> None:
+        """Have this machine's Python run, in a folder with these files. Raises OSError."""
         for name, content in files.items():
             (self._folder / name).write_bytes(content)
-        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         with contextlib.chdir(self._folder):
             self._process = ChildProcess(
                 [sys.executable, *arguments],
                 env={**os.environ, RUN_VARIABLE: self._janitor.run_id},
                 output=self._folder / PRINTED,
-                on_exit=ended.set_result,
             )
-        return await ended
+
+    async def wait(self, for_s: float) -> int | None:
+        """The exit code, or None if the command still runs after that time.
+
+        Whoever waits for longer asks again: an actor that Ray asks to end does so when it has answered.
+        """
+        assert self._process is not None, "start() comes first"
+        try:
+            return await asyncio.wait_for(self._process.wait(), for_s)
+        except TimeoutError:
+            return None
 
     async def interrupt(self) -> None:
         """Ask it to end in good order."""

@@ -21,7 +21,8 @@ from testbed.emulation.actors.worker_setup import leave_out_unused_packages
 leave_out_unused_packages()
 
 Actor = ActorHandle[Any]
-"""A handle: `await handle.method.remote(...)`. The actor ends when its last handle is gone."""
+"""A handle: `await handle.method.remote(...)`. The actor ends when its last handle is gone and it has
+answered what it was asked before, or with the process that started it."""
 
 
 def start_actor(kind: type, *arguments: object, node_id: str | None = None) -> Actor:

@@ -25,6 +25,9 @@ from testbed.emulation.driver.survey import FleetUnfit, joined_machines, lanes_a
 from testbed.emulation.processes.janitor import Janitor
 from testbed.scenario import Scenario
 
+ASKED_FOR_S = 5.0
+"""How long a question for the end of a command stays open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:
@@ -96,7 +99,10 @@ class CommandElsewhere:
     """The folder, from where it runs, into which it has to put what is to come home."""
 
     def __init__(self, machine: RayMachine, arguments: Sequence[str], files: Mapping[str, bytes]) -> None:
-        """It runs in a folder with these files. Raises MachineLost, or FleetUnfit for another version of testbed."""
+        """It runs in a folder with these files, and does so when this returns: no interrupt can come before it.
+
+        Raises MachineLost, or FleetUnfit for another version of testbed.
+        """
         self._machine = machine
         self._actor = start_actor(Errand, node_id=machine.node_id)
         try:
@@ -108,7 +114,10 @@ class CommandElsewhere:
                 f"machine {machine.name} ({machine.address}) has {theirs}, but this command has {ours}: "
                 "install the same on every machine"
             )
-        self._ended: Any = self._actor.run.remote(list(arguments), dict(files))
+        try:
+            _answer(self._actor.start.remote(list(arguments), dict(files)))
+        except RayError as error:
+            raise self._lost(error) from error
 
     def interrupt(self) -> None:
         """Ask it to end in good order."""
@@ -118,7 +127,9 @@ class CommandElsewhere:
         """Its exit code, once what it left is in `home` and what it printed in a file. Raises OSError for these, and
         MachineLost."""
         try:
-            code: int = _answer(self._ended)
+            code: int | None = None
+            while code is None:
+                code = _answer(self._actor.wait.remote(ASKED_FOR_S))
             printed.write_bytes(_answer(self._actor.printed.remote()))
             self._bring_home(home)
             _answer(self._actor.close.remote())
