@@ -326,7 +326,7 @@ class Replica:
         index = leadership.committed_index(self._outbox.durable_index)
         if index > self.commit_index:
             self.commit_index = index
-            self._send_to_all(leadership)
+            self._send_to_all(leadership, heartbeat=self._settings.commits_at_once)
             members = self.log.membership
             if self.name not in members.voters and index >= self.log.membership_index:
                 self._follow(self.term, None)  # it led until its own removal was committed (4.2.2)

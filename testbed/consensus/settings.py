@@ -12,6 +12,9 @@ class Settings:
     for T (6.2), gives up a transfer after T, and sends a snapshot again after T."""
     heartbeat_s: float
     """Well below T, so that a lost heartbeat or two elect nobody."""
+    commits_at_once: bool = True
+    """Whether followers are told at once what is committed, or with the next entries or heartbeat: half as many
+    messages, for who needs it at the leader only."""
     entries_per_message: int = 64
     entries_in_flight: int = 1024
     """Beyond what a follower has acknowledged; then its leader waits for it."""

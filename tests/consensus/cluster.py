@@ -15,8 +15,9 @@ SETTINGS = Settings(election_timeout_s=1.0, heartbeat_s=0.1)
 
 
 class Cluster:
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, settings: Settings = SETTINGS) -> None:
         self.now_s = 0.0
+        self._settings = settings
         self.replicas: dict[str, Replica] = {}
         self.away: set[str] = set()
         """Nothing reaches them, nothing comes from them."""
@@ -27,7 +28,7 @@ class Cluster:
 
     def add(self, name: str, stored: Stored) -> Replica:
         self.outputs[name] = []
-        self.replicas[name] = Replica(name, stored, SETTINGS, Random(name), self.now_s)
+        self.replicas[name] = Replica(name, stored, self._settings, Random(name), self.now_s)
         return self.replicas[name]
 
     def do(self, name: str, outputs: Outputs) -> None:

@@ -32,7 +32,8 @@ class Host(SimulatedHost[Replica]):
 class Simulation(World[Host]):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self.settings = Settings(T, 0.4 * T, self.random.choice((1, 1, 3)), entries_in_flight=6)
+        per_message = self.random.choice((1, 1, 3))
+        self.settings = Settings(T, 0.4 * T, seed % 2 == 0, per_message, entries_in_flight=6)
         self.on_elected: Callable[[Host], None] = lambda host: None
         self.on_voted: Callable[[Host], None] = lambda host: None
         self.on_committed: Callable[[Host], None] = lambda host: None

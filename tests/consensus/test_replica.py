@@ -73,6 +73,22 @@ def test_a_leader_counts_itself_once_its_entry_is_durable() -> None:
     assert of(Apply, alone.persisted(2, 2.1)) == [Apply((Entry(1, 1, None),))]
 
 
+@pytest.mark.parametrize(("at_once", "messages"), [(True, 8), (False, 4)])
+def test_followers_learn_what_is_committed_at_once_or_with_what_they_are_told_next(
+    at_once: bool, messages: int
+) -> None:
+    cluster = Cluster("a", "b", "c", settings=replace(SETTINGS, commits_at_once=at_once))
+    leader = cluster.elect("a")
+    cluster.pass_time(0.2)
+    cluster.sent.clear()
+    cluster.do("a", leader.propose("request", "x", cluster.now_s))
+    assert leader.applied_index == 2
+    assert len(cluster.sent) == messages  # entries, answers, and news of the commit with their answers
+    assert {cluster.replicas[name].applied_index for name in "bc"} == ({2} if at_once else {1})
+    cluster.pass_time(0.2)
+    assert {cluster.replicas[name].applied_index for name in "bc"} == {2}
+
+
 def test_what_is_stored_follows_from_the_writes() -> None:
     stored = Stored.nothing(ABC)
     entries = tuple(Entry(index, 1, index) for index in (1, 2, 3))

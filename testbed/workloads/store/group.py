@@ -67,7 +67,8 @@ class Group:
         stored = journal.stored
         self._values = Values()
         self._values.restore(stored.snapshot.state if isinstance(stored.snapshot.state, dict) else None)
-        timing = Settings(workload.election_timeout_s, workload.heartbeat_s)
+        # Only who leads answers, and whoever begins to learns first what is committed.
+        timing = Settings(workload.election_timeout_s, workload.heartbeat_s, commits_at_once=False)
         random = Random(f"{settings.seed}/{self.name}/{number}")
         self._replica = Replica(self.name, stored, timing, random, time.monotonic())
         self._proposed: dict[int, list[tuple[int, Waiting]]] = {}
