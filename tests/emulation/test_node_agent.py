@@ -99,7 +99,7 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[NodeAgent, Master]]:
         network = LoopbackNetwork(block.second_octet, [NODE, "control-plane"])
         master = Master()
         agent = NodeAgent(
-            NODE, topology, {"control-plane": handle_of(master)}, Timings(), network, folders, 1, [], {}, "node"
+            NODE, topology, {"control-plane": handle_of(master)}, Timings(), network, folders, 1, [], {}, "node", ""
         )
         await agent.boot()
         try:

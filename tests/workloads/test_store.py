@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ import pytest
 
 from testbed.objects.addresses import SocketAddress
 from testbed.objects.cells import PartitionRule
-from testbed.objects.workloads import StoreGroup, StoreReplica, StoreWorkload
+from testbed.objects.workloads import StoreGroup, StoreIsr, StoreMode, StoreReplica, StoreWorkload
 from testbed.workloads.store.settings import SETTINGS_VARIABLE, Peer, StoreSettings
 
 LOOPBACK = "127.73.0.1"
@@ -55,6 +56,7 @@ class Cluster:
                 folder / f"{name}.leaders",
                 1,
                 replace(workload, replica=name),
+                "secret",
             )
             for name in self.names
         }
@@ -305,6 +307,20 @@ def test_a_leader_that_is_asked_for_takes_over_its_group_alone_and_stays_after_r
             for name in store.names:
                 await store.start(name)
             await until(lambda: are("data-r2", "data-r1"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("mode", ["quorum", "isr"])
+def test_a_replica_does_not_listen_to_who_lacks_the_secret(tmp_path: Path, mode: StoreMode) -> None:
+    async def scenario() -> None:
+        isr = {"mode": "isr", "isr": StoreIsr(), "groups": (StoreGroup(0, 1, replicas=("data-r1",)),)}
+        async with cluster(tmp_path, replicas=1, **(isr if mode == "isr" else {})) as store:
+            listen = store.settings["data-r1"].listen
+            reader, writer = await asyncio.open_connection(listen.ip, listen.port)
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+                writer.write(struct.pack(">I", 6) + b"guess!")
+                assert await asyncio.wait_for(reader.read(), WITHIN_S) == b""
 
     asyncio.run(scenario())
 

@@ -99,10 +99,11 @@ class NodeAgent(Placed):
         services: Sequence[str],
         captured: Mapping[str, int],
         hosting: Hosting,
+        store_secret: str,
     ) -> None:
         """`services` are those that the node's kube-proxy serves: none of them in a mesh. `captured` are the ports of
         a pod's own address where its proxy serves those that speak TCP. `hosting` says where what supervises the node's
-        pods lives."""
+        pods lives. Replicas of stores know each other by the secret."""
         card = NetworkCard(name, topology, network, folders.sockets, seed)
         super().__init__(f"the agent of node {name}", card)
         let_the_supervised_go_first()
@@ -114,6 +115,7 @@ class NodeAgent(Placed):
         self._fork_server = fork_server_socket(folders.sockets)
         self._seed = seed
         self._hosting = hosting
+        self._store_home = StoreHome(network, folders.volumes, store_secret)
         self._kube_proxy = KubeProxy(name, services, network, card, folders.logs)
         self._captured = captured
         self._relays: dict[str, SocketAddress] = {}
@@ -340,8 +342,8 @@ class NodeAgent(Placed):
             assert probe is not None, f"there is no {asked.kind} probe"
             env: dict[str, str] = {}
             if probe.kind == "exec":
-                home = StoreHome(self._network, self._folders.volumes)
-                _, env = command_line(asked.pod, address, 0, self._services_of(address), self._folders.logs, home)
+                services, home = self._services_of(address), self._store_home
+                _, env = command_line(asked.pod, address, 0, services, self._folders.logs, home)
                 env = {**self._folders.container_environment(), **env}
             ok, message = await self._result(probe, address.app, env)
             self._take(OfPod(name, ProbeFinished(asked.kind, ok, message)))
@@ -394,7 +396,7 @@ class NodeAgent(Placed):
         # Every pod draws numbers of its own from the run's seed.
         self._started_pods += 1
         seed = Random(f"{self._seed}/{self._name}/{self._started_pods}").getrandbits(32)
-        return self._supervisor(Pod, pod, address, seed, self._services_of(address), self._network)
+        return self._supervisor(Pod, pod, address, seed, self._services_of(address), self._store_home)
 
     def _services_of(self, pod: PodAddress) -> dict[str, SocketAddress]:
         """Where a pod finds the services that it does not call by name through its proxy."""

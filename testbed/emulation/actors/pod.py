@@ -12,7 +12,6 @@ from testbed.emulation.processes.container import StoreHome, command_line
 from testbed.emulation.processes.forked_process import ForkedProcess, fork_server_socket
 from testbed.emulation.processes.precedence import EMULATED_NICENESS
 from testbed.emulation.processes.process import last_lines
-from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod as PodObject
 
@@ -30,7 +29,7 @@ class Pod(Attended):
         address: PodAddress,
         seed: int,
         services: Mapping[str, SocketAddress],
-        network: NetworkBackend,
+        home: StoreHome,
     ) -> None:
         super().__init__(f"the supervisor of pod {pod.name} (container)")
         let_the_supervised_go_first()
@@ -38,9 +37,7 @@ class Pod(Attended):
         self._agent = agent
         self._environment = folders.container_environment()
         self._log = folders.logs / f"{pod.name}.log"
-        self._arguments, self._env = command_line(
-            pod, address, seed, services, folders.logs, StoreHome(network, folders.volumes)
-        )
+        self._arguments, self._env = command_line(pod, address, seed, services, folders.logs, home)
         self._fork_server = fork_server_socket(folders.sockets)
         self._process: ForkedProcess | None = None
 

@@ -71,7 +71,8 @@ class EmulatedCluster:
         self._failures: list[str] = []
         zones = dict.fromkeys(source.zone for source in scenario.load.sources)
         sharing = agents_a_process(topology, scenario.cluster, hosting)
-        peer_secret = secrets.token_bytes(32)
+        # Containers are told theirs, and what masters tell each other is pickled.
+        peer_secret, store_secret = secrets.token_bytes(32), secrets.token_hex(32)
         residents = {
             place: fleet.start(
                 Master,
@@ -105,6 +106,7 @@ class EmulatedCluster:
                 [service.name for service in scenario.cluster.services if scenario.cluster.mesh_mode == "none"],
                 {each.name: each.capture_port for each in scenario.cluster.services if each.capture_port is not None},
                 hosting,
+                store_secret,
                 title=f"the agent of node {place.name}",
                 broken=self._failures.append,
                 sharing=sharing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.network.addresses.backend import NetworkBackend
@@ -57,11 +57,12 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoreHome:
-    """What a node has for replicas of stores: the way to others, and a folder for disks, which are there as long as the
-    run is."""
+    """What a node has for replicas of stores: the way to others, a folder for disks, which are there as long as the run
+    is, and the secret by which all of them know each other."""
 
     network: NetworkBackend
     volumes: Path
+    secret: str = field(repr=False)
 
 
 def command_line(
@@ -132,4 +133,6 @@ def _store_settings(
     ]
     listen = network.replica_address(own.node, own.number)
     volume = home.volumes / own.name
-    return store.StoreSettings(clients.ip, clients.port, listen, tuple(peers), volume, leaders_log, seed, workload)
+    return store.StoreSettings(
+        clients.ip, clients.port, listen, tuple(peers), volume, leaders_log, seed, workload, home.secret
+    )

@@ -28,7 +28,8 @@ class Driver:
         workload = settings.workload
         self._settings = settings
         self._heard = Heard(workload.election_timeout_s)
-        self._peers = Peers(workload.replica, settings.peers, 2 * workload.election_timeout_s, self._hear)
+        patience_s, secret = 2 * workload.election_timeout_s, settings.secret.encode()
+        self._peers = Peers(workload.replica, settings.peers, patience_s, self._hear, secret)
         self._leaders = LeadersLog(settings.leaders_log)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf

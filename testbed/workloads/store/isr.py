@@ -47,7 +47,7 @@ class IsrDriver:
         self._settings = settings
         self._acks = Acks.LEADER if workload.isr is None else Acks(workload.isr.acks)
         timeout_s = workload.election_timeout_s
-        self._peers = Peers(self.name, settings.peers, 2 * timeout_s, self._hear)
+        self._peers = Peers(self.name, settings.peers, 2 * timeout_s, self._hear, settings.secret.encode())
         self._leaders = LeadersLog(settings.leaders_log)
         self._disks = {log: Appender(journal, partial(print, flush=True)) for log, journal in journals.items()}
         self._values = {group: Values() for group in journals if group is not None}

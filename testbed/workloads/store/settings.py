@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SETTINGS_VARIABLE = "TESTBED_STORE"
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
     """`host` and `port` are for clients, `listen` for peers. `volume` is the replica's folder: it outlives the
-    process. What `leaders` writes goes to `leaders_log`."""
+    process. What `leaders` writes goes to `leaders_log`. Peers know each other by the `secret`."""
 
     host: str
     port: int
@@ -31,6 +31,7 @@ class StoreSettings:
     leaders_log: Path
     seed: int
     workload: StoreWorkload
+    secret: str = field(repr=False)
 
     def partition_of(self, key: str) -> int | None:
         """None where the rule makes none of it."""
