@@ -73,7 +73,7 @@ class Directed:
 class Operations:
     """Requests with `{key}` in their path write (PUT) and read (GET) one of so many keys of a store: `prefix` and a
     number or, `by_ids`, the id of the client. Every value is written once. Answers name in the header `owner` who took
-    a write."""
+    a write, or which follower answered a read."""
 
     keys: int
     owner: str

@@ -12,7 +12,7 @@ from testbed.consensus.settings import Settings as ConsensusSettings
 from testbed.consensus.storage import Stored
 from testbed.isr.controller import Controller
 from testbed.isr.messages import AlterPartition, BrokerHeartbeat, Fetch, FetchReply, Message
-from testbed.isr.metadata import Cluster
+from testbed.isr.metadata import Cluster, read_replica
 from testbed.isr.outputs import Acks, NotAcknowledged, Of, Problem, ToController
 from testbed.isr.replica import Outputs as ReplicaOutputs
 from testbed.isr.replica import Replica
@@ -24,7 +24,7 @@ class Broker:
 
     `incarnation` is one that this broker never had before. `controllers` and `logs` are what the disk holds, of the
     controllers' log and of each partition that it has a replica of; `first` is the cluster before anything was decided,
-    the same for all.
+    the same for all. `racks` are those of all brokers, where reads go by them.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Broker:
         timing: ConsensusSettings,
         random: Random,
         now_s: float,
+        racks: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.cluster = first
@@ -49,6 +50,7 @@ class Broker:
         }
         self._incarnation = incarnation
         self._settings = settings
+        self._racks = racks
         self._now_s = now_s
         self._controller: Controller | None = None
         self._proposed_index = 0
@@ -63,6 +65,12 @@ class Broker:
 
     def leader_of(self, partition: int) -> str | None:
         return self.cluster.partitions[partition].leader
+
+    def reader_of(self, partition: int) -> str | None:
+        """Who is to answer reads that come to this broker; it may refuse if it knows otherwise."""
+        if not self._racks:
+            return self.leader_of(partition)
+        return read_replica(self.cluster.partitions[partition], self.name, self._racks)
 
     # --- inputs -----------------------------------------------------------------------------------------------
 

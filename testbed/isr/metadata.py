@@ -7,7 +7,7 @@ The rules are those of Kafka's ReplicationControlManager and PartitionChangeBuil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from testbed.isr.messages import AlterPartition
@@ -88,6 +88,16 @@ def rebalanced(cluster: Cluster) -> Cluster:
         return replace(partition, leader=first)
 
     return _changed(cluster, change)
+
+
+def read_replica(partition: Partition, asked: str, racks: Mapping[str, str]) -> str | None:
+    """Who is to answer reads that come to broker `asked`: of those in sync in its rack the leader, else itself, else
+    any of them; if there is none, the leader (Kafka's RackAwareReplicaSelector, which prefers who has most, and
+    ReplicaManager.findPreferredReadReplica)."""
+    near = [name for name in partition.isr if racks[name] == racks[asked]]
+    if partition.leader is None or partition.leader in near or not near:
+        return partition.leader
+    return asked if asked in near else near[0]
 
 
 def _with_leader(partition: Partition, alive: list[str], unclean: bool) -> Partition:

@@ -119,14 +119,21 @@ class Replica:
         return self._finish()
 
     def read(self, request: object, now_s: float) -> Outputs:
-        """ReadReady, at once or later, or NotAcknowledged, of a leader only. What is read is what all in sync have. A
-        leader that has been replaced and does not know yet answers, too: Kafka has no lease."""
+        """ReadReady, at once or later, or NotAcknowledged. What is read is what all in sync have; at a follower, which
+        answers if that is set and it is in sync, what it knows of that (KIP-392). A leader that has been replaced and
+        does not know yet answers, too, and so does a follower that is cut off: Kafka has no lease."""
         self._now_s = now_s
         if self._leadership:
             self._leadership.reads.append(request)
+        elif self._settings.follower_reads and self._follows_in_sync():
+            self._outbox.add(ReadReady(request))
         else:
             self._outbox.add(NotAcknowledged(request, Problem.NOT_LEADER))
         return self._finish()
+
+    def _follows_in_sync(self) -> bool:
+        """Before it has been told anything it takes no part, whatever its disk holds."""
+        return self.partition.leader not in (None, self.name) and self.name in self.partition.isr
 
     # --- following --------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ class Settings:
     leader_imbalance_check_s: float = 300.0
     """How often the controller makes the first replica of a partition its leader again, if it is in sync."""
     entries_per_fetch: int = 256
+    follower_reads: bool = False
+    """Whether a follower that is in sync, as far as it knows, answers reads (KIP-392)."""
     durable_only: bool = False
     """Followers get what their leader has on disk, and not what it may lose yet: then one that comes back can go on in
     the same epoch, as nobody has entries of it that it lacks (MySQL's `sync_binlog=1`)."""

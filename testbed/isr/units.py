@@ -57,6 +57,9 @@ class Unit:
     def leader_of(self, partition: int) -> str:
         return self._orders[partition].leader
 
+    def reader_of(self, partition: int) -> str:
+        return self.leader_of(partition)
+
     @property
     def orders(self) -> Mapping[int, Order]:
         """What it goes by, of each partition: to be given to the next process."""

@@ -58,6 +58,7 @@ class StoreReplica:
     number: int
     cell: str = ""
     """In which it is, where the store is sharded."""
+    zone: str = ""
 
 
 Acks = Literal["quorum", "leader"]
@@ -93,6 +94,8 @@ class StoreIsr:
     replica_lag_time_max_s: float = 30.0
     broker_session_timeout_s: float = 9.0
     leader_imbalance_check_s: float = 300.0
+    replica_selector: Literal["leader", "rackAware"] = "leader"
+    """Racks are zones."""
 
 
 @dataclass(frozen=True, slots=True)

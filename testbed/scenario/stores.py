@@ -46,7 +46,7 @@ def store_workload(
         groups = _on_some(groups, names, store.isr)
     return StoreWorkload(
         replica=replica,
-        replicas=tuple(replace(each, cell=_cell_of(zone, sharded_by)) for each, zone in all_homes),
+        replicas=tuple(replace(each, cell=_cell_of(zone, sharded_by), zone=zone) for each, zone in all_homes),
         groups=groups,
         rule=BY_HASH if cell_map is None else cell_map.rule,
         acks=store.acks,
@@ -111,6 +111,7 @@ def _isr(isr: IsrModel) -> StoreIsr:
         replica_lag_time_max_s=isr.replica_lag_time_max,
         broker_session_timeout_s=isr.broker_session_timeout,
         leader_imbalance_check_s=isr.leader_imbalance_check,
+        replica_selector=isr.replica_selector,
     )
 
 

@@ -23,6 +23,7 @@ read = Replica.read
 settle = Replica._settle
 take = Replica.take
 receive = Replica.receive
+take_reply = Replica._take_reply
 follow_cluster = Broker._follow_cluster
 altered = controller.altered
 
@@ -89,6 +90,16 @@ def take_any_reply(self: Replica, message: Fetch | FetchReply, now_s: float) -> 
     return receive(self, message, now_s)
 
 
+def show_all_that_was_fetched(self: Replica, reply: FetchReply) -> None:
+    take_reply(self, reply)
+    if reply.leads and not reply.diverging:
+        self.high_watermark = self.log.last_index
+
+
+def keep_high_watermark(self: Replica, reply: FetchReply) -> None:
+    take_reply(self, reply if reply.entries or not reply.leads else replace(reply, high_watermark=0))
+
+
 def lead_as_any_incarnation(self: Broker) -> None:
     own = tuple((name, self._incarnation if name == self.name else life) for name, life in self.cluster.alive)
     decided, self.cluster = self.cluster, replace(self.cluster, alive=own)
@@ -144,6 +155,10 @@ PLANTED: dict[str, Planted] = {
         Replica, "take", truncate_to_high_watermark
     ),
     "a follower takes answers to earlier fetches": Planted(Replica, "receive", take_any_reply),
+    "a follower shows what not all in sync have": Planted(Replica, "_take_reply", show_all_that_was_fetched),
+    "a follower learns what all have with new entries only (before KIP-392)": Planted(
+        Replica, "_take_reply", keep_high_watermark
+    ),
     "a restarted leader goes on in its epoch": Planted(Broker, "_follow_cluster", lead_as_any_incarnation),
     "a restarted follower acts upon what is past": Planted(
         Broker, "_follow_cluster", follow_before_registered, begin=6800

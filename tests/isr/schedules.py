@@ -41,8 +41,17 @@ def recover(simulation: Simulation) -> None:
         leader = simulation.leader()
         assert leader
         if write(simulation, leader):
-            return
+            return read_everywhere(simulation)
     raise Violation(f"liveness: nothing acknowledged in {RECOVERY_S:g} s after all was healed")
+
+
+def read_everywhere(simulation: Simulation) -> None:
+    """All are in sync, so each learns what all have, and shows it."""
+    hosts, last = [simulation.hosts[name] for name in simulation.replicas], simulation.invariants.last_acknowledged()
+    if not simulation.run_until(
+        simulation.now_s + 3 * T, lambda: all(simulation.shown_by(host) >= last for host in hosts)
+    ):
+        raise Violation("liveness: what was acknowledged is not shown everywhere 3 s later")
 
 
 def write(simulation: Simulation, leader: Host) -> bool:

@@ -61,6 +61,7 @@ class Simulation(World[Host]):
             broker_session_timeout_s=self.random.choice((1.0, 2.0)) * T,
             leader_imbalance_check_s=2 * T if seed % 4 == 2 else 300 * T,
             entries_per_fetch=self.random.choice((1, 2, 100)),
+            follower_reads=True,
         )
         self._requests = 0
         self._reads: dict[object, int] = {}
@@ -134,7 +135,8 @@ class Simulation(World[Host]):
                 case NotAcknowledged(_, problem):
                     self.seen[problem.name] += 1
                 case ReadReady(request):
-                    self.invariants.check_read(broker.replicas[0], self._reads.pop(request))
+                    if broker.replicas[0].leads:  # what a follower reads may be old
+                        self.invariants.check_read(broker.replicas[0], self._reads.pop(request))
                 case PartitionChanged(partition):
                     self.seen[f"ISR of {len(partition.isr)}"] += 1
         if host.broker is broker:
@@ -169,3 +171,13 @@ class Simulation(World[Host]):
         self._requests += 1
         self._reads[self._requests] = self.invariants.last_acknowledged()
         self.do(host, host.broker.read(self._requests, 0, self.clock(host)))
+
+    def shown_by(self, host: Host) -> int:
+        """The last entry of what it shows to who reads; -1 if it refuses."""
+        if not host.broker:
+            return -1
+        replica = host.broker.replicas[0]
+        answered = replica.leads or any(
+            isinstance(of.output, ReadReady) for of in host.broker.read(None, 0, self.clock(host))
+        )
+        return replica.applied_index if answered else -1

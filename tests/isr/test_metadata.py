@@ -8,7 +8,7 @@ import pytest
 
 from testbed.isr.controller import Controller
 from testbed.isr.messages import AlterPartition, BrokerHeartbeat
-from testbed.isr.metadata import Cluster, Partition, altered, fenced, rebalanced, registered
+from testbed.isr.metadata import Cluster, Partition, altered, fenced, read_replica, rebalanced, registered
 from testbed.isr.settings import Settings
 
 ALIVE = (("a", "a1"), ("b", "b1"), ("c", "c1"), ("d", "d1"))
@@ -99,3 +99,20 @@ def test_another_incarnation_is_registered_once_the_session_of_the_first_has_exp
     registered_ = controller.next_cluster(fenced_, 113.0)
     assert registered_
     assert ("a", "a2") in registered_.alive
+
+
+@pytest.mark.parametrize(
+    ("asked", "isr", "answers"),
+    [
+        ("b", "abc", "b"),  # in sync, and nobody is nearer
+        ("b", "ac", "a"),  # not in sync: the leader
+        ("d", "abc", "b"),  # has nothing of it, but one beside it has
+        ("e", "abc", "a"),  # the leader is beside it
+        ("f", "abc", "a"),  # nobody is beside it
+        ("b", "", None),  # nobody leads
+    ],
+)
+def test_reads_go_to_who_is_in_sync_in_the_same_rack(asked: str, isr: str, answers: str | None) -> None:
+    racks = {"a": "1", "b": "2", "c": "3", "d": "2", "e": "1", "f": "4"}
+    partition = Partition(("a", "b", "c"), isr=tuple(isr or "b"), leader="a" if isr else None)
+    assert read_replica(partition, asked, racks) == answers

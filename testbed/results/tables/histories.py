@@ -29,6 +29,6 @@ def operations_of(sent: pa.Table, finished: pa.Table, clock: Clock) -> pa.Table:
         "invoked_s": clock.from_monotonic(floats(sent[records.SENT_S])),
         "returned_s": nullable(clock.from_monotonic(floats(finished[records.FINISHED_S]))),
         "outcome": pc.if_else(pc.fill_null(says_failed, False), "unknown", outcome),
-        "owner": pc.if_else(writes, finished[records.OWNER], None),
+        "owner": finished[records.OWNER],
     }
     return pa.table(columns)

@@ -28,6 +28,9 @@ class IsrModel(Model):
     """Whom the controller has not heard for so long leads nothing, and is in sync nowhere."""
     leader_imbalance_check: PositiveDuration = 300.0
     """How often a group is given back to the replica that is to lead it."""
+    replica_selector: Literal["leader", "rackAware"] = "leader"
+    """Who answers reads: the leader, or a replica that is in sync in the zone of the one that is asked, with what it
+    knows that all in sync have, which may be old."""
 
 
 class StoreModel(Model):

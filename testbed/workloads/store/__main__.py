@@ -2,8 +2,9 @@
 
 Runs as `python -m testbed.workloads.store`, configured by `TESTBED_STORE`. A write is answered with 200 once it is
 committed, and names in `x-store-owner` who took it; a read with 200 and the value, or 204 where nothing was written
-yet. 503: not done. 504: nobody knows. Answers name the partition of the key. Who operates the store asks for leaders by
-`PATCH /GROUP`: the body is the replicas' names in JSON, the first choice first; 204 once that one leads.
+yet, and names there the follower that answered it, if one did. 503: not done. 504: nobody knows. Answers name the
+partition of the key. Who operates the store asks for leaders by `PATCH /GROUP`: the body is the replicas' names in
+JSON, the first choice first; 204 once that one leads.
 
 In modes isr and async its body is a JSON list of the group's partitions of which this replica is to take no writes from
 now on, or null for no change of that; in mode async it may be an object, `{"leader": "data-r2", "epoch": 2}`, too: that

@@ -39,7 +39,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`owner` is who took a write: the leader and its term, which no other ever has."""
+    """`owner` is who took a write: the leader and its term, which no other ever has. Of a read it is the follower that
+    answered, if one did."""
 
     status: int
     body: str = ""

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import assert_never
@@ -75,6 +76,7 @@ class IsrDriver:
             ConsensusSettings(workload.election_timeout_s, workload.heartbeat_s),
             Random(f"{self._settings.seed}/{self.name}"),
             time.monotonic(),
+            {each.name: each.zone for each in workload.replicas} if _reads_go_by_zones(workload.isr) else None,
         )
 
     @property
@@ -94,10 +96,10 @@ class IsrDriver:
             self._peers.close()
 
     async def do(self, partition: int, what: Put | Get) -> Answer:
-        """By this replica if it leads the partition's group, else by the one that does."""
+        """By this replica if that is up to it, else by the one that it is up to: who leads the partition's group."""
         group = self._group_of[partition]
         return await self._questions.answer(
-            self._broker.leader_of(group),
+            self._broker.leader_of(group) if isinstance(what, Put) else self._broker.reader_of(group),
             what,
             lambda waiting: self._begin(group, what, waiting),
             lambda leader, question: self._peers.send(leader, encode(group, question)),
@@ -193,7 +195,9 @@ class IsrDriver:
             case ReadReady(request):
                 assert isinstance(request, tuple)
                 what, waiting = request
-                settle(waiting, self._values[group].get(what.key))
+                found = self._values[group].get(what.key)
+                leads = self._broker.replicas[group].leads
+                settle(waiting, found if leads else replace(found, owner=self.name))
             case NotAcknowledged(request, problem):
                 waiting = request[1] if isinstance(request, tuple) else request
                 assert isinstance(waiting, asyncio.Future)
@@ -266,6 +270,10 @@ def first_cluster(workload: StoreWorkload) -> Cluster:
     return Cluster.first([group.replicas for group in workload.groups])
 
 
+def _reads_go_by_zones(isr: StoreIsr) -> bool:
+    return isr.replica_selector == "rackAware"
+
+
 def _broker_settings(isr: StoreIsr) -> Settings:
     return Settings(
         min_insync_replicas=isr.min_insync_replicas,
@@ -276,4 +284,5 @@ def _broker_settings(isr: StoreIsr) -> Settings:
         broker_heartbeat_s=isr.broker_session_timeout_s / 4.5,
         broker_session_timeout_s=isr.broker_session_timeout_s,
         leader_imbalance_check_s=isr.leader_imbalance_check_s,
+        follower_reads=_reads_go_by_zones(isr),
     )

@@ -14,8 +14,10 @@ def write(
     return Operation(process, "k", "7", True, value, begin, end, Outcome(outcome), owner)
 
 
-def read(value: str | None, begin: float, end: float, outcome: str = "ok", process: str = "p") -> Operation:
-    return Operation(process, "k", "7", False, value, begin, end, Outcome(outcome))
+def read(
+    value: str | None, begin: float, end: float, outcome: str = "ok", process: str = "p", owner: str | None = None
+) -> Operation:
+    return Operation(process, "k", "7", False, value, begin, end, Outcome(outcome), owner)
 
 
 @dataclass

@@ -42,6 +42,15 @@ def test_a_write_that_a_later_read_shows_was_not_lost_but_the_earlier_read_was_s
     assert report.of_kind(Kind.STALE_READ) == [Finding(Kind.STALE_READ, stale, newer)]
 
 
+def test_what_a_follower_lacks_is_stale_and_not_lost() -> None:
+    by_follower, newer = read("a", 4, 5, owner="data-r2"), write("b", 2, 3)
+    report = check([write("a", 0, 1), newer, by_follower])
+    assert not report.of_kind(Kind.LOST_WRITE)
+    assert report.of_kind(Kind.STALE_READ) == [Finding(Kind.STALE_READ, by_follower, newer)]
+    by_leader = read("a", 6, 7)
+    assert check([write("a", 0, 1), newer, by_follower, by_leader]).of_kind(Kind.LOST_WRITE)
+
+
 def test_what_is_concurrent_proves_nothing() -> None:
     assert not kinds(write("a", 0, 3), write("b", 1, 2), read("a", 4, 5))
     assert not kinds(write("a", 0, 1), write("b", 2, 4), read("a", 3, 5))

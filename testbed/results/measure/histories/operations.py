@@ -22,7 +22,8 @@ class Operation:
     """A write or a read. What is written is unique to its key; None is what is read before the first write.
 
     A process is a client that does one thing after the other. Times are seconds of one clock; what returns at the very
-    moment at which another is invoked may have come before or after it. `owner` is who says that it took a write.
+    moment at which another is invoked may have come before or after it. `owner` is who says that it took a write, or
+    the follower that answered a read.
     """
 
     process: str

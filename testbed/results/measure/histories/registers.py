@@ -60,7 +60,8 @@ def _later(one: Operation, other: Operation) -> Operation:
 
 def _lost_writes(history: KeyHistory, reads: list[Operation], done_s: dict[str | None, float]) -> list[Finding]:
     """Acknowledged, and the last that was read of the key is older. Reads are the last if none began after they had
-    returned; if one of several sees the write or a newer one, it is not lost."""
+    returned; if one of several sees the write or a newer one, it is not lost. What a follower lacks proves nothing."""
+    reads = [read for read in reads if read.owner is None]
     last_invoked_s = max((read.invoked_s for read in reads), default=math.inf)
     last = [read for read in reads if read.returned_s >= last_invoked_s]
     if not last:
