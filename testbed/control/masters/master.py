@@ -42,6 +42,7 @@ from testbed.control.masters.messages import (
     Tell,
 )
 from testbed.control.masters.places import Places
+from testbed.control.masters.streams import Downstreams, Upstream
 from testbed.control.messages import Apply as ApplyObject
 from testbed.control.messages import (
     Command,
@@ -89,17 +90,6 @@ class Setup:
     clients: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Stream:
-    """What a follower passes on to its leader: how many things so far."""
-
-    number: int
-    passed_on: int = 0
-    known_from: int | None = None
-    """The index until which the log has to be applied before places are served; None until the leader has said it."""
-    again_s: float = 0.0
-
-
 class Master:
     """`hear`, `receive`, `ask`, `persisted`; `advance` when `next_deadline()` has come, and `tick` when `next_tick()`
     has. All return what is to be done, in order. `now_s` is of its own clock, and never goes back."""
@@ -122,14 +112,14 @@ class Master:
         waited_s = 2 * _ALONE.election_timeout_s if self._alone else 0.0
         self.replica = Replica(name, stored, settings, random, now_s - waited_s)
         self._places = Places(Discovery(setup.timings, setup.mesh_mode, setup.clients))
-        self._stream: _Stream | None = None
+        self._upstream: Upstream | None = None
         """While it follows a leader."""
         self._serving = False
         self.controllers: Controllers | None = None
         """While it leads: what they have decided may be ahead of what is committed."""
         self._acting = False
-        self._joined: dict[str, _Stream] = {}
-        """While it leads: what followers pass on."""
+        self._downstreams = Downstreams()
+        """While it leads."""
         self._newest: dict[str, int] = {}
         """While it leads: the newest session of each node that has been heard here."""
         self._lease = LeaseKeeper(f"{name}_{random.getrandbits(32):08x}", setup.timings, random)
@@ -170,14 +160,14 @@ class Master:
         match message:
             case Join():
                 self._take_join(message)
-            case Joined(stream, index):
-                if self._stream is not None and self._stream.number == stream:
-                    self._stream.known_from = index
+            case Joined():
+                if self._upstream is not None:
+                    self._upstream.accept(message)
                     self._serve_once_known()
             case PassOn():
                 self._take_passed_on(message)
             case Missed(stream):
-                if self._stream is not None and self._stream.number == stream:
+                if self._upstream is not None and self._upstream.number == stream:
                     self._join()
             case _:
                 self._carry_out(self.replica.receive(message, now_s))
@@ -207,16 +197,16 @@ class Master:
     def tick(self, now_s: float) -> list[Output]:
         self._now_s = now_s
         self._carry_out(self.replica.tick(now_s))
-        if self._stream is not None and self._stream.known_from is None and now_s >= self._stream.again_s:
-            self._send_join(self._stream)
+        if self._upstream is not None:
+            self._ask_to_join(self._upstream)
         self._mind_lease()
         return self._finish()
 
     def next_tick(self) -> float:
         """Of the log."""
         deadlines = [self.replica.next_deadline()]
-        if self._stream is not None and self._stream.known_from is None:
-            deadlines.append(self._stream.again_s)
+        if self._upstream is not None:
+            deadlines.append(self._upstream.next_deadline())
         if self.controllers is not None and self._keeps_lease:
             deadlines.append(self._lease.next_deadline())
         return min(deadlines)
@@ -293,31 +283,27 @@ class Master:
             self._out.append(Tell(place, session, Heard()))
 
     def _pass_on(self, place: str, session: int, event: NodeEvent, arrived_s: float) -> None:
-        stream = self._stream
+        leader, upstream = self.replica.leader, self._upstream
         if self.controllers is not None:
             self._take(self.controllers, place, session, event, arrived_s)
-        elif stream is not None and stream.known_from is not None and self.replica.leader is not None:
-            stream.passed_on += 1
-            self._send(self.replica.leader, PassOn(self.name, stream.number, stream.passed_on, place, session, event))
+        elif leader and upstream and (passed := upstream.pass_on(place, session, event)) is not None:
+            self._send(leader, passed)
 
     # --- following -------------------------------------------------------------------------------------------------
 
     def _join(self) -> None:
         """The leader that was found. Until it has answered nobody new is served: this one may lack what others know."""
         self._serving = False
-        self._stream = _Stream(self._random.getrandbits(64))
-        self._send_join(self._stream)
+        self._upstream = Upstream(self.name, self._random.getrandbits(64), self._timings.election_timeout_s)
+        self._ask_to_join(self._upstream)
 
-    def _send_join(self, stream: _Stream) -> None:
-        stream.again_s = self._now_s + self._timings.election_timeout_s
-        if self.replica.leader is not None:
-            self._send(self.replica.leader, Join(self.name, stream.number, self._lease.identity))
+    def _ask_to_join(self, upstream: Upstream) -> None:
+        if self.replica.leader is not None and (join := upstream.join(self._lease.identity, self._now_s)) is not None:
+            self._send(self.replica.leader, join)
 
     def _serve_once_known(self) -> None:
-        stream = self._stream
-        if self._serving or stream is None or stream.known_from is None:
-            return
-        if self.replica.applied_index >= stream.known_from:
+        upstream = self._upstream
+        if not self._serving and upstream is not None and upstream.knows_all(self.replica.applied_index):
             self._serve()
 
     def _serve(self) -> None:
@@ -354,7 +340,7 @@ class Master:
         """Another leads, or may. What is not committed may never be."""
         self._stop_acting()
         self.controllers = None
-        self._joined.clear()
+        self._downstreams = Downstreams()
         self._newest.clear()
         held, self._held = self._held, deque()
         error = NotLeading(f"{self.name} leads no more; what was asked may be done all the same")
@@ -394,14 +380,14 @@ class Master:
         self._carry_out(self.replica.read(join, self._now_s))
 
     def _take_passed_on(self, passed: PassOn) -> None:
-        plane, stream = self.controllers, self._joined.get(passed.sender)
+        plane = self.controllers
         if plane is None:
             return
-        if stream is None or stream.number != passed.stream or passed.number > stream.passed_on + 1:
-            self._send(passed.sender, Missed(passed.stream))
-        elif passed.number == stream.passed_on + 1:
-            stream.passed_on += 1
-            self._take(plane, passed.place, passed.session, passed.event, self._now_s)
+        match self._downstreams.take(passed):
+            case Missed() as missed:
+                self._send(passed.sender, missed)
+            case PassOn():
+                self._take(plane, passed.place, passed.session, passed.event, self._now_s)
 
     def _take(self, plane: Controllers, place: str, session: int, event: NodeEvent, arrived_s: float) -> None:
         if session < self._newest.get(place, 0):
@@ -457,16 +443,15 @@ class Master:
                         self._serve()  # what nodes were to be told meanwhile, they are told when they list again
                 case RoleChanged(_, _, leader):
                     self._find_leader(leader)
-                case ReadReady(Join(sender, stream)):
-                    if sender not in self._joined or self._joined[sender].number != stream:
-                        self._joined[sender] = _Stream(stream)
-                    self._send(sender, Joined(stream, self.replica.applied_index))
+                case ReadReady(Join() as join):
+                    self._downstreams.accept(join)
+                    self._send(join.sender, Joined(join.stream, self.replica.applied_index))
                 case ReadReady() | Refused():
                     pass
 
     def _find_leader(self, leader: str | None) -> None:
         self._serving = self._serving and leader is not None
-        self._stream = None
+        self._upstream = None
         if leader is not None and leader != self.name:
             self._join()
 

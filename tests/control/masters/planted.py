@@ -11,7 +11,8 @@ from testbed.control.kubernetes import node_health
 from testbed.control.kubernetes.node_health import NodeHealth
 from testbed.control.masters.connection import Connection
 from testbed.control.masters.master import Master
-from testbed.control.masters.messages import PassOn
+from testbed.control.masters.messages import Missed, PassOn
+from testbed.control.masters.streams import Downstreams
 from testbed.control.messages import Command, ConfigAcked, NodeRegistered, ProxyConnected, StartPod, StopPod
 from testbed.control.store import Store
 from testbed.objects.core import Node, Pod
@@ -20,7 +21,7 @@ from tests.consensus.planted import Planted
 
 resume = NodeHealth.resume
 register = NodeHealth.register
-take_passed_on = Master._take_passed_on
+take_passed_on = Downstreams.take
 decide = Master._decide
 join = Master._join
 yield_lead = Master._yield
@@ -30,16 +31,16 @@ connect = Subscribers.connect
 take_lead = Connection.take_lead
 
 
-def ignore_gaps(self: Master, passed: PassOn) -> None:
-    stream = self._joined.get(passed.sender)
-    if stream is not None and stream.number == passed.stream:
-        stream.passed_on = max(stream.passed_on, passed.number - 1)
-    take_passed_on(self, passed)
+def ignore_gaps(self: Downstreams, passed: PassOn) -> PassOn | Missed | None:
+    number, taken = self._taken.get(passed.sender, (None, 0))
+    if number == passed.stream:
+        self._taken[passed.sender] = passed.stream, max(taken, passed.number - 1)
+    return take_passed_on(self, passed)
 
 
 def join_never_again(self: Master) -> None:
     """What is missed is missed."""
-    if self._stream is None:
+    if self._upstream is None:
         join(self)
 
 
@@ -105,7 +106,7 @@ def take_any_session(self: Master, plane: Any, place: str, session: int, event: 
 
 
 PLANTED: dict[str, Planted] = {
-    "what a follower has passed on may have gaps": Planted(Master, "_take_passed_on", ignore_gaps),
+    "what a follower has passed on may have gaps": Planted(Downstreams, "take", ignore_gaps),
     "a stream that was missed is not begun anew": Planted(Master, "_join", join_never_again),
     "leases are counted from the former leader's time": Planted(NodeHealth, "resume", keep_leases),
     "a new leader takes pods for gone that their nodes have not listed": Planted(

@@ -15,7 +15,7 @@ from tests.control.masters.planted import PLANTED
 from tests.control.masters.schedules import begun, run_schedule, wait_until_ready
 from tests.control.masters.simulation import TIMINGS, Violation
 
-SCHEDULES, PART = 80, 20
+SCHEDULES, PART = 60, 15
 SEEN = {"acknowledged", "Killing", "LeaderElected", "LeaderLost", "NodeNotReady", "NotReady", "Started"}
 """Nothing is proved about what never happens."""
 
