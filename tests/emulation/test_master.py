@@ -205,7 +205,7 @@ async def test_a_master_that_is_killed_begins_again_with_its_disk_and_hears_only
         )
         await cluster.say(CLIENTS, Hello(), ProxyConnected(CLIENTS, ((ENDPOINT_SLICE, 2),)))
         await eventually(lambda: clients.pushes()[2:] == [("3", ["127.20.1.3:8080"])])
-        assert node.started == ["gateway-1"] * 2
+        await eventually(lambda: node.started == ["gateway-1"] * 2)
         assert await cluster.reasons() == ["Started", "Leading", "Killed", "Started", "Leading"]
         assert await master.vigil(0.0) == []
 
