@@ -41,12 +41,14 @@ def test_another_master_leads_in_time_no_request_and_no_pod_suffers_and_a_pod_th
     assert leads["who"] != killed
     assert timeout_s <= leads["t_s"] - killed_s <= 3 * timeout_s
 
-    sent = [row for row in rows(tmp_path, "requests") if row["sent_s"] < pod_killed_s - 0.1]
+    # The pod is dead a little before its agent has said so, and a request to it may be under way.
+    alone_s = pod_killed_s - 0.1
+    sent = [row for row in rows(tmp_path, "requests") if row["sent_s"] < alone_s]
     assert [row for row in sent if row["sent_s"] > killed_s]
     assert [row for row in sent if row["outcome"] != "ok"] == []
 
     events = [row for row in rows(tmp_path, "events") if row["kind"] != "Master" and row["t_s"] > killed_s]
-    assert [row for row in events if row["t_s"] < pod_killed_s and row["reason"] in SUFFERED] == []
+    assert [row for row in events if row["t_s"] < alone_s and row["reason"] in SUFFERED] == []
     (again,) = (row for row in events if (row["kind"], row["object"], row["reason"]) == ("Pod", POD, "Started"))
     assert again["t_s"] > pod_killed_s
     assert orjson.loads(again["details"])["restarts"] == 1
