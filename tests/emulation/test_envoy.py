@@ -112,11 +112,12 @@ def test_a_resource_is_left_as_it_was() -> None:
     assert orjson.dumps(resource) == before
 
 
-def test_a_shared_resource_is_encoded_once_and_a_new_one_that_is_equal_again() -> None:
+def test_a_shared_resource_is_encoded_once_and_so_is_one_that_is_made_again_as_it_was() -> None:
     resource = GOLDEN_RESOURCES["sidecar"][LISTENER_TYPE][0]
     encoded = protobuf.shared_to_any(resource)
     assert protobuf.shared_to_any(resource) is encoded
-    assert protobuf.shared_to_any(dict(resource)) is not encoded
+    assert protobuf.shared_to_any(orjson.loads(orjson.dumps(resource))) is encoded
+    assert protobuf.shared_to_any(resource | {"name": "another"}) != encoded
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 from testbed.objects.places import Topology
+from testbed.objects.timings import Timings
+
+PATIENCE_MAX = 8
+"""How many times as long as at first an answer is waited for at most."""
+CALM = 20
+"""Who has moved on for want of an answer, and not again for so many times its patience, is as impatient as at first."""
 
 
 class Connection:
-    """Nobody moves on from the only master there is: it connects anew as soon as that one leads."""
+    """Nobody moves on from the only master there is: it connects anew as soon as that one leads.
+
+    Who has found no master of all of them quick enough waits twice as long in the next round, as clients of gRPC back
+    off: to be connected to anew costs a busy master more than the answer that it owes.
+    """
 
     def __init__(self, masters: Sequence[str], patience_s: float) -> None:
         """`masters` in the order in which they are tried, `patience_s` is how long one may owe an answer."""
@@ -27,6 +37,9 @@ class Connection:
         """Whether anything was heard in this session."""
         self._due_s: float | None = None
         """Until when an answer is waited for."""
+        self._moves = 0
+        """How often it has moved on for want of an answer, since it was calm last."""
+        self._moved_s = 0.0
 
     @property
     def master(self) -> str:
@@ -48,7 +61,10 @@ class Connection:
     def ask(self, now_s: float) -> None:
         """Something leaves for the master that it answers while it can."""
         if len(self._masters) > 1 and self._due_s is None:
-            self._due_s = now_s + self._patience_s
+            if now_s > self._moved_s + CALM * self._patience_s:
+                self._moves = 0
+            rounds = self._moves // len(self._masters)
+            self._due_s = now_s + self._patience_s * min(2**rounds, PATIENCE_MAX)
 
     def hear(self, session: int) -> None:
         if session == self.session:
@@ -78,6 +94,7 @@ class Connection:
         """True where the master owes an answer for too long, and there is a new session now, with the next one."""
         if self._due_s is None or now_s < self._due_s:
             return False
+        self._moves, self._moved_s = self._moves + 1, now_s
         self._move_on(now_s)
         return True
 
@@ -87,6 +104,11 @@ class Connection:
     def _move_on(self, now_s: float) -> None:
         self._at = (self._at + 1) % len(self._masters)
         self.open(now_s)
+
+
+def patience_s(timings: Timings) -> float:
+    """How long an answer is waited for: so that the next master has heard of a node before its lease is over."""
+    return timings.lease_grace_s / 2
 
 
 def nearest_first(place: str, masters: Sequence[str], topology: Topology) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from testbed.control.masters.connection import Connection, nearest_first
+from testbed.control.masters.connection import Connection, nearest_first, patience_s
 from testbed.control.masters.messages import Closed, Heard, Tell
 from testbed.control.messages import Event, Hello, LeaseRenewed, Ping, SessionEvent, StartPod, StopPod
 from testbed.emulation.actors.control_channel import ControlChannel
@@ -40,7 +40,7 @@ class ControlLink:
     ) -> None:
         self._card = card
         self._masters = masters
-        self._connection = Connection(nearest_first(card.place, tuple(masters), topology), timings.lease_renew_s)
+        self._connection = Connection(nearest_first(card.place, tuple(masters), topology), patience_s(timings))
         self._deliver = deliver
         self._connected = connected
         self._to_list = to_list

@@ -119,9 +119,16 @@ class Same:
 
 @lru_cache(maxsize=SHARED)
 def _encoded(same: Same) -> bytes:
-    return to_any(same.resource)
+    return _of_content(orjson.dumps(same.resource))
+
+
+@lru_cache(maxsize=SHARED)
+def _of_content(content: bytes) -> bytes:
+    """Resources are made anew for a proxy that connects anew, and mostly are what they were."""
+    return to_any(orjson.loads(content))
 
 
 def shared_to_any(resource: Mapping[str, Any]) -> bytes:
-    """As `to_any`, once for a resource that many proxies are told; it must not be changed any more."""
+    """As `to_any`, once for a resource that many proxies are told, or one proxy again and again; it must not be changed
+    any more."""
     return _encoded(Same(resource))

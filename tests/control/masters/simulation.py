@@ -10,7 +10,7 @@ from typing import Any
 from testbed.consensus.membership import Membership
 from testbed.consensus.outputs import Role, Send, Write
 from testbed.consensus.storage import Stored
-from testbed.control.masters.connection import Connection
+from testbed.control.masters.connection import Connection, patience_s
 from testbed.control.masters.master import Master, Setup
 from testbed.control.masters.messages import Answered, Closed, Heard, Output, PeerMessage, Serves, Tell
 from testbed.control.messages import (
@@ -108,7 +108,7 @@ class Simulation(World[Host]):
             self.start(self.hosts[name])
         for number, node in enumerate(each.name for each in CLUSTER.nodes):
             order = [*MASTERS[number % 3 :], *MASTERS[: number % 3]]
-            played = self.nodes[node] = PlayedNode(node, Connection(order, timings.lease_renew_s))
+            played = self.nodes[node] = PlayedNode(node, Connection(order, patience_s(timings)))
             self.at(0.0, self._boot, played)
 
     # --- masters ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,20 @@ def test_who_owes_an_answer_for_too_long_is_left_for_the_next() -> None:
     assert of.next_deadline() == 4.0, "the former master is not heard any more"
 
 
+def test_who_finds_none_quick_enough_waits_longer_in_each_round_until_it_was_calm_for_a_while() -> None:
+    of, now_s, waited_s = connection(), 0.0, []
+    for _ in range(15):
+        due_s = of.next_deadline()
+        assert due_s is not None
+        waited_s.append(due_s - now_s)
+        assert of.give_up(due_s)
+        now_s = due_s
+    assert waited_s == [0.5] * 3 + [1.0] * 3 + [2.0] * 3 + [4.0] * 6
+    of.hear(of.session)
+    of.ask(now_s + 60.0)
+    assert of.next_deadline() == now_s + 60.5
+
+
 def test_another_leader_has_a_place_list_again_what_it_has_and_a_master_that_forgot_it_has_it_connect_anew() -> None:
     of = connection()
     assert of.take_lead("control-plane-1", 1, 1.0) == "list"
