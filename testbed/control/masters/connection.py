@@ -66,10 +66,14 @@ class Connection:
             rounds = self._moves // len(self._masters)
             self._due_s = now_s + self._patience_s * min(2**rounds, PATIENCE_MAX)
 
-    def hear(self, session: int) -> None:
-        if session == self.session:
-            self._answered = True
-            self._due_s = None
+    def hear(self, session: int) -> bool:
+        """Whether what carries that session is for this place. Whatever it says, its master is there: the answer that
+        it owes may be behind all that it has to tell."""
+        if session != self.session:
+            return False
+        self._answered = True
+        self._due_s = None
+        return True
 
     def take_lead(self, master: str, session: int | None, now_s: float) -> Literal["connect", "list"] | None:
         """A master says that from now on it serves, with who is connected to it by that session: whether to connect

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from testbed.control.masters.connection import Connection, nearest_first, patience_s
-from testbed.control.masters.messages import Closed, Heard, Tell
+from testbed.control.masters.messages import Closed, Tell
 from testbed.control.messages import Event, Hello, LeaseRenewed, Ping, SessionEvent, StartPod, StopPod
 from testbed.emulation.actors.control_channel import ControlChannel
 from testbed.emulation.actors.network_card import NetworkCard
@@ -99,17 +99,13 @@ class ControlLink:
             case Reset(master):
                 if connection.close(master, None, now_s):
                     self._moved(master)
-            case Tell(_, session, what) if session == connection.session:
-                match what:
-                    case Heard():
-                        connection.hear(session)
-                    case Closed():
-                        left = connection.master
-                        connection.close(left, session, now_s)
-                        self._moved(left)
-                    case StartPod() | StopPod():
-                        return what
-            case EncodedPush(session=session) if session == connection.session:
+            case Tell(_, session, Closed()) if session == connection.session:
+                left = connection.master
+                connection.close(left, session, now_s)
+                self._moved(left)
+            case Tell(_, session, what) if connection.hear(session) and isinstance(what, StartPod | StopPod):
+                return what
+            case EncodedPush(session=session) if connection.hear(session):
                 return command
         return None
 

@@ -12,7 +12,7 @@ from testbed.consensus.outputs import Role, Send, Write
 from testbed.consensus.storage import Stored
 from testbed.control.masters.connection import Connection, patience_s
 from testbed.control.masters.master import Master, Setup
-from testbed.control.masters.messages import Answered, Closed, Heard, Output, PeerMessage, Serves, Tell
+from testbed.control.masters.messages import Answered, Closed, Output, PeerMessage, Serves, Tell
 from testbed.control.messages import (
     ConfigAcked,
     Event,
@@ -256,10 +256,8 @@ class Simulation(World[Host]):
             case Closed():
                 if connection.close(master, session, self.now_s):
                     self._connect(node)
-            case _ if session != connection.session:
+            case _ if session is None or not connection.hear(session):
                 self.seen["too late for its session"] += 1
-            case Heard():
-                connection.hear(connection.session)
             case StartPod(_, pod) if pod.name not in node.held:
                 self.started.add(pod.name)
                 node.held.add(pod.name)

@@ -27,6 +27,14 @@ def test_who_owes_an_answer_for_too_long_is_left_for_the_next() -> None:
     assert of.next_deadline() == 4.0, "the former master is not heard any more"
 
 
+def test_whatever_a_master_says_in_the_session_is_an_answer_and_what_it_says_in_another_is_not_heard() -> None:
+    of = connection()
+    assert not of.hear(2)
+    assert of.next_deadline() == 0.5
+    assert of.hear(1)
+    assert of.next_deadline() is None
+
+
 def test_who_finds_none_quick_enough_waits_longer_in_each_round_until_it_was_calm_for_a_while() -> None:
     of, now_s, waited_s = connection(), 0.0, []
     for _ in range(15):
