@@ -95,7 +95,7 @@ def test_faults_of_one_moment_come_together_and_are_undone_together(testbed_run:
 
 
 def test_a_generator_that_cannot_keep_up_exits_with_3_and_says_so(testbed_run: Callable[..., FinishedRun]) -> None:
-    run = testbed_run("small.yaml", "spec.load.sources[0].rate=8000/s", "spec.load.duration=2s")
+    run = testbed_run("small.yaml", "spec.load.sources[0].rate=8000/s", "spec.load.warmup=0s", "spec.load.duration=1s")
     assert (run.exit_code, run.summary["verdict"]) == (3, "invalid")
     assert any("load generator" in reason or "rate" in reason for reason in run.summary["invalid_reasons"])
     requests = run.summary["requests"]

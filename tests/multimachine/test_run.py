@@ -340,6 +340,7 @@ def test_a_machine_powered_off_by_a_fault_is_measured_and_one_that_dies_unasked_
     assert sum(row["outcome"] == "ok" for row in others) > 0.9 * len(others)
 
 
+@pytest.mark.soak
 def test_a_head_that_dies_leaves_a_partial_result_where_the_run_was_started(cluster: Cluster) -> None:
     one_zone = (
         "spec.topology.regions.east.zones={east-a: {nodes: 1}}",
