@@ -20,6 +20,7 @@ from zlib import crc32
 from testbed.consensus.log import Entry, Log, Snapshot
 from testbed.consensus.outputs import Write
 from testbed.consensus.storage import Stored
+from testbed.journal.replacing import replace_durably
 
 _MAGIC = b"\xabLOG"
 _HEAD = struct.Struct(">4sII")
@@ -113,12 +114,7 @@ class Journal:
         first = {"term": self._term, "vote": self._vote, "snapshot": self._log.snapshot, "entries": self._log.entries}
         _write_all(self._fd, self._record(first))
         os.fsync(self._fd)
-        new.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_durably(new, self.path)
 
     def _read(self, data: bytes) -> int:
         """Take all that is whole; returns where that ends."""

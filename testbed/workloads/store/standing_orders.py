@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from testbed.isr.units import Order
+from testbed.journal.replacing import replace_durably
 
 
 class StandingOrders:
@@ -44,9 +45,4 @@ class StandingOrders:
             opened.write(orjson.dumps(held))
             opened.flush()
             os.fsync(opened.fileno())
-        new.replace(self._file)
-        folder = os.open(self._file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_durably(new, self._file)
