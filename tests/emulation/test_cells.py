@@ -144,8 +144,17 @@ def tried(body: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def routes(log: Path, kind: str) -> list[tuple[Any, ...]]:
-    fields = (access_log.PARTITION, access_log.OWNER_CELL, access_log.MAP_VERSION, access_log.ROUTE)
-    return [tuple(line[field] for field in fields) for line in lines_of(log)[kind] if line[access_log.PARTITION]]
+    """Partition, owner, version and reason of its calls with a key. A proxy without Lua writes the key."""
+    found = []
+    for line in lines_of(log)[kind]:
+        partition = line.get(access_log.PARTITION)
+        if (key := line.get(access_log.PARTITION_KEY)) is not None:
+            made = partition_of(MAP.rule, len(MAP.owners), key)
+            partition = None if made is None else str(made)
+        if partition is not None:
+            known = (access_log.OWNER_CELL, access_log.MAP_VERSION, access_log.ROUTE)
+            found.append((partition, *(line[field] for field in known)))
+    return found
 
 
 def test_a_first_hit_is_forwarded_once_and_later_requests_go_straight(tmp_path: Path) -> None:
@@ -262,13 +271,14 @@ def test_only_the_shard_of_a_partition_serves_it_and_nobody_does_when_it_is_down
     tried(body)
 
 
-KEYS = ("7", "42", "2088001234567", "999999999999999", "9" * 16, "alice", "Zoë", "-1", "0")
+KEYS = ("7", "42", "2088001234567", "9" * 15, "9" * 16, "alice", "Zoë", "-1", "+7", "0", "007", "0" * 16, "1,2")
 RULES = (
     PartitionRule("digits", digits=(3, 2)),
     PartitionRule("modulo"),
     PartitionRule("hash"),
     PartitionRule("ranges", bounds=tuple(range(5, 10**12, 10**10))),
 )
+IN_TURNS = ("rz01", "rz02") * 50
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
@@ -294,6 +304,24 @@ def test_proxies_make_the_same_partitions_of_keys_as_everybody_else(
             if kind == "path":
                 answer = await ask(there.gateway, "/carts/7/x")
                 assert "x-testbed-partition" not in answer.headers
+
+    tried(body)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
+def test_pods_call_the_owner_of_the_partition_that_everybody_else_makes_of_the_key(
+    rule: PartitionRule, tmp_path: Path
+) -> None:
+    """By what their proxies compute, or match without that; and the one who is called goes by the same."""
+    cell_map = replace(MAP, rule=rule, owners=IN_TURNS, misdirected="refuse")
+
+    async def body() -> None:
+        async with place(tmp_path, lambda _: cell_map) as there:
+            for each in KEYS:
+                partition = partition_of(rule, 100, each)
+                owner = None if partition is None else IN_TURNS[partition]
+                answer = await ask(there.outbound["rz01"], "http://web/", x_user_id=each)
+                assert (answer.status, there.served()) == ((400, []) if owner is None else (200, [owner])), each
 
     tried(body)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from testbed.control.cells.partitions import partition_of as cells_partition_of
 from testbed.control.views import kube_proxy
 from testbed.control.views.envoy import access_log
+from testbed.objects.cells import PartitionRule
 from testbed.results.tables import lines as lines_module
-from testbed.results.tables.ingest_calls import Connections, call_tables, ingest_access_log
+from testbed.results.tables.ingest_calls import Connections, PartitionOf, call_tables, ingest_access_log
 from testbed.results.tables.lines import IngestCounts
 from testbed.results.tables.pods import PodIdentity, Pods
 from testbed.results.tables.schemas import Clock
@@ -57,11 +60,11 @@ def _try(**fields: Any) -> dict[str, Any]:
 
 
 def _hops(
-    folder: Path, lines: list[Any], connections: Connections | None = None
+    folder: Path, lines: list[Any], connections: Connections | None = None, partition_of: PartitionOf | None = None
 ) -> tuple[IngestCounts, list[dict[str, Any]], list[dict[str, Any]]]:
     path = _write(folder / "access.log", lines)
     with call_tables(folder, "web-1") as tables:
-        counts = ingest_access_log(path, PODS, CLOCK, tables, connections)
+        counts = ingest_access_log(path, PODS, CLOCK, tables, connections, partition_of)
     return counts, read_table(folder, "hops").to_pylist(), read_table(folder, "attempts").to_pylist()
 
 
@@ -309,6 +312,17 @@ def test_a_call_says_for_which_partition_it_was_whose_that_is_and_why_it_went_th
         (None, None, 3, "global"),
         (None, None, None, None),
     ]
+
+
+def test_of_a_proxy_that_matched_the_key_itself_the_partition_is_made_by_the_rule(tmp_path: Path) -> None:
+    matched = {name: value for name, value in CELLS.items() if name != access_log.PARTITION}
+    lines = [
+        _call(access_log.GATEWAY, **CELLS),
+        *(_call(access_log.OUTBOUND, **matched, partition_key=key) for key in ("1234", "1299", "1234", "alice", None)),
+    ]
+    rule = partial(cells_partition_of, PartitionRule("digits", digits=(3, 2)), 100)
+    _, rows, _ = _hops(tmp_path, lines, partition_of=rule)
+    assert [row["partition"] for row in rows] == ["77", "23", "29", "23", None, None]
 
 
 def test_a_forward_came_in_and_went_out_again(tmp_path: Path) -> None:

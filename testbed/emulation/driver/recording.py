@@ -7,11 +7,13 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from errno import EDQUOT, ENOSPC
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import orjson
 
+from testbed.control.cells.partitions import partition_of
 from testbed.emulation.actors.reports import Push, Recorded
 from testbed.emulation.driver.cluster import ClusterRecords
 from testbed.emulation.processes.container import ACCESS_SUFFIX
@@ -19,7 +21,7 @@ from testbed.emulation.processes.kube_proxy import CONNECTIONS_SUFFIX
 from testbed.emulation.processes.pushed import lines
 from testbed.emulation.processes.sampler import MachineSample
 from testbed.network.links import LinkSample
-from testbed.objects.cells import CELL
+from testbed.objects.cells import CELL, PartitionMap
 from testbed.objects.core import Pod
 from testbed.objects.places import Topology, clients_of
 from testbed.results.tables.facts import UnreadLines
@@ -66,10 +68,12 @@ def record(
     topology: Topology,
     records: ClusterRecords,
     samples: Iterable[MachineSample],
+    cell_map: PartitionMap | None = None,
 ) -> Written:
     """Write every table of a run, from the records of its actors and from the raw logs in `<run_dir>/logs`.
 
-    `clock` is the driver's, which records and samples are in; logs are by `clock_of` the place that wrote them.
+    `clock` is the driver's, which records and samples are in; logs are by `clock_of` the place that wrote them. Of
+    `cell_map` only what makes a partition of a key counts, which is the same in all versions.
     """
     nodes = {pod.name: pod.node for pod, _ in records.pods if pod.node is not None}
     pods = Pods(identity(pod, started_s, topology, clock) for pod, started_s in records.pods)
@@ -115,6 +119,7 @@ def record(
     }
     for node, connections in led.items():
         counts[f"{node}{CONNECTIONS_SUFFIX}"] = IngestCounts(unreadable=connections.unreadable)
+    partition = None if cell_map is None else partial(partition_of, cell_map.rule, len(cell_map.owners))
     for path in sorted(logs.glob(f"*{ACCESS_SUFFIX}")):
         pod = path.name.removesuffix(ACCESS_SUFFIX)
         if pod not in nodes:
@@ -122,7 +127,9 @@ def record(
             unknown[path.name] = line_count(path)
             continue
         with room.for_("hops, attempts and connections", pod), call_tables(run_dir, pod) as tables:
-            counts[path.name] = ingest_access_log(path, pods, clock_of(nodes[pod]), tables, led.get(nodes[pod]))
+            counts[path.name] = ingest_access_log(
+                path, pods, clock_of(nodes[pod]), tables, led.get(nodes[pod]), partition
+            )
     with room.for_("all tables", "nobody"):
         write_missing_tables(run_dir)
     unread = [UnreadLines(file, each.unreadable, each.orphans) for file, each in counts.items()]

@@ -42,6 +42,7 @@ def complete(
             topology,
             records,
             fleet.samples(),
+            session.cell_map,
         )
         unread = written.unread
         if written.lost:

@@ -147,6 +147,11 @@ class Session:
         """Every node and pod, as the control plane knows them."""
         return await self._cluster.overview()
 
+    @property
+    def cell_map(self) -> PartitionMap | None:
+        """The one that was declared."""
+        return self._scenario.cell_map
+
     async def put_map(self, cell_map: PartitionMap) -> None:
         """Apply a new version of the partition map, without waiting until anybody has it. Raises Refused."""
         await self._cluster.put_map(cell_map)

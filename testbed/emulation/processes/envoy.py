@@ -65,6 +65,10 @@ def bootstrap(node_id: str, admin_socket: Path, ads_socket: Path, outlier_log: P
             "lds_config": from_ads,
         },
         "static_resources": {"clusters": [_ads_cluster(ads_socket)]},
+        # What decides over partitions may be a long expression; Envoy's own limit is 100. Istio 1.32 sets the same one.
+        "layered_runtime": {
+            "layers": [{"name": "regular-expressions", "static_layer": {"re2.max_program_size.error_level": 32768}}]
+        },
         "cluster_manager": {"outlier_detection": {"event_log_path": str(outlier_log)}},
         # Every other number that a run needs is in the logs; a full set of statistics costs memory in every proxy.
         "stats_config": {

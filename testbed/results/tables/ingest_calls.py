@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
@@ -33,6 +33,9 @@ _KINDS = pa.array(
 )
 _CALL = (access_log.POD, access_log.REQUEST_ID, access_log.UPSTREAM_HOST, access_log.UPSTREAM_CLUSTER)
 """What the line of a call has in common with those of its tries."""
+PartitionOf = Callable[[str], int | None]
+"""The partition of a key, as a string; None for what is none."""
+
 _CELLS = (access_log.PARTITION, access_log.OWNER_CELL, access_log.MAP_VERSION, access_log.ROUTE)
 
 _LINE = pa.schema(
@@ -40,6 +43,7 @@ _LINE = pa.schema(
         pa.field(access_log.START, pa.float64(), nullable=False),
         *((name, pa.string()) for name in (access_log.KIND, *_CALL, access_log.PEER, access_log.CALLER)),
         *((name, pa.string()) for name in (access_log.FLAGS, *_CELLS) if name != access_log.MAP_VERSION),
+        (access_log.PARTITION_KEY, pa.string()),
         *((name, pa.float64()) for name in (access_log.DURATION_US, access_log.DURATION_MS)),
         *((name, pa.int16()) for name in (access_log.STATUS, access_log.ATTEMPTS)),
         *((name, pa.int64()) for name in (access_log.BYTES_RECEIVED, access_log.BYTES_SENT, access_log.MAP_VERSION)),
@@ -103,22 +107,28 @@ def call_tables(run_dir: Path, writer: str) -> Iterator[CallTables]:
 
 
 def ingest_access_log(
-    path: Path, pods: Pods, clock: Clock, into: CallTables, connections: Connections | None = None
+    path: Path,
+    pods: Pods,
+    clock: Clock,
+    into: CallTables,
+    connections: Connections | None = None,
+    partition_of: PartitionOf | None = None,
 ) -> IngestCounts:
     """The access log of one proxy or workload -> its tables.
 
     The pod of a line is the source of outbound and gateway calls and the destination of inbound ones. Of the other end
     at least the service is known, unless no route led to one; all is null where the caller was no proxy. A call that a
     cell forwarded came in and went out again: of its one line come two rows.
-    `connections` are those of the node's kube-proxy, for a workload without a proxy.
+    `connections` are those of the node's kube-proxy, for a workload without a proxy. `partition_of` is the rule of the
+    cells: a proxy that matched keys wrote those.
     """
     total = unreadable = rows_written = 0
     ended: deque[_Ended] = deque(maxlen=3)
-    held = _read(_LINE.empty_table(), pods, clock, connections)
+    held = _read(_LINE.empty_table(), pods, clock, connections, partition_of)
     for lines, torn in tables(path, _LINE, quoted=[access_log.START]):
         known = lines.filter(pc.is_in(lines[access_log.KIND], value_set=_KINDS))
         total, unreadable = total + len(lines) + torn, unreadable + len(lines) - len(known) + torn
-        read = _read(known, pods, clock, connections)
+        read = _read(known, pods, clock, connections, partition_of)
         is_try, is_connection = (
             pc.equal(read[access_log.KIND], kind) for kind in (access_log.ATTEMPT, access_log.CONNECTION)
         )
@@ -133,7 +143,13 @@ def ingest_access_log(
     return IngestCounts(total, rows_written, unreadable)
 
 
-def _read(lines: pa.Table, pods: Pods, clock: Clock, connections: Connections | None) -> pa.Table:
+def _read(
+    lines: pa.Table,
+    pods: Pods,
+    clock: Clock,
+    connections: Connections | None,
+    partition_of: PartitionOf | None,
+) -> pa.Table:
     """A row for each call, try or connection, with all columns of its table."""
     inbound = pc.equal(lines[access_log.KIND], access_log.INBOUND).to_numpy()
     forwarded = inbound & (each(lines[access_log.UPSTREAM_CLUSTER], access_log.is_forward) > 0)
@@ -156,6 +172,7 @@ def _read(lines: pa.Table, pods: Pods, clock: Clock, connections: Connections | 
     )
     columns = {
         **{name: lines[name] for name in (access_log.KIND, *_CALL, access_log.ATTEMPTS, *_CELLS)},
+        "partition": _partitions(lines, partition_of),
         "direction": pc.if_else(outbound, "outbound", "inbound"),
         **pods.columns("source", np.where(outbound, own, each(lines[access_log.PEER], pods.named))),
         **pods.columns("destination", np.where(outbound, called, own)),
@@ -173,6 +190,14 @@ def _read(lines: pa.Table, pods: Pods, clock: Clock, connections: Connections | 
         "route": _without(lines[access_log.ROUTE], ""),
     }
     return pa.table(columns)
+
+
+def _partitions(lines: pa.Table, partition_of: PartitionOf | None) -> pa.ChunkedArray:
+    written, keys = lines[access_log.PARTITION], lines[access_log.PARTITION_KEY]
+    if partition_of is None or keys.null_count == len(keys):
+        return written
+    found = each(keys, lambda key: None if key is None else partition_of(key))
+    return pc.coalesce(written, pc.cast(pa.array(found, mask=found < 0), pa.string()))
 
 
 def _without(column: pa.ChunkedArray, value: object) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from testbed.control.cells.partitions import MAX_DIGITS
 from testbed.control.views.envoy.envoy_api import TYPES
 
 OUTBOUND: Final = "outbound"
@@ -61,6 +62,8 @@ REQUEST_BYTES: Final = "request_bytes"
 RESPONSE_BYTES: Final = "response_bytes"
 """Both of the whole message as HTTP sends it, to who was called in the last try and from there."""
 PARTITION: Final = "partition"
+PARTITION_KEY: Final = "partition_key"
+"""Of a proxy that matched the key itself: the id, cut where it is too long to be one. In the place of the partition."""
 OWNER_CELL: Final = "owner_cell"
 """The cell that the call was routed for, by the map of its proxy; null where it goes to none in particular."""
 MAP_VERSION: Final = "map_version"
@@ -118,11 +121,19 @@ CALL_FORMAT: Final[Mapping[str, str]] = {
 }
 """The same fields for every kind of call."""
 
-CELLS_FORMAT: Final[Mapping[str, str]] = {
-    PARTITION: f"%REQ({PARTITION_HEADER})%",
+_ROUTED_FORMAT: Final[Mapping[str, str]] = {
     OWNER_CELL: f"%METADATA(ROUTE:{CELLS_METADATA}:{OWNER_CELL})%",
     MAP_VERSION: f"%METADATA(ROUTE:{CELLS_METADATA}:{MAP_VERSION})%",
 }
+
+COMPUTED_FORMAT: Final[Mapping[str, str]] = {PARTITION: f"%REQ({PARTITION_HEADER})%", **_ROUTED_FORMAT}
+"""What a line says of cells where the proxy computed the partition."""
+
+
+def key_format(key_header: str) -> Mapping[str, str]:
+    """What a line says of cells where the proxy matched the key, which that header carries."""
+    return {PARTITION_KEY: f"%REQ({key_header}):{MAX_DIGITS + 1}%", **_ROUTED_FORMAT}
+
 
 CONNECTION_FORMAT: Final[Mapping[str, str]] = {
     START: "%START_TIME(%s.%6f)%",
@@ -145,10 +156,15 @@ ATTEMPT_FORMAT: Final[Mapping[str, str]] = {
 }
 
 
-def call_log(kind: CallKind, pod: str, *, unlogged_path: str | None = None, cells: bool = False) -> dict[str, Any]:
-    """`access_log` entry of a connection manager: a line for each call, except calls of exactly `unlogged_path`."""
-    fields = {KIND: kind, POD: pod, **CALL_FORMAT, **(CELLS_FORMAT if cells else {})}
-    if cells and kind == INBOUND:
+def call_log(
+    kind: CallKind, pod: str, *, unlogged_path: str | None = None, cells: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`access_log` entry of a connection manager: a line for each call, except calls of exactly `unlogged_path`.
+
+    `cells` is what it says of them, if there are any.
+    """
+    fields = {KIND: kind, POD: pod, **CALL_FORMAT, **(cells or {})}
+    if cells is not None and kind == INBOUND:
         fields[PEER] = f"%REQ({CALLER_HEADER})%"
     entry = _stdout_log(fields)
     if unlogged_path is not None:

@@ -6,11 +6,11 @@ went where it went. What a partition is comes from `partition_filter`; the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from testbed.control.cells.ownership import runs
+from testbed.control.cells.ownership import Owned, runs
 from testbed.control.cells.subsets import groups_of
 from testbed.control.views.envoy.access_log import (
     CELLS_METADATA,
@@ -37,6 +37,7 @@ from testbed.control.views.envoy.partition_filter import (
     FORWARDED_HEADER,
     MAP_VERSION_HEADER,
 )
+from testbed.control.views.envoy.partition_match import COMPUTED, PartitionMatch, of_key
 from testbed.objects.cells import NEAREST, REFUSE, PartitionMap, ServiceClass
 
 Match = Mapping[str, Any]
@@ -69,10 +70,9 @@ class CellRoutes:
         if service_class != "sharded":
             return [self._unsharded(service_class, match, to)]
         owners = [
-            self._to_cell(run.cell, _within(match, run.start, run.end), to, self._reason(run.cell))
-            for run in runs(self.cell_map.owners)
+            self._to_cell(cell, within, to, self._reason(cell)) for cell, within in self._owned(match, self._asked_pods)
         ]
-        return [*self._refused_unkeyed(match), *owners, *self._unkeyed(match, to)]
+        return [*owners, self._unkeyed(match, to)]
 
     def entered(self, service_class: ServiceClass, match: Match, to: To) -> list[dict[str, Any]]:
         """How a gateway calls a service: the cell of the cookie, else as the map says of first hits.
@@ -87,17 +87,18 @@ class CellRoutes:
             if cell.name in self.cell_map.owners
         ]
         if self.cell_map.first_hit == "owner":
-            others = [
-                self._to_cell(run.cell, _within(match, run.start, run.end), to, OWNER)
-                for run in runs(self.cell_map.owners)
-            ]
+            others = [self._to_cell(cell, within, to, OWNER) for cell, within in self._owned(match, COMPUTED)]
         else:
             keyed = _where(match, {"name": PARTITION_HEADER, "present_match": True})
             others = [self._route(FIRST_HIT, keyed, {"route": to("")})]
         entries = [*by_cookie, *others]
         for each in entries:
             each["request_headers_to_add"].append(header(ENTRY_HEADER, each["name"]))
-        return [*self._refused_unkeyed(match), *entries, *self._unkeyed(match, to)]
+        if self.cell_map.unkeyed != REFUSE:
+            return [*entries, self._unkeyed(match, to)]
+        # Before all, as a cookie alone is no key.
+        absent = {"name": PARTITION_HEADER, "present_match": True, "invert_match": True}
+        return [self._refused_unkeyed(_where(match, absent)), *entries]
 
     def asked(self) -> list[dict[str, Any]]:
         """How a router answers: with the owner of the key as the cookie, to be kept for a while.
@@ -105,40 +106,51 @@ class CellRoutes:
         Who has no key and belongs to no cell in particular gets no cookie.
         """
         match: Match = {"prefix": "/"}
-        answers = [
-            self._answer(DIRECTED, _within(match, run.start, run.end), run.cell) for run in runs(self.cell_map.owners)
-        ]
+        answers = [self._answer(DIRECTED, within, cell) for cell, within in self._owned(match, COMPUTED)]
         fate = self.cell_map.unkeyed
-        if fate != REFUSE:
-            answers.append(self._answer(UNKEYED, match, None if fate == NEAREST else fate))
-        return [*self._refused_unkeyed(match), *answers]
+        if fate == REFUSE:
+            return [*answers, self._refused_unkeyed(match)]
+        return [*answers, self._answer(UNKEYED, match, None if fate == NEAREST else fate)]
 
     def received(self, local: Mapping[str, Any], to: To) -> list[dict[str, Any]]:
         """What a pod of a cell does with a call: `local` where it owns the partition, else by the map's word."""
         match = {"prefix": "/"}
         # Directed clients go by the router's word, until they ask it anew.
         told = self.cell_map.entry == "gateway"
-        owned = [run for run in runs(self.cell_map.owners) if run.cell == self.cell]
-        others = [run for run in runs(self.cell_map.owners) if run.cell != self.cell]
-        found = self._refused_unkeyed(match)
-        for run in owned:
-            within = _within(match, run.start, run.end)
+        by_owner = list(self._owned(match, self._asked_pods))
+        found = []
+        for within in (within for cell, within in by_owner if cell == self.cell):
             for entry in (FIRST_HIT, OWNER) if told else ():
                 by_entry = _where(within, _is(ENTRY_HEADER, entry))
                 found.append(self._route(OWN, by_entry, {"route": local}, self.cell, cookie=self.cell))
             found.append(self._route(OWN, within, {"route": local}, self.cell))
-        for run in others:
-            within = _within(match, run.start, run.end)
+        for owner, within in ((cell, within) for cell, within in by_owner if cell != self.cell):
             forwarded = _where(within, {"name": FORWARDED_HEADER, "present_match": True})
-            found.append(self._refusal(REFUSED, forwarded, run.cell))
+            found.append(self._refusal(REFUSED, forwarded, owner))
             for came_by, reason in _STALE.items():
                 by_entry = within if came_by is None else _where(within, _is(ENTRY_HEADER, came_by))
-                cookie = None if came_by is None or not told else run.cell
+                cookie = None if came_by is None or not told else owner
                 if self.cell_map.misdirected == "refuse":
-                    found.append(self._refusal(REFUSED, by_entry, run.cell, cookie))
+                    found.append(self._refusal(REFUSED, by_entry, owner, cookie))
                 else:
-                    found.append(self._forward(reason, by_entry, run.cell, to, cookie))
+                    found.append(self._forward(reason, by_entry, owner, to, cookie))
+        if self.cell_map.unkeyed == REFUSE:
+            return [*found, self._refused_unkeyed(match)]
         return [*found, self._route(UNKEYED, match, {"route": local})]
+
+    @property
+    def _asked_pods(self) -> PartitionMatch:
+        """How those that pods call, or are called by, find out the partition."""
+        return of_key(self.cell_map) or COMPUTED
+
+    def _owned(self, match: Match, by: PartitionMatch) -> Iterator[tuple[str, Match]]:
+        """Each owner with what matches what it owns; several times where one match cannot say it."""
+        by_cell: dict[str, list[Owned]] = {}
+        for run in runs(self.cell_map.owners):
+            by_cell.setdefault(run.cell, []).append(run)
+        for cell, owned in by_cell.items():
+            for headers in by.any_of(owned):
+                yield cell, _where(match, *headers)
 
     def _reason(self, owner: str) -> str:
         if not self.cell:
@@ -151,21 +163,18 @@ class CellRoutes:
         city = next((city.name for city in self.cell_map.cities if self.zone in city.zones), "")
         return self._route(PER_CITY, match, {"route": to(city)})
 
-    def _refused_unkeyed(self, match: Match) -> list[dict[str, Any]]:
-        if self.cell_map.unkeyed != REFUSE:
-            return []
-        absent = {"name": PARTITION_HEADER, "present_match": True, "invert_match": True}
+    def _refused_unkeyed(self, match: Match) -> dict[str, Any]:
         answer = {"status": BAD_REQUEST, "body": {"inline_string": f"no key: {self.cell_map.key.name}\n"}}
-        return [self._route(UNKEYED, _where(match, absent), {"direct_response": answer})]
+        return self._route(UNKEYED, match, {"direct_response": answer})
 
-    def _unkeyed(self, match: Match, to: To) -> list[dict[str, Any]]:
+    def _unkeyed(self, match: Match, to: To) -> dict[str, Any]:
         """After all keyed routes, for what is left."""
         fate = self.cell_map.unkeyed
         if fate == REFUSE:
-            return []
+            return self._refused_unkeyed(match)
         if fate == NEAREST:
-            return [self._route(UNKEYED, match, {"route": to("")})]
-        return [self._to_cell(fate, match, to, UNKEYED)]
+            return self._route(UNKEYED, match, {"route": to("")})
+        return self._to_cell(fate, match, to, UNKEYED)
 
     def _to_cell(self, cell: str, match: Match, to: To, name: str) -> dict[str, Any]:
         return self._route(name, match, {"route": self._cell_action(cell, to)}, cell)
@@ -227,13 +236,9 @@ class CellRoutes:
         }
 
 
-def _where(match: Match, *headers: dict[str, Any]) -> dict[str, Any]:
-    return {**match, "headers": [*match.get("headers", ()), *headers]}
-
-
-def _within(match: Match, start: int, end: int) -> dict[str, Any]:
-    """`end` does not belong to it, as in Envoy's range."""
-    return _where(match, {"name": PARTITION_HEADER, "range_match": {"start": start, "end": end}})
+def _where(match: Match, *headers: dict[str, Any]) -> Match:
+    """Envoy looks at headers in this order, and at none behind the first that does not match."""
+    return {**match, "headers": [*headers, *match.get("headers", ())]}
 
 
 def _is(name: str, value: str) -> dict[str, Any]:

@@ -11,9 +11,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from testbed.control.mesh.traffic import DEFAULT_ROUTE
-from testbed.control.views.envoy.access_log import GATEWAY, INBOUND, OUTBOUND, CallKind, attempt_log, call_log
+from testbed.control.views.envoy.access_log import (
+    COMPUTED_FORMAT,
+    GATEWAY,
+    INBOUND,
+    OUTBOUND,
+    CallKind,
+    attempt_log,
+    call_log,
+    key_format,
+)
 from testbed.control.views.envoy.envoy_api import ADS, LISTENER_TYPE, TYPES, Resource, address
-from testbed.control.views.envoy.partition_filter import header_mutation, partition_filters
+from testbed.control.views.envoy.partition_filter import computes, header_mutation, partition_filters
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.cells import PartitionMap
 from testbed.objects.core import Pod
@@ -44,7 +53,8 @@ def inbound_action(proxy: Pod, pod: Pod) -> dict[str, Any]:
 def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -> Resource:
     """With cells its routes are the map's, and come apart from it: a change of those must not drain connections."""
     if cells is not None:
-        http = {"rds": _rds(named(INBOUND, proxy, pod)), "access_log": [call_log(INBOUND, pod.name, cells=True)]}
+        log = call_log(INBOUND, pod.name, cells=_told_of(cells, INBOUND))
+        http = {"rds": _rds(named(INBOUND, proxy, pod)), "access_log": [log]}
         return _listener(INBOUND, proxy, pod, address_of(pod).inbound, http, cells)
     route_config = {
         "name": INBOUND,
@@ -62,7 +72,7 @@ def inbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) ->
 
 
 def outbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -> Resource:
-    log = call_log(OUTBOUND, pod.name, cells=cells is not None)
+    log = call_log(OUTBOUND, pod.name, cells=_told_of(cells, OUTBOUND))
     http = {"rds": _rds(named(OUTBOUND, proxy, pod)), "access_log": [log]}
     return _listener(OUTBOUND, proxy, pod, address_of(pod).outbound, http, cells)
 
@@ -70,7 +80,7 @@ def outbound_listener(proxy: Pod, pod: Pod, cells: PartitionMap | None = None) -
 def gateway_listener(gateway: Pod, cells: PartitionMap | None = None) -> Resource:
     http = {
         "rds": _rds(GATEWAY),
-        "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH, cells=cells is not None)],
+        "access_log": [call_log(GATEWAY, gateway.name, unlogged_path=READY_PATH, cells=_told_of(cells, GATEWAY))],
         "always_set_request_id_in_response": True,
         "use_remote_address": True,
     }
@@ -81,7 +91,7 @@ def router_listener(router: Pod, cells: PartitionMap) -> Resource:
     """It finds out the key as a gateway does, and answers by itself. To others its calls are calls to it."""
     http = {
         "rds": _rds(ROUTER),
-        "access_log": [call_log(INBOUND, router.name, unlogged_path=READY_PATH, cells=True)],
+        "access_log": [call_log(INBOUND, router.name, unlogged_path=READY_PATH, cells=_told_of(cells, GATEWAY))],
         "use_remote_address": True,
     }
     return _listener(GATEWAY, router, router, address_of(router).app, http, cells)
@@ -90,6 +100,13 @@ def router_listener(router: Pod, cells: PartitionMap) -> Resource:
 def address_of(pod: Pod) -> PodAddress:
     assert pod.address is not None, f"pod {pod.name} has a proxy but no address"
     return pod.address
+
+
+def _told_of(cells: PartitionMap | None, kind: CallKind) -> Mapping[str, str] | None:
+    """What the log of a listener of that kind says of cells."""
+    if cells is None:
+        return None
+    return COMPUTED_FORMAT if computes(cells, kind) else key_format(cells.key.header)
 
 
 def _listener(
@@ -111,7 +128,7 @@ def _listener(
     early: dict[str, Any] = {}
     if cells is not None:
         filters = [*partition_filters(cells, kind), *filters]
-        early["early_header_mutation_extensions"] = [header_mutation(kind, pod.name)]
+        early["early_header_mutation_extensions"] = [header_mutation(cells, kind, pod.name)]
     if kind != INBOUND:
         router["upstream_log"] = [attempt_log(pod.name)]
     return {
