@@ -42,8 +42,7 @@ class Transit:
     """One payload on its way. Times are those of `time.monotonic`; all are infinite as long as the link is cut.
 
     Until `left_s`, its last bit waits for the bandwidth of the link; at `due_s` it arrives. Of the declared delay
-    `spared_s` is not emulated, because the real network below takes it. Chance is drawn once, so that a change of the
-    link does not roll the dice anew.
+    `spared_s` is not emulated, because the real network below takes it.
     """
 
     payload: Payload
@@ -54,14 +53,17 @@ class Transit:
     left_s: float = math.inf
     due_s: float = math.inf
     spared_s: float = 0.0
-    losses: int = 0
+    luck: Luck | None = None
+    """None before any was needed."""
+
+
+@dataclass(slots=True)
+class Luck:
+    """What chance made of one payload: drawn once, so that a change of the link does not roll the dice anew."""
+
     jitter_draw: float | None = None
     loss_draw: float | None = None
-
-    @property
-    def expected_s(self) -> float:
-        """How long the declaration makes it take: delay, jitter, bandwidth, what went before it, retransmission."""
-        return self.due_s - self.sent_s + self.spared_s
+    losses: int = 0
 
 
 class Traffic(Protocol):
@@ -82,9 +84,9 @@ class Link:
     """One direction between two places, shared by all connections of one relay.
 
     `open` is true when bytes may be written straight through, `slice_bytes` is how much of a large write may arrive in
-    one piece (None: all of it), `window_bytes` how much of one connection may be under way. `underlay_s` is what the
-    real network below takes of the declared delay, and more if it is slower; `lead_s` how much before its time an
-    arrival has to be begun.
+    one piece (None: all of it), `window_bytes` how much of one connection may be under way. `lead_s` is how much before
+    its time an arrival has to be begun. `constant_s` is how long everything is on its way, of whose declared delay
+    `spared_s` is left out; None where that depends on more than the delay.
     """
 
     def __init__(self, source: str, destination: str, quality: LinkQuality, random: Random) -> None:
@@ -92,7 +94,7 @@ class Link:
         self.destination = destination
         self.traffic: dict[Traffic, None] = {}
         self.bytes = 0
-        self.underlay_s = 0.0
+        self._underlay_s = 0.0
         self.lead_s = _LEAD_S
         self.numbers = count()
         self._dropped = 0
@@ -102,6 +104,22 @@ class Link:
         self._times_s: list[tuple[float, float]] = []
         self._times_seen = 0
         self._set(quality)
+
+    @property
+    def underlay_s(self) -> float:
+        """What the real network below takes of the declared delay, and more if it is slower."""
+        return self._underlay_s
+
+    @underlay_s.setter
+    def underlay_s(self, underlay_s: float) -> None:
+        self._underlay_s = underlay_s
+        self._find_constant()
+
+    def _find_constant(self) -> None:
+        delay_s = self.quality.delay_s
+        self.spared_s = min(self._underlay_s, delay_s)
+        constant = self.quality == LinkQuality(delay_s)
+        self.constant_s = delay_s - self.spared_s if constant else None
 
     def _set(self, quality: LinkQuality) -> None:
         self.quality = quality
@@ -116,6 +134,7 @@ class Link:
             self._bytes_per_s = quality.bandwidth_bits_per_s / 8
             self.window_bytes = max(WINDOW_MIN_BYTES, int(self._bytes_per_s * quality.delay_s))
             self.slice_bytes = max(_SEGMENT_BYTES, int(self._bytes_per_s * _SLICE_S))
+        self._find_constant()
 
     def change(self, quality: LinkQuality, now: float) -> None:
         """From now on the link is like this, for what is under way as well.
@@ -157,42 +176,49 @@ class Link:
         quality = self.quality
         delay_s = quality.delay_s
         if quality.jitter_s:
-            if transit.jitter_draw is None:
-                transit.jitter_draw = self._random.uniform(-1, 1)
-            delay_s = max(0.0, delay_s + quality.jitter_s * transit.jitter_draw)
-        transit.spared_s = min(self.underlay_s, delay_s)
+            luck = transit.luck = transit.luck or Luck()
+            if luck.jitter_draw is None:
+                luck.jitter_draw = self._random.uniform(-1, 1)
+            delay_s = max(0.0, delay_s + quality.jitter_s * luck.jitter_draw)
+        transit.spared_s = min(self._underlay_s, delay_s)
         return delay_s - transit.spared_s + (self._retransmission_s(transit) if quality.loss else 0.0)
 
     def _retransmission_s(self, transit: Transit) -> float:
         """Time lost to retransmission time-outs, which double from loss to loss (RFC 6298, 5.5)."""
         loss = self.quality.loss
-        if transit.loss_draw is None:
-            transit.loss_draw = self._random.random()
+        luck = transit.luck = transit.luck or Luck()
+        if luck.loss_draw is None:
+            luck.loss_draw = self._random.random()
         segments = max(1, math.ceil(transit.size_bytes / _SEGMENT_BYTES))
         rto_s = self._rto_s if transit.rto_s is None else transit.rto_s
         lost_s, losses = 0.0, 0
         chance = 1 - (1 - loss) ** segments
-        while losses < _RETRIES_MAX and transit.loss_draw < chance:
+        while losses < _RETRIES_MAX and luck.loss_draw < chance:
             losses += 1
             lost_s += rto_s
             rto_s = min(2 * rto_s, _RTO_MAX_S)
             chance *= loss
-        self._dropped += max(0, losses - transit.losses)
-        transit.losses = losses
+        self._dropped += max(0, losses - luck.losses)
+        luck.losses = losses
         return lost_s
 
     def record(self, transit: Transit, now: float) -> None:
-        """A chunk has just arrived. Learn from it how early to begin, and note how long it took and should have taken.
+        """A chunk has just arrived. Learn from it how early to begin, and note how long it took and should have taken,
+        by the declaration: delay, jitter, bandwidth, what went before it, retransmission.
 
         The lead follows the median of the lateness in small steps (Ma, Muthukrishnan and Sandler: Frugal Streaming for
         Estimating Quantiles), because that differs between machines, and between links that are busy and idle. Of the
         times of a second's chunks a bounded random choice is kept.
         """
-        if now > transit.due_s:
-            self.lead_s = min(self.lead_s + _LEAD_STEP_S, _LEAD_MAX_S)
+        due_s, sent_s = transit.due_s, transit.sent_s
+        if now > due_s:
+            if self.lead_s < _LEAD_MAX_S:
+                self.lead_s += _LEAD_STEP_S
+        elif self.lead_s > _LEAD_STEP_S:
+            self.lead_s -= _LEAD_STEP_S
         else:
-            self.lead_s = max(self.lead_s - _LEAD_STEP_S, 0.0)
-        times_s = now - transit.sent_s + self.underlay_s, transit.expected_s
+            self.lead_s = 0.0
+        times_s = now - sent_s + self._underlay_s, due_s - sent_s + transit.spared_s
         self._times_seen += 1
         if len(self._times_s) < _RESERVOIR:
             self._times_s.append(times_s)
@@ -204,7 +230,7 @@ class Link:
         if not (self.bytes or self._dropped or self._times_s):
             return None
         # What is written straight through takes what the network below takes.
-        times_s = self._times_s or [(self.underlay_s, self.quality.delay_s)]
+        times_s = self._times_s or [(self._underlay_s, self.quality.delay_s)]
         achieved_s, expected_s = (
             sorted(achieved for achieved, _ in times_s),
             sorted(expected for _, expected in times_s),
@@ -226,10 +252,14 @@ class Link:
 
 
 class Queue:
-    """What is under way of one direction of one connection. It arrives in the order in which it was sent."""
+    """What is under way of one direction of one connection. It arrives in the order in which it was sent.
+
+    `due_s` is when the next payload arrives; infinite when none does.
+    """
 
     def __init__(self, link: Link) -> None:
         self.bytes = 0
+        self.due_s = math.inf
         self._link = link
         self._transits: deque[Transit] = deque()
         self._last_due_s = 0.0
@@ -237,15 +267,24 @@ class Queue:
     def __bool__(self) -> bool:
         return bool(self._transits)
 
-    @property
-    def due_s(self) -> float:
-        """When the next payload arrives; infinite when none does."""
-        return self._transits[0].due_s if self._transits else math.inf
-
     def send(self, payload: Payload, size_bytes: int, sent_s: float, rto_s: float | None = None) -> None:
         """Send this behind all that was sent before. `rto_s`: retransmission time-out, None for that of data."""
-        transit = Transit(payload, size_bytes, sent_s, rto_s, next(self._link.numbers))
-        self.line_up(transit, sent_s, size_bytes)
+        link = self._link
+        if link.constant_s is None:
+            transit = Transit(payload, size_bytes, sent_s, rto_s, next(link.numbers))
+            self.line_up(transit, sent_s, size_bytes)
+            return
+        # What `line_up` comes to here, as fast as can be: this is done for almost every payload.
+        due_s = sent_s + link.constant_s
+        if due_s < self._last_due_s:
+            due_s = self._last_due_s
+        self._last_due_s = due_s
+        if not self._transits:
+            self.due_s = due_s
+        self._transits.append(
+            Transit(payload, size_bytes, sent_s, rto_s, next(link.numbers), sent_s, due_s, link.spared_s)
+        )
+        self.bytes += size_bytes
 
     def line_up(self, transit: Transit, now: float, unsent_bytes: int) -> None:
         """Have the last `unsent_bytes` of it sent, in pieces that the link can carry in a short time."""
@@ -276,12 +315,16 @@ class Queue:
         transit.due_s = max(self._last_due_s, transit.due_s)
         if transit.due_s < math.inf:
             self._last_due_s = transit.due_s
+        if not self._transits:
+            self.due_s = transit.due_s
         self._transits.append(transit)
         self.bytes += transit.size_bytes
 
     def pop(self) -> Transit:
         """Take out the next payload. Raises IndexError when there is none."""
-        transit = self._transits.popleft()
+        transits = self._transits
+        transit = transits.popleft()
+        self.due_s = transits[0].due_s if transits else math.inf
         self.bytes -= transit.size_bytes
         return transit
 
@@ -289,5 +332,5 @@ class Queue:
         """Empty the queue, as if nothing had been sent over it."""
         transits = list(self._transits)
         self._transits.clear()
-        self.bytes, self._last_due_s = 0, 0.0
+        self.bytes, self.due_s, self._last_due_s = 0, math.inf, 0.0
         return transits

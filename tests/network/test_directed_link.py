@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from testbed.objects.places import LinkQuality
 
 ONE_MS = LinkQuality(delay_s=0.001)
 FAR_S = 1e6
+FAST_ONCE = LinkQuality(delay_s=0.001, bandwidth_bits_per_s=1e6)
 SLACK_S = 1e-9
 """Of floating point."""
 
@@ -59,6 +61,46 @@ def make_link(quality: LinkQuality = ONE_MS, seed: int = 1) -> Link:
 
 def transit(sent_s: float, due_s: float) -> Transit:
     return Transit(b"x", 1, sent_s, None, 0, due_s=due_s)
+
+
+class LinedUp(Stream):
+    """Whose payloads all go the general way, which knows of bandwidth, jitter and loss."""
+
+    def send(self, payload: bytes, now: float) -> None:
+        transit = Transit(payload, len(payload), now, None, next(self.link.numbers))
+        self.queue.line_up(transit, now, len(payload))
+
+
+delays_s = st.sampled_from([0.0, 0.001, 0.005])
+steps = st.one_of(
+    st.tuples(st.just("send"), st.integers(1, 5000)),
+    st.tuples(st.just("wait"), st.floats(0, 0.01)),
+    st.tuples(st.just("underlay"), delays_s),
+    st.tuples(st.just("change"), st.builds(LinkQuality, delay_s=delays_s, cut=st.booleans())),
+    st.tuples(st.just("change"), st.just(FAST_ONCE)),
+)
+
+
+@given(st.lists(steps, max_size=40))
+def test_where_only_the_delay_counts_things_arrive_as_they_do_by_the_general_way(script: list[tuple[str, Any]]) -> None:
+    streams = [kind(make_link()) for kind in (Stream, LinedUp)]
+    now = 1.0
+    for what, value in [*script, ("change", ONE_MS)]:
+        for stream in streams:
+            stream.advance(now)
+            if what == "send":
+                stream.send(bytes(value), now)
+            elif what == "underlay":
+                stream.link.underlay_s = value
+            elif what == "change":
+                stream.link.change(value, now)
+        now += value if what == "wait" else 0.0
+    for stream in streams:
+        stream.advance(FAR_S)
+        assert stream.queue.due_s == math.inf
+        assert stream.queue.bytes == 0
+    fast, general = (stream.arrived for stream in streams)
+    assert fast == general
 
 
 # --- changes -------------------------------------------------------------------------------------------------------

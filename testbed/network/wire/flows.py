@@ -72,11 +72,13 @@ class Flow(asyncio.Protocol):
             link.bytes += len(data)
             self._write(data)
             return
-        self.queue.send(data, len(data), self._timer.heard_s())
-        self._timer.stay_until_next()
-        if self.queue.bytes > link.window_bytes and self._reading:
+        queue, timer = self.queue, self._timer
+        queue.send(data, len(data), timer.heard_s())
+        timer.stay_until_next()
+        if queue.bytes > link.window_bytes and self._reading:
             self._update_reading()
-        self._set_alarm()
+        if self._alarm is None and (due_s := queue.due_s) < math.inf:
+            self._alarm = timer.call_at(due_s - link.lead_s, self._arrive, _EARLY_S)
 
     def eof_received(self) -> bool:
         self._read_to_end = True
@@ -153,7 +155,8 @@ class Flow(asyncio.Protocol):
                 link.bytes += transit.size_bytes
                 self._write(payload)
                 link.record(transit, monotonic())
-        self._set_alarm()
+        if queue.due_s < math.inf:
+            self._set_alarm()
         if not self._reading:
             self._update_reading()
 

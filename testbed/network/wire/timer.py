@@ -46,20 +46,15 @@ class _TimerSpec(ctypes.Structure):
 class TimerHandle:
     """One pending callback."""
 
-    __slots__ = ("_callback", "early_s")
+    __slots__ = ("callback", "early_s")
 
     def __init__(self, callback: Callable[[], object], early_s: float) -> None:
-        self._callback: Callable[[], object] | None = callback
+        self.callback: Callable[[], object] | None = callback
         self.early_s = early_s
 
     def cancel(self) -> None:
         """The callback will not run; nothing happens when it already has."""
-        self._callback = None
-
-    def _run(self) -> None:
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            callback()
+        self.callback = None
 
 
 class PreciseTimer:
@@ -165,7 +160,9 @@ class PreciseTimer:
         now, heap = monotonic(), self._heap
         try:
             while heap and heap[0][0] - heap[0][2].early_s <= now:
-                heapq.heappop(heap)[2]._run()
+                callback = heapq.heappop(heap)[2].callback
+                if callback is not None:
+                    callback()
         finally:
             if self._fd >= 0 and not self._staying:
                 # Also takes back the descriptor's readiness, so that it never has to be read.
