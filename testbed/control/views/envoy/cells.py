@@ -70,7 +70,7 @@ class CellRoutes:
         if service_class != "sharded":
             return [self._unsharded(service_class, match, to)]
         owners = [
-            self._to_cell(cell, within, to, self._reason(cell)) for cell, within in self._owned(match, self._asked_pods)
+            self._to_cell(cell, within, to, self._reason(cell)) for cell, within in self._owned(match, self._at_pods)
         ]
         return [*owners, self._unkeyed(match, to)]
 
@@ -117,7 +117,7 @@ class CellRoutes:
         match = {"prefix": "/"}
         # Directed clients go by the router's word, until they ask it anew.
         told = self.cell_map.entry == "gateway"
-        by_owner = list(self._owned(match, self._asked_pods))
+        by_owner = list(self._owned(match, self._at_pods))
         found = []
         for within in (within for cell, within in by_owner if cell == self.cell):
             for entry in (FIRST_HIT, OWNER) if told else ():
@@ -139,8 +139,8 @@ class CellRoutes:
         return [*found, self._route(UNKEYED, match, {"route": local})]
 
     @property
-    def _asked_pods(self) -> PartitionMatch:
-        """How those that pods call, or are called by, find out the partition."""
+    def _at_pods(self) -> PartitionMatch:
+        """How their proxies find out the partition; at gateways and routers it is computed."""
         return of_key(self.cell_map) or COMPUTED
 
     def _owned(self, match: Match, by: PartitionMatch) -> Iterator[tuple[str, Match]]:

@@ -7,8 +7,9 @@ for everybody else, is `control.cells.partitions`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, Protocol
 
@@ -51,8 +52,7 @@ class Digits:
         width = len(self.places)
         if [(run.start, run.end) for run in owned] == [(0, 10**width)]:
             return [[_matches(self.header, _DECIMAL)]]
-        partitions = chain.from_iterable(range(run.start, run.end) for run in owned)
-        return [[_matches(self.header, _pattern(self.places, partitions))]]
+        return [[_matches(self.header, _pattern(self.places, tuple(owned)))]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,12 @@ Tails = frozenset[tuple[int, ...]]
 """Digits of ids at the places that count, from the place farthest from the end on."""
 
 
-def _pattern(places: tuple[int, ...], partitions: Iterable[int]) -> str:
+@lru_cache(maxsize=1024)  # every cell tells its proxies of all others
+def _pattern(places: tuple[int, ...], owned: tuple[Owned, ...]) -> str:
     """Of the decimal ids whose digits at these places make one of these partitions. A place before the first digit has
     a 0, so that shorter ids have patterns of their own."""
     most = max(places)
+    partitions = chain.from_iterable(range(run.start, run.end) for run in owned)
     order = sorted(range(len(places)), key=lambda at: -places[at])
     written = (f"{partition:0{len(places)}}" for partition in partitions)
     tails = frozenset(tuple(int(digits[at]) for at in order) for digits in written)
