@@ -212,12 +212,9 @@ class Link:
         """
         due_s, sent_s = transit.due_s, transit.sent_s
         if now > due_s:
-            if self.lead_s < _LEAD_MAX_S:
-                self.lead_s += _LEAD_STEP_S
-        elif self.lead_s > _LEAD_STEP_S:
-            self.lead_s -= _LEAD_STEP_S
+            self.lead_s = min(self.lead_s + _LEAD_STEP_S, _LEAD_MAX_S)
         else:
-            self.lead_s = 0.0
+            self.lead_s = max(self.lead_s - _LEAD_STEP_S, 0.0)
         times_s = now - sent_s + self._underlay_s, due_s - sent_s + transit.spared_s
         self._times_seen += 1
         if len(self._times_s) < _RESERVOIR:

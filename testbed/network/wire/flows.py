@@ -77,8 +77,7 @@ class Flow(asyncio.Protocol):
         timer.stay_until_next()
         if queue.bytes > link.window_bytes and self._reading:
             self._update_reading()
-        if self._alarm is None and (due_s := queue.due_s) < math.inf:
-            self._alarm = timer.call_at(due_s - link.lead_s, self._arrive, _EARLY_S)
+        self._set_alarm()
 
     def eof_received(self) -> bool:
         self._read_to_end = True
@@ -155,8 +154,7 @@ class Flow(asyncio.Protocol):
                 link.bytes += transit.size_bytes
                 self._write(payload)
                 link.record(transit, monotonic())
-        if queue.due_s < math.inf:
-            self._set_alarm()
+        self._set_alarm()
         if not self._reading:
             self._update_reading()
 
