@@ -73,12 +73,30 @@ def hosting_for(cluster: ClusterSpec, machines: int) -> Hosting:
     return "actor" if pods <= PODS_WITH_ACTORS_MAX * machines else "node"
 
 
-def agents_a_process(topology: Topology, cluster: ClusterSpec, hosting: Hosting) -> int:
-    """How many nodes' agents share a process; one that has actors for its pods has one of its own."""
+def processes(topology: Topology, cluster: ClusterSpec, hosting: Hosting, placement: Placement) -> Mapping[str, str]:
+    """With whom each place shares a process: the first place that is in it, by the names of all places.
+
+    Where pods have actors of their own, so has every place. Else those of a machine come together, for what is said
+    within a process is no call of Ray: its clients, and its nodes with the supervisors of masters. If the nodes have
+    more pods than one process is for, they have several, and masters, which then have a lot to say, one of their own.
+    """
     if hosting == "actor":
-        return 1
+        return {name: name for name in placement}
     pods = sum(deployment.replicas for deployment in cluster.deployments)
-    return max(1, PODS_A_PROCESS * len(topology.nodes) // max(1, pods))
+    nodes_max = max(1, PODS_A_PROCESS * len(topology.nodes) // max(1, pods))
+    first_of: dict[str, str] = {}
+    for machine in dict.fromkeys(placement.values()):
+        here = [place for place in topology.places if placement.get(place.name) == machine]
+        nodes, clients, masters = (
+            [place.name for place in here if place.kind == kind] for kind in ("node", "clients", "control-plane")
+        )
+        if len(nodes) <= nodes_max:
+            together = [nodes + masters]
+        else:
+            together = [*(nodes[at : at + nodes_max] for at in range(0, len(nodes), nodes_max)), masters]
+        for names in filter(None, (*together, clients)):
+            first_of |= dict.fromkeys(names, names[0])
+    return first_of
 
 
 def place(
@@ -136,8 +154,9 @@ def _without_room(
     nodes, clients = kinds.count("node"), kinds.count("clients")
     forked, programs, gateways = _pods(machine, placement, topology, cluster)
     pods = forked + programs
-    agents = ceil(nodes / agents_a_process(topology, cluster, hosting))
-    actors = len(kinds) - nodes + agents + (2 * pods + gateways if hosting == "actor" else 0)
+    shared = processes(topology, cluster, hosting, placement)
+    supervisors = len({shared[name] for name, there in placement.items() if there == machine.name})
+    actors = supervisors + (2 * pods + gateways if hosting == "actor" else 0)
     need_bytes = actors * ACTOR_BYTES + clients * LOCUST_BYTES
     need_bytes += forked * POD_BYTES + programs * PROGRAM_POD_BYTES + gateways * GATEWAY_POD_BYTES
     if need_bytes <= machine.memory_bytes:

@@ -20,9 +20,9 @@ from testbed.control.placement import (
     Machine,
     Placement,
     PlacementImpossible,
-    agents_a_process,
     hosting_for,
     place,
+    processes,
 )
 from testbed.objects.cluster import ClusterSpec
 from testbed.objects.core import Node
@@ -173,11 +173,11 @@ def test_a_single_machine_takes_everything(topology: Topology, label: str | None
 # --- room ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("hosting", "actors"), [("actor", 4 + 2 * 3 + 1), ("node", 3)])
+@pytest.mark.parametrize(("hosting", "actors"), [("actor", 4 + 2 * 3 + 1), ("node", 2)])
 def test_memory_for_every_actor_and_process_is_just_enough(hosting: Hosting, actors: int) -> None:
     topology = make_topology({"a": 2, "b": 1})
     cluster = make_cluster(topology, web(4), gateway("a"), gateway("b"))
-    # Two nodes (whose agents share a process, unless pods have actors), clients and control plane; four pods on three
+    # Two nodes and the control plane (which share a process, unless pods have actors), and clients; four pods on three
     # nodes, of which two are here: 2.67.
     need_bytes = actors * ACTOR_BYTES + LOCUST_BYTES + 3 * POD_BYTES + GATEWAY_POD_BYTES
     machines = (make_machine("m1", memory_bytes=need_bytes), make_machine("m2"))
@@ -193,7 +193,7 @@ def test_memory_for_every_actor_and_process_is_just_enough(hosting: Hosting, act
 def test_pods_restricted_to_a_zone_count_for_its_machines_only() -> None:
     topology = make_topology({"a": 1, "b": 1})
     cluster = make_cluster(topology, web(10, "b"))
-    without_pods = 3 * ACTOR_BYTES + LOCUST_BYTES
+    without_pods = 2 * ACTOR_BYTES + LOCUST_BYTES
     with_pods = 2 * ACTOR_BYTES + LOCUST_BYTES + 10 * POD_BYTES
     machines = (make_machine("m1", memory_bytes=without_pods), make_machine("m2", memory_bytes=with_pods))
     assert place(topology, cluster, machines, "m1", "node")["b-1"] == "m2"
@@ -209,14 +209,36 @@ def test_few_pods_a_machine_have_actors_of_their_own_and_many_are_hosted_by_thei
 
 
 @pytest.mark.parametrize(
-    ("nodes", "pods", "hosting", "sharing"),
-    [(10, 45, "node", 13), (20, 110, "node", 10), (2, 240, "node", 1), (1, 0, "node", 60), (10, 45, "actor", 1)],
+    ("nodes", "pods", "hosting", "sizes"),
+    [
+        (10, 45, "node", {"a-1": 11, "clients/a": 1}),
+        (1, 0, "node", {"a-1": 2, "clients/a": 1}),
+        (20, 110, "node", {"a-1": 10, "a-11": 10, "control-plane": 1, "clients/a": 1}),
+        (2, 240, "node", {"a-1": 1, "a-2": 1, "control-plane": 1, "clients/a": 1}),
+        (2, 5, "actor", {"a-1": 1, "a-2": 1, "control-plane": 1, "clients/a": 1}),
+    ],
 )
-def test_agents_that_host_their_pods_share_a_process_as_long_as_these_are_not_too_many(
-    nodes: int, pods: int, hosting: Hosting, sharing: int
+def test_nodes_that_host_their_pods_share_a_process_with_the_control_plane_as_long_as_these_are_not_too_many(
+    nodes: int, pods: int, hosting: Hosting, sizes: dict[str, int]
 ) -> None:
     topology = make_topology({"a": nodes})
-    assert agents_a_process(topology, make_cluster(topology, web(pods)), hosting) == sharing
+    cluster = make_cluster(topology, web(pods))
+    placement = place(topology, cluster, (make_machine("m1"),), "m1", hosting)
+    assert Counter(processes(topology, cluster, hosting, placement).values()) == sizes
+
+
+@given(topologies, unlabelled, st.integers(0, 200))
+def test_who_shares_a_process_is_on_one_machine_and_clients_are_among_themselves(
+    topology: Topology, machines: tuple[Machine, ...], replicas: int
+) -> None:
+    cluster = make_cluster(topology, web(replicas))
+    placement = place(topology, cluster, machines, "m1", "node")
+    first_of = processes(topology, cluster, "node", placement)
+    assert first_of.keys() == placement.keys()
+    for name, first in first_of.items():
+        assert first_of[first] == first
+        assert placement[name] == placement[first]
+        assert (topology.place(name).kind == "clients") == (topology.place(first).kind == "clients")
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -252,7 +274,7 @@ def test_a_program_with_an_interpreter_of_its_own_counts_for_more_than_a_workloa
     topology = make_topology({"a": 1})
     own = Deployment("own", 2, PodTemplate("own", CommandWorkload(("/bin/own",))))
     cluster = make_cluster(topology, web(3), own)
-    need_bytes = 3 * ACTOR_BYTES + LOCUST_BYTES + 3 * POD_BYTES + 2 * PROGRAM_POD_BYTES
+    need_bytes = 2 * ACTOR_BYTES + LOCUST_BYTES + 3 * POD_BYTES + 2 * PROGRAM_POD_BYTES
     assert PROGRAM_POD_BYTES > 2 * POD_BYTES
     assert place(topology, cluster, (make_machine("m1", memory_bytes=need_bytes),), "m1", "node")["a-1"] == "m1"
     with pytest.raises(PlacementImpossible, match="pods: 5"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any, cast
 
 import pytest
 
-from testbed.emulation.actors.seam import SharedProcess, handle_of, in_process, start_in, tell
+from testbed.emulation.actors import seam
+from testbed.emulation.actors.seam import Actor, SharedProcess, ask_together, handle_of, in_process, start_in, tell
 
 
 class Counter:
@@ -81,7 +83,7 @@ class Counted(SharedProcess):
         super().__init__()
         self.calls = 0
 
-    async def call_all(self, *calls: tuple[int, str, tuple[object, ...]]) -> list[BaseException | None]:
+    async def call_all(self, *calls: tuple[int, str, tuple[object, ...]]) -> list[Any]:
         self.calls += 1
         return await super().call_all(*calls)
 
@@ -97,6 +99,41 @@ async def test_what_objects_of_a_shared_process_are_told_at_one_moment_is_one_ca
     await tell(first, "add", 6)
     assert process.calls == 2
     assert [await each.add.remote(0) for each in (first, second)] == [5, 3]
+
+
+async def test_who_is_asked_together_answers_in_one_call_and_each_gets_its_own_answer_or_exception() -> None:
+    process = Counted()
+    shared = handle_of(process)
+    first, second = (start_in(shared, Counter, start) for start in (1, 2))
+    await ask_together(second, "add", 8)
+    asked = [ask_together(first, "add", 9), ask_together(first, "fail"), ask_together(second, "add", 9)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) if isinstance(each, OSError) else each for each in answers] == [2, OSError, 3]
+    assert process.calls == 2
+
+
+class Handle:
+    """As Ray's, with the id of the actor."""
+
+    _actor_id = b"7"
+
+    def __init__(self, process: SharedProcess) -> None:
+        self._process = handle_of(process)
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._process, method)
+
+
+async def test_what_is_asked_within_a_shared_process_is_no_call_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Counted()
+    first = start_in(cast(Actor, Handle(process)), Counter, 0)
+    assert await ask_together(first, "add", 9) == 2
+    assert process.calls == 1
+    monkeypatch.setitem(seam._here, Handle._actor_id.hex(), process)
+    assert await ask_together(first, "add", 9) == 3
+    with pytest.raises(OSError, match="no such program"):
+        await ask_together(first, "fail")
+    assert process.calls == 1
 
 
 async def test_who_is_told_something_with_others_is_told_it_also_if_one_who_told_has_given_up() -> None:

@@ -17,7 +17,7 @@ from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.emulation.actors import entry_points, locust_process
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.locust_process import LoadProgress
-from testbed.emulation.actors.reports import MachineFolders, Reported
+from testbed.emulation.actors.reports import Letter, MachineFolders
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.relay import Relays
@@ -42,9 +42,10 @@ class Listening:
     def __init__(self) -> None:
         self.heard: list[Event] = []
 
-    async def report(self, place: str, delivered_s: float, reports: list[Reported]) -> None:
-        assert place == CLIENTS
-        self.heard += [report.event for report in reports if not isinstance(report.event, Hello | Ping)]
+    async def report(self, letters: list[Letter]) -> None:
+        assert {letter.place for letter in letters} == {CLIENTS}
+        reported = (report.event for letter in letters for report in letter.reports)
+        self.heard += [event for event in reported if not isinstance(event, Hello | Ping)]
 
 
 async def answer_of(address: SocketAddress) -> bytes:

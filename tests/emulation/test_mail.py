@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, PodStopped
+from testbed.control.messages import ConfigAcked, Event, LeaseRenewed, Ping, PodStopped, SessionEvent
 from testbed.emulation.actors.mail import ACKS_WAIT_S, STALE_S, Mail, mail_to
 from testbed.emulation.actors.reports import Letter, Reported
 from testbed.emulation.actors.seam import handle_of
@@ -24,7 +24,7 @@ class Master:
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def report_all(self, letters: list[Letter]) -> None:
+    async def report(self, letters: list[Letter]) -> None:
         self.calls.append(letters)
         await self.answering.wait()
 
@@ -33,11 +33,11 @@ class Master:
 
 
 class Broken(Master):
-    async def report_all(self, letters: list[Letter]) -> None:
+    async def report(self, letters: list[Letter]) -> None:
         raise KeyError("no such node")
 
 
-def reported(event: Event, ago_s: float = 0.0) -> list[Reported]:
+def reported(event: Event | SessionEvent, ago_s: float = 0.0) -> list[Reported]:
     return [Reported(event, time.monotonic() - ago_s)]
 
 
@@ -57,6 +57,18 @@ async def test_leases_that_are_delivered_within_a_moment_go_in_one_call_each_wit
     assert master.places() == [["a", "b", "c"]]
     times = [letter.delivered_s for letter in master.calls[0]]
     assert began_s <= times[0] < times[1] < times[2] <= ended_s
+
+
+async def test_a_ping_of_clients_waits_as_leases_do() -> None:
+    master = Master()
+    mail = Mail(handle_of(master), WAIT_S)
+    for place in ("clients/a", "clients/b"):
+        mail.post(place, reported(Ping()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert not master.calls
+    await eventually(lambda: master.calls)
+    assert master.places() == [["clients/a", "clients/b"]]
 
 
 def acked(mail: Mail, node: str, ago_s: float = 0.0) -> None:

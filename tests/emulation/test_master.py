@@ -32,7 +32,7 @@ from testbed.control.messages import (
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE, read_endpoints
 from testbed.emulation.actors.master import Master
 from testbed.emulation.actors.network_card import NetworkCard
-from testbed.emulation.actors.reports import MachineFolders, Push, Reported
+from testbed.emulation.actors.reports import Letter, MachineFolders, Push, Reported
 from testbed.emulation.actors.seam import handle_of
 from testbed.emulation.processes.master import ControlPlaneDown
 from testbed.emulation.processes.master_messages import EncodedPush, Leads, NodeCommand
@@ -97,7 +97,7 @@ class Cluster:
     async def say(self, place: str, *events: Event | SessionEvent) -> None:
         """In the session that began when it was last told who leads."""
         at_s, session = time.monotonic() + AHEAD_S[place], len(self.places[place].terms)
-        await self.master.report(place, at_s, [Reported(event, at_s, session) for event in events])
+        await self.master.report([Letter(place, at_s, tuple(Reported(event, at_s, session) for event in events))])
 
     async def led(self, times: int) -> None:
         """All places know so many leaders."""
@@ -175,7 +175,7 @@ async def test_what_is_decided_takes_the_control_path_and_what_is_answered_is_ke
         readiness = await master.readiness()
         assert (readiness.started, readiness.total) == (1, 0)
         with pytest.raises(KeyError):
-            await master.report("nowhere", 0.0, [])
+            await master.report([Letter("nowhere", 0.0, ())])
         assert [defect.partition(" (")[0] for defect in await master.vigil(0.0)] == [
             "a defect of the supervisor of the control plane: KeyError: 'nowhere'"
         ]

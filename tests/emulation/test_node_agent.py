@@ -67,7 +67,7 @@ class Master:
         self.registered: list[tuple[int, list[str], bool]] = []
         """In which session, with which pods, and whether the node had booted."""
 
-    async def report_all(self, letters: list[Letter]) -> None:
+    async def report(self, letters: list[Letter]) -> None:
         self.events += [
             report.event
             for letter in letters

@@ -95,7 +95,9 @@ class Party:
         clock = SimpleNamespace(to_local=lambda at_s: at_s - 100.0, to_remote=lambda at_s: at_s + 100.0)
         self.machine = SimpleNamespace(clock=clock, powered_off=False)
 
-    async def ask(self, method: str, *arguments: object, within_s: float | None = None) -> object:
+    async def ask(
+        self, method: str, *arguments: object, within_s: float | None = None, together: bool = False
+    ) -> object:
         if method == "running_pods":
             return self.pods
         self.heard.append((self.name, method))

@@ -30,9 +30,10 @@ from testbed.emulation.actors.control_link import ControlLink
 from testbed.emulation.actors.entry_points import EntryPoints
 from testbed.emulation.actors.guests import Guests
 from testbed.emulation.actors.locust_process import STARTUP_DEADLINE_S, LoadProgress, LocustProcess
+from testbed.emulation.actors.mail import mail_to
 from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import MachineFolders, Recorded, Reported
-from testbed.emulation.actors.seam import Actor, tell
+from testbed.emulation.actors.seam import Actor
 from testbed.emulation.processes.master_messages import EncodedPush, NodeCommand
 from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.network.addresses.backend import NetworkBackend
@@ -128,7 +129,7 @@ class LoadGenerator(Placed):
                     raise AssertionError(f"{self._place} was sent {told}")
 
     async def _deliver(self, master: Actor, reports: list[Reported]) -> None:
-        await tell(master, "report", self._place, time.monotonic(), reports)
+        mail_to(master, self._timings.lease_patience_s).post(self._place, reports)
 
     async def prepare(self, locustfile: Path | None, ids_file: Path | None = None) -> str | None:
         """Start Locust and wait until it could send; returns why it cannot, if so. Once more after each `stop`.

@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from testbed.control.messages import ConfigAcked, LeaseRenewed
+from testbed.control.messages import ConfigAcked, LeaseRenewed, Ping
 from testbed.emulation.actors.reports import Letter, Reported
 from testbed.emulation.actors.seam import Actor, tell
 
 LEASES_WAIT_MAX_S = 0.1
-"""How long leases wait for others. A lease counts by when it was delivered, so that its reader need not hurry."""
+"""How long leases wait for others, and so do clients' pings. A lease counts by when it was delivered, so that its
+reader need not hurry, and who pings waits for the answer ten times as long."""
 LEASES_WAIT_SHARE = 0.1
 """Of what a kubelet can be late, where that is little."""
 ACKS_WAIT_S = 0.05
@@ -53,7 +54,7 @@ class Mail:
 
     def _patience_s(self, report: Reported, now_s: float) -> float:
         match report.event:
-            case LeaseRenewed() if now_s - report.at_s < STALE_S:
+            case LeaseRenewed() | Ping() if now_s - report.at_s < STALE_S:
                 return self.leases_wait_s
             case ConfigAcked():
                 return ACKS_WAIT_S
@@ -72,7 +73,7 @@ class Mail:
     async def _carry(self) -> None:
         while self._letters:
             letters, self._letters = self._letters, []
-            await tell(self.master, "report_all", letters)
+            await tell(self.master, "report", letters)
 
 
 @lru_cache(maxsize=5)

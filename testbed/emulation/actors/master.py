@@ -218,21 +218,20 @@ class Master(Placed):
 
     # --- what places say -----------------------------------------------------------------------------------------
 
-    async def report_all(self, letters: list[Letter]) -> None:
-        """The same from several places, in the order in which their links delivered it."""
-        for letter in letters:
-            await self.report(letter.place, letter.delivered_s, letter.reports)
-
-    async def report(self, place: str, delivered_s: float, reports: Sequence[Reported]) -> None:
-        """Take what a node or clients have to say, in order. The emulated link delivered it at `delivered_s` of the
-        clock there. What is said while there is no process is lost."""
+    async def report(self, letters: Sequence[Letter]) -> None:
+        """Take what nodes and clients have to say, in the order in which their links delivered it. What is said while
+        there is no process is lost."""
         with self.failing_loudly():
-            arrived_s = delivered_s - self._clock_offsets_s[place]
-            for report in reports:
-                self._note(report)
-            if self._life is not None and self._restart is None:
-                for session, said in groupby(reports, key=lambda report: report.session):
-                    self._life.send(Said(place, session, arrived_s, tuple(report.event for report in said)))
+            for letter in letters:
+                self._take(letter)
+
+    def _take(self, letter: Letter) -> None:
+        arrived_s = letter.delivered_s - self._clock_offsets_s[letter.place]
+        for report in letter.reports:
+            self._note(report)
+        if self._life is not None and self._restart is None:
+            for session, said in groupby(letter.reports, key=lambda report: report.session):
+                self._life.send(Said(letter.place, session, arrived_s, tuple(report.event for report in said)))
 
     def _note(self, report: Reported) -> None:
         match report.event:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from typing import Any, cast
@@ -40,6 +41,8 @@ class SharedProcess:
     """An actor for several objects that need no process each. They end with it, or with its last handle."""
 
     def __init__(self) -> None:
+        if ray.is_initialized():
+            _here[ray.get_runtime_context().get_actor_id()] = self
         self._objects: dict[int, Any] = {}
         self._failures: dict[int, Exception] = {}
         self._begun: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -59,10 +62,10 @@ class SharedProcess:
             raise self._failures[number]
         return await getattr(self._objects[number], method)(*arguments)
 
-    async def call_all(self, *calls: _Call) -> list[BaseException | None]:
-        """Calls whose answers do not matter; returns what each of them raised."""
+    async def call_all(self, *calls: _Call) -> list[_Answer]:
+        """All of them at once; returns when the last is answered."""
         answers = await asyncio.gather(*(self.call(*call) for call in calls), return_exceptions=True)
-        return [answer if isinstance(answer, BaseException) else None for answer in answers]
+        return [_Raised(answer) if isinstance(answer, BaseException) else answer for answer in answers]
 
 
 def start_in(shared: Actor, kind: type, *arguments: object) -> Actor:
@@ -96,14 +99,21 @@ def this_actor() -> Actor:
 async def tell(actor: Actor, method: str, *arguments: object) -> None:
     """Call an actor whose answer does not matter. One that is dead does not hear, which is how it is to be.
 
-    What objects of one shared process are told in the same turn of the loop goes there in one call of Ray, which costs
-    either end a millisecond. Raises what the actor raises.
+    Otherwise as `ask_together`.
     """
     with contextlib.suppress(RayActorError):
-        if isinstance(cast(object, actor), _Shared):
-            await cast(_Shared, actor)._tell(method, arguments)
-        else:
-            await getattr(actor, method).remote(*arguments)
+        await ask_together(actor, method, *arguments)
+
+
+async def ask_together(actor: Actor, method: str, *arguments: object) -> Any:
+    """Call an actor, together with others. Raises what it raises.
+
+    What objects of one shared process are asked in the same turn of the loop goes there in one call of Ray, which costs
+    either end a millisecond, and nobody has an answer before all have. In that process itself it is no call of Ray.
+    """
+    if not isinstance(cast(object, actor), _Shared):
+        return await getattr(actor, method).remote(*arguments)
+    return await cast(_Shared, actor)._ask(method, arguments)
 
 
 async def until(due_s: float) -> None:
@@ -117,6 +127,8 @@ def _actor_class(kind: type) -> Any:
     return ray.remote(kind)
 
 
+_here: dict[str | None, SharedProcess] = {}
+"""The one that this process is, if it is one, by the id of its actor."""
 _numbers = count()
 """Of objects in shared processes, which only the driver starts."""
 _calls: set[asyncio.Future[Any]] = set()
@@ -127,25 +139,36 @@ _Call = tuple[int, str, tuple[object, ...]]
 """Of an object in a shared process: its number, method and arguments."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """Instead of an answer."""
+
+    error: BaseException
+
+
+_Answer = Any | _Raised
+
+
 class _Batch:
-    """What is told to one shared process in one turn of the loop."""
+    """What one shared process is asked in one turn of the loop."""
 
     def __init__(self, shared: Actor) -> None:
         self._calls: list[_Call] = []
-        self._raised = asyncio.ensure_future(self._send(shared))
+        self._answers = asyncio.ensure_future(self._send(shared))
 
-    async def tell(self, call: _Call) -> None:
+    async def ask(self, call: _Call) -> Any:
         at = len(self._calls)
         self._calls.append(call)
-        error = (await asyncio.shield(self._raised))[at]
-        if error is not None:
-            raise error
+        answer = (await asyncio.shield(self._answers))[at]
+        if isinstance(answer, _Raised):
+            raise answer.error
+        return answer
 
-    async def _send(self, shared: Actor) -> list[BaseException | None]:
+    async def _send(self, shared: Actor) -> list[_Answer]:
         del _batches[shared]
         # Each an argument of its own: Ray sends what is larger than 100 kB another way, which takes longer.
-        raised: list[BaseException | None] = await shared.call_all.remote(*self._calls)
-        return raised
+        answers: list[_Answer] = await shared.call_all.remote(*self._calls)
+        return answers
 
 
 _batches: dict[Actor, _Batch] = {}
@@ -165,10 +188,12 @@ class _Shared:
             raise AttributeError(name)
         return _SharedMethod(self._shared, self._number, name)
 
-    async def _tell(self, method: str, arguments: tuple[object, ...]) -> None:
+    async def _ask(self, method: str, arguments: tuple[object, ...]) -> Any:
+        if _here and (here := _here.get(self._shared._actor_id.hex())) is not None:
+            return await here.call(self._number, method, arguments)
         if self._shared not in _batches:
             _batches[self._shared] = _Batch(self._shared)
-        await _batches[self._shared].tell((self._number, method, arguments))
+        return await _batches[self._shared].ask((self._number, method, arguments))
 
 
 class _SharedMethod:

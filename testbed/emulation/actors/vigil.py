@@ -16,7 +16,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from testbed.emulation.actors.seam import Actor
+from testbed.emulation.actors.seam import Actor, ask_together
 
 VIGIL_S = 5.0
 """How long an actor to which nothing happens leaves the question open."""
@@ -117,14 +117,16 @@ class Watched:
     def has_answered(self) -> bool:
         return self._watch is not None
 
-    async def ask(self, method: str, *arguments: object, within_s: float | None = None) -> Any:
-        """Call it. Raises ActorLost instead of waiting for one that ended or does not answer `within_s`, what it was
-        lost to if that was something else, and what the call itself raises."""
+    async def ask(self, method: str, *arguments: object, within_s: float | None = None, together: bool = False) -> Any:
+        """Call it, `together` with others that are asked now (`seam.ask_together`). Raises ActorLost instead of waiting
+        for one that ended or does not answer `within_s`, what it was lost to if that was something else, and what the
+        call itself raises."""
         if self._lost.done():
             raise _again(self._lost.result())
         if within_s is None and self.has_answered:
             within_s = ANSWERS_WITHIN_S
-        call = asyncio.ensure_future(_answer(self.actor, method, arguments))
+        answer_of = ask_together if together else _answer
+        call = asyncio.ensure_future(answer_of(self.actor, method, *arguments))
         try:
             await asyncio.wait({call, self._lost}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             if not call.done() and not self._lost.done():
@@ -169,7 +171,7 @@ class Watched:
                 self._broken(f"{self.title} cannot be watched: {in_short(error)}")
 
 
-async def _answer(actor: Actor, method: str, arguments: tuple[object, ...]) -> Any:
+async def _answer(actor: Actor, method: str, *arguments: object) -> Any:
     return await getattr(actor, method).remote(*arguments)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from testbed.control.cells.promotion import Promotion
 from testbed.control.cells.store_orders import StoreAnswer, StoreOrder
 from testbed.control.overview import Behind, Overview
-from testbed.control.placement import Hosting, agents_a_process
+from testbed.control.placement import Hosting
 from testbed.control.waiting import Waiting, grouped
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.master import Master
@@ -70,7 +70,6 @@ class EmulatedCluster:
         topology, timings = scenario.topology, scenario.cluster.timings
         self._failures: list[str] = []
         zones = dict.fromkeys(source.zone for source in scenario.load.sources)
-        sharing = agents_a_process(topology, scenario.cluster, hosting)
         # Containers are told theirs, and what masters tell each other is pickled.
         peer_secret, store_secret = secrets.token_bytes(32), secrets.token_hex(32)
         residents = {
@@ -109,7 +108,6 @@ class EmulatedCluster:
                 store_secret,
                 title=f"the agent of node {place.name}",
                 broken=self._failures.append,
-                sharing=sharing,
             )
             for place in topology.nodes
         }

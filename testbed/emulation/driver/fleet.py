@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
 
-from testbed.control.placement import Placement
+from testbed.control.placement import Placement, processes
 from testbed.emulation.actors.machine import Collected, Machine, Versions
 from testbed.emulation.actors.reports import MachineFolders
 from testbed.emulation.actors.seam import Actor, SharedProcess, in_process, start_actor, start_in
@@ -53,7 +54,12 @@ class Fleet:
     """Made by `assembled`."""
 
     def __init__(
-        self, members: Sequence[Member], placement: Placement, network: NetworkBackend, probe: ClockProbe | None
+        self,
+        members: Sequence[Member],
+        placement: Placement,
+        processes: Mapping[str, str],
+        network: NetworkBackend,
+        probe: ClockProbe | None,
     ) -> None:
         self.members = tuple(members)
         self.network = network
@@ -61,8 +67,10 @@ class Fleet:
         self._placement = placement
         self._probe = probe
         self._failure: str | None = None
-        self._room: dict[tuple[str, type], tuple[Actor, int]] = {}
-        """Shared processes that were started last, by machine, and for how many more objects they are."""
+        self._processes = processes
+        self._sharing = Counter(processes.values())
+        self._shared: dict[str, Actor] = {}
+        """Processes that several places share, by the first of these."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -87,7 +95,8 @@ class Fleet:
                 probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
                 probe.start()
                 ending.callback(probe.stop)
-            fleet = cls(members, placement, network, probe)
+            shared = processes(scenario.topology, scenario.cluster, survey.hosting, placement)
+            fleet = cls(members, placement, shared, network, probe)
             await fleet._first_readings()
             watching = [asyncio.create_task(fleet._watch(member)) for member in members]
             try:
@@ -107,26 +116,14 @@ class Fleet:
         *arguments: object,
         title: str,
         broken: Callable[[str], None],
-        sharing: int = 1,
     ) -> Resident:
-        """A new actor on the machine of a place, watched as `title`; `broken` is told what goes wrong with it.
-
-        With `sharing`, so many of its kind share a process.
-        """
-        member = self.of(place_name)
-        if sharing == 1:
-            actor = start_actor(kind, *arguments, node_id=member.node_id)
-        else:
-            actor = start_in(self._shared(member, kind, sharing), kind, *arguments)
-        return member.resident(actor, title, broken)
-
-    def _shared(self, member: Member, kind: type, sharing: int) -> Actor:
-        """The process for the next one of that kind on a machine."""
-        process, free = self._room.get((member.name, kind), (None, 0))
-        if process is None or not free:
-            process, free = start_actor(SharedProcess, node_id=member.node_id), sharing
-        self._room[member.name, kind] = process, free - 1
-        return process
+        """A new actor for a place, on its machine, watched as `title`; `broken` is told what goes wrong with it."""
+        member, process = self.of(place_name), self._processes[place_name]
+        if self._sharing[process] == 1:
+            return member.resident(start_actor(kind, *arguments, node_id=member.node_id), title, broken)
+        if process not in self._shared:
+            self._shared[process] = start_actor(SharedProcess, node_id=member.node_id)
+        return member.resident(start_in(self._shared[process], kind, *arguments), title, broken)
 
     @property
     def failure(self) -> str | None:

@@ -108,7 +108,7 @@ async def ask_all(
 ) -> list[tuple[Resident, Any]]:
     """Answers of all that are there and stay there; whoever watches an actor that is lost is told of it."""
     asked = list(residents)
-    questions = (each.ask(method, *arguments, within_s=within_s) for each in asked)
+    questions = (each.ask(method, *arguments, within_s=within_s, together=True) for each in asked)
     answers = await asyncio.gather(*questions, return_exceptions=True)
     heard = []
     for resident, answer in zip(asked, answers, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -14,9 +13,9 @@ from testbed.control.placement import (
     Hosting,
     Placement,
     PlacementImpossible,
-    agents_a_process,
     hosting_for,
     place,
+    processes,
 )
 from testbed.emulation.driver.events import MachinesJoined
 from testbed.emulation.driver.power_off import why_not_powered_off
@@ -144,14 +143,15 @@ def joined_machines(at_least: int, tell: Callable[[MachinesJoined], None]) -> li
 
 
 def expected_actors(scenario: Scenario, hosting: Hosting | None = None) -> int:
-    """How many actors a run on one machine will have: the master, one a node or for some of them, one an origin zone,
-    and for each pod one or two, unless its node hosts it."""
+    """How many actors a run on one machine will have: one a place, or for some of them, and for each pod one or two,
+    unless its node hosts it."""
     hosting = hosting or hosting_for(scenario.cluster, machines=1)
-    agents = ceil(len(scenario.topology.nodes) / agents_a_process(scenario.topology, scenario.cluster, hosting))
-    places = 1 + agents + len({source.zone for source in scenario.load.sources})
+    topology, zones = scenario.topology, {source.zone for source in scenario.load.sources}
+    places = [each.name for each in topology.places if each.kind != "clients" or each.locality.zone in zones]
+    supervisors = len(set(processes(topology, scenario.cluster, hosting, dict.fromkeys(places, "here")).values()))
     if hosting == "node":
-        return places
-    return places + sum(
+        return supervisors
+    return supervisors + sum(
         deployment.replicas * ((deployment.template.workload is not None) + deployment.template.has_proxy)
         for deployment in scenario.cluster.deployments
     )

@@ -198,7 +198,7 @@ class EmulatedWorld:
         """When it was done, or None where there was nothing left to do it to, as after a power-off on purpose."""
         clock = resident.machine.clock
         try:
-            at_s: float | None = await resident.ask(method, *arguments, clock.to_remote(due_s))
+            at_s: float | None = await resident.ask(method, *arguments, clock.to_remote(due_s), together=True)
             return None if at_s is None else clock.to_local(at_s)
         except MachineLost:
             if resident.machine.powered_off:
