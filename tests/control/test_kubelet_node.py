@@ -38,12 +38,13 @@ from testbed.objects import workloads
 from testbed.objects.addresses import PodAddress, SocketAddress
 from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import CRASHED, BuiltinWorkload, PodTemplate
+from testbed.objects.workloads import CRASHED, BuiltinWorkload, PodTemplate, StoreReplica, StoreWorkload
 
 ADDRESS = PodAddress(*(SocketAddress("127.20.1.3", port) for port in (8080, 15006, 15001)))
 MESHED = PodTemplate("web", BuiltinWorkload())
 BARE = replace(MESHED, mesh_mode="none")
 PROBED = replace(MESHED, liveness=workloads.Probe(period_s=2.0, failure_threshold=1))
+REPLICA = PodTemplate("ledger", StoreWorkload("r1", (StoreReplica("r1", "a", 0),)), mesh_mode="none")
 LEASE = Tell(LeaseRenewed("a"))
 TIMINGS = Timings()
 
@@ -158,6 +159,33 @@ def test_what_was_to_come_when_the_power_went_again_does_not_come_without_it() -
     node.handle(PowerCut("outage"), 1.002)
     assert node.handle(Ended("web-1", "app", 1, -9), 1.003) == []
     assert starts(node.handle(PowerBack("outage"), 2.0)) == [Start(pod("web-1"), (("app", 2),))]
+
+
+def test_a_replica_of_a_store_starts_when_the_pod_before_it_has_left_its_disk() -> None:
+    node = running("ledger-r1-1", template=REPLICA)
+    assert node.handle(start("ledger-r1-2", REPLICA), 1.0) == []
+    assert node.handle(StopPod("a", "ledger-r1-1"), 2.0) == [End("ledger-r1-1", "app", "stop")]
+    actions = node.handle(Ended("ledger-r1-1", "app", 1, 0), 3.0)
+    assert actions[-2:] == [
+        Tell(PodStopped("a", "ledger-r1-1")),
+        Start(pod("ledger-r1-2", REPLICA), (("app", 1),)),
+    ]
+
+
+def test_a_replica_that_waits_for_its_disk_is_stopped_at_once_and_waits_again_after_a_boot() -> None:
+    node = running("ledger-r1-1", template=REPLICA)
+    node.handle(start("ledger-r1-2", REPLICA), 1.0)
+    assert told(node.handle(StopPod("a", "ledger-r1-2"), 1.0), PodStopped) == [PodStopped("a", "ledger-r1-2")]
+    node.handle(start("ledger-r1-3", REPLICA), 1.0)
+    node.handle(PowerCut("outage"), 2.0)
+    node.handle(Ended("ledger-r1-1", "app", 1, -9), 2.0)
+    booted = node.handle(PowerBack("outage"), 3.0) + node.handle(start("ledger-r1-3", REPLICA), 3.0)
+    booted += node.handle(None, 3.0 + 2 * BOOT_SPACING_S)
+    assert [each.pod.name for each in starts(booted)] == ["ledger-r1-1"]
+    assert starts(node.handle(StopPod("a", "ledger-r1-1"), 6.0)) == [], "its start is not answered yet"
+    node.handle(Answered(starts(booted)[0], ADDRESS, {}), 6.0)
+    actions = node.handle(Ended("ledger-r1-1", "app", 2, 0), 7.0)
+    assert [each.pod.name for each in starts(actions)] == ["ledger-r1-3"]
 
 
 def test_a_process_that_was_starting_when_the_power_went_is_ended_when_it_is_up() -> None:
@@ -310,6 +338,9 @@ class Machine:
                 for process in names:
                     assert (of.name, process) not in self.alive, "started twice"
                     assert not [1 for asked, waits in self.asked if asked.pod.name == of.name and process in waits]
+                if of.template is REPLICA:
+                    others = {name for name, _ in self.alive} | {asked.pod.name for asked, waits in self.asked if waits}
+                    assert not (others & REPLICAS) - {of.name}, "another pod has its disk"
                 self.asked.append((action, names))
             case End(name, process, _):
                 self.die((name, process))
@@ -343,10 +374,10 @@ class Machine:
 
     def one_step(self, what: str, number: int) -> None:
         """One thing happens, if it can."""
-        name = f"web-{number % 3}"
+        name = NAMES[number % 5]
         match what:
             case "start" if name not in self.unwanted:
-                self.wanted[name] = pod(name, (BARE, MESHED, PROBED)[number % 3])
+                self.wanted[name] = pod(name, (BARE, MESHED, PROBED, REPLICA, REPLICA)[number % 5])
                 self.say(StartPod("a", self.wanted[name]))
             case "stop" if name in self.wanted:
                 del self.wanted[name]
@@ -388,6 +419,8 @@ class Machine:
                 self.say(self.ends.pop(0))
 
 
+NAMES = ("web-0", "web-1", "web-2", "ledger-r1-1", "ledger-r1-2")
+REPLICAS = frozenset(NAMES[3:])
 KINDS = ("start", "stop", "kill", "cut", "restore", "spawn", "answer", "fail", "crash", "hear", "probed", "ready")
 WHAT = st.lists(st.tuples(st.sampled_from((*KINDS, "wait")), st.integers(0, 20)), min_size=20, max_size=60)
 
@@ -420,6 +453,9 @@ def test_any_order_of_events_starts_nothing_twice_and_all_that_should_run_in_the
         machine.say(None)
     machine.settle()
     names = {each.name for each in machine.wanted.values()}
+    if names >= REPLICAS:
+        names = names - REPLICAS | {name for name, _ in machine.alive if name in REPLICAS}
+        assert len(names & REPLICAS) == 1, "one has the disk"
     assert {name for name, _ in machine.alive} == names
     assert {each.name for each in machine.node.running_pods()} == names
     assert not [name for name in machine.unwanted if machine.node.holds(name)]

@@ -51,7 +51,7 @@ from testbed.control.kubelet.process import Process
 from testbed.control.messages import LeaseRenewed, PodListed, PodStopped, StartPod, StopPod
 from testbed.objects.core import Pod
 from testbed.objects.timings import Timings
-from testbed.objects.workloads import CRASHED, BuiltinWorkload, CommandWorkload
+from testbed.objects.workloads import CRASHED, BuiltinWorkload, CommandWorkload, StoreWorkload
 
 BOOT_SPACING_S = 0.7
 """Between the pods of a node that boots. Starting all at once would take every core from the pods that serve, which
@@ -86,7 +86,8 @@ class _Run:
 
 @dataclass(slots=True)
 class _HeldPod:
-    """A pod on this node. While something is left over, what would move it waits in the `backlog`."""
+    """A pod on this node. What would move it waits in the `backlog` while something is left over, and its start while
+    another pod has its disk."""
 
     pod: Pod
     lifecycle: PodLifecycle
@@ -99,6 +100,12 @@ class _HeldPod:
     @property
     def left_over(self) -> bool:
         return any(run.left_over for run in self.runs.values())
+
+    @property
+    def disk(self) -> str | None:
+        """What only one pod at a time may have, of all that are ever the same replica of a store."""
+        workload = self.pod.template.workload
+        return workload.replica if isinstance(workload, StoreWorkload) else None
 
     def program(self, process: Process) -> str:
         """What runs as this process: the testbed's own Envoy or workload, or the user's command."""
@@ -160,7 +167,7 @@ class NodeLifecycle:
     def handle(self, event: NodeEvent | None, now_s: float) -> list[NodeAction]:
         """What is to be done because of an event, or of `now_s` alone."""
         actions = [] if event is None else self._take_in(event, now_s)
-        return actions + self._due(now_s)
+        return actions + self._catch_up(now_s) + self._due(now_s)
 
     def next_deadline(self) -> float | None:
         """The next lease, pod to boot, restart or probe."""
@@ -302,13 +309,7 @@ class NodeLifecycle:
         by = run.ended_by or ("request" if held.crashed_as_declared(process, code) else None)
         known = {"program": held.program(process), "by": by}
         actions: list[NodeAction] = [RecordExit(held.pod.name, details | known)] if self.at_work else []
-        if not left_over:
-            return actions + self._step(held, ProcessExited(process, code), now_s)
-        if not held.left_over:
-            backlog, held.backlog = held.backlog, []
-            for event in backlog:
-                actions += self._step(held, event, now_s)
-        return actions
+        return actions if left_over else actions + self._step(held, ProcessExited(process, code), now_s)
 
     def _end(self, held: _HeldPod, process: Process, how: Literal["stop", "kill"]) -> End:
         held.runs[process].ending = how
@@ -317,10 +318,26 @@ class NodeLifecycle:
     def _move(
         self, held: _HeldPod, event: StartRequested | StopRequested | PowerRestored, now_s: float
     ) -> list[NodeAction]:
-        if held.left_over:
+        if held.left_over or (not isinstance(event, StopRequested) and self._has_to_wait(held)):
             held.backlog.append(event)
             return []
         return self._step(held, event, now_s)
+
+    def _has_to_wait(self, held: _HeldPod) -> bool:
+        """Whether a pod that was here before has its disk (Kubernetes' access mode ReadWriteOncePod)."""
+        if held.disk is None:
+            return False
+        return held is not next(other for other in self._pods.values() if other.disk == held.disk)
+
+    def _catch_up(self, now_s: float) -> list[NodeAction]:
+        """What waited and need not any more."""
+        actions: list[NodeAction] = []
+        for held in list(self._pods.values()):
+            if held.backlog and not held.left_over and not self._has_to_wait(held):
+                backlog, held.backlog = held.backlog, []
+                for event in backlog:
+                    actions += self._step(held, event, now_s)
+        return actions
 
     def _step(self, held: _HeldPod, event: KubeletEvent | None, now_s: float) -> list[NodeAction]:
         """One step of a pod's life. What goes wrong in it is that pod's alone."""
