@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -146,8 +148,10 @@ def test_an_outage_measured_across_machines_is_the_one_of_a_single_machine(clust
 
     # Nothing but what the README names can be reached, and one port of the run's.
     ingresses = {}
-    for machine in ("m1", "m2", "m3", "m4"):
-        exposed = exposed_on(cluster, machine)
+    machines = ("m1", "m2", "m3", "m4")
+    with ThreadPoolExecutor() as looking:  # side by side, as the run does not last
+        found = list(looking.map(partial(exposed_on, cluster), machines))
+    for machine, exposed in zip(machines, found, strict=True):
         known = documented_ports("head" if machine == "m1" else "all")
         assert {22, 6380} <= {port for _, port, _ in exposed} & known
         ((address, ingresses[machine], owner),) = [each for each in exposed if each[1] not in known]
