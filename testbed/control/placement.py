@@ -124,8 +124,11 @@ def place(
     chosen = {place.name: machine_of(place) for place in topology.places}
     placement = {name: machine for name, machine in chosen.items() if machine is not None}
     problems = [_without_machine(zone, machines) for zone in zones if not hosts[zone]]
+    shared = processes(topology, cluster, hosting, placement)
     problems += [
-        problem for machine in machines if (problem := _without_room(machine, placement, topology, cluster, hosting))
+        problem
+        for machine in machines
+        if (problem := _without_room(machine, placement, topology, cluster, hosting, shared))
     ]
     if problems:
         raise PlacementImpossible(problems)
@@ -148,13 +151,17 @@ def _without_machine(zone: str, machines: Sequence[Machine]) -> str:
 
 
 def _without_room(
-    machine: Machine, placement: Placement, topology: Topology, cluster: ClusterSpec, hosting: Hosting
+    machine: Machine,
+    placement: Placement,
+    topology: Topology,
+    cluster: ClusterSpec,
+    hosting: Hosting,
+    shared: Mapping[str, str],
 ) -> str | None:
     kinds = [place.kind for place in topology.places if placement.get(place.name) == machine.name]
     nodes, clients = kinds.count("node"), kinds.count("clients")
     forked, programs, gateways = _pods(machine, placement, topology, cluster)
     pods = forked + programs
-    shared = processes(topology, cluster, hosting, placement)
     supervisors = len({shared[name] for name, there in placement.items() if there == machine.name})
     actors = supervisors + (2 * pods + gateways if hosting == "actor" else 0)
     need_bytes = actors * ACTOR_BYTES + clients * LOCUST_BYTES

@@ -109,6 +109,7 @@ async def test_who_is_asked_together_answers_in_one_call_and_each_gets_its_own_a
     asked = [ask_together(first, "add", 9), ask_together(first, "fail"), ask_together(second, "add", 9)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) if isinstance(each, OSError) else each for each in answers] == [2, OSError, 3]
+    assert "in fail" in "".join(answers[1].__notes__), "it says where"
     assert process.calls == 2
 
 

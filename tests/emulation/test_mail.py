@@ -1,4 +1,4 @@
-"""What nodes of one process report goes in as few calls as possible; nothing but leases and ACKs waits for that."""
+"""What places of one process report goes in as few calls as possible; only leases, pings and ACKs wait for that."""
 
 from __future__ import annotations
 

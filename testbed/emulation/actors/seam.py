@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import traceback
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
@@ -65,7 +66,7 @@ class SharedProcess:
     async def call_all(self, *calls: _Call) -> list[_Answer]:
         """All of them at once; returns when the last is answered."""
         answers = await asyncio.gather(*(self.call(*call) for call in calls), return_exceptions=True)
-        return [_Raised(answer) if isinstance(answer, BaseException) else answer for answer in answers]
+        return [_Raised.here(answer) if isinstance(answer, BaseException) else answer for answer in answers]
 
 
 def start_in(shared: Actor, kind: type, *arguments: object) -> Actor:
@@ -106,7 +107,7 @@ async def tell(actor: Actor, method: str, *arguments: object) -> None:
 
 
 async def ask_together(actor: Actor, method: str, *arguments: object) -> Any:
-    """Call an actor, together with others. Raises what it raises.
+    """Call an actor that answers at once, together with others. Raises what it raises.
 
     What objects of one shared process are asked in the same turn of the loop goes there in one call of Ray, which costs
     either end a millisecond, and nobody has an answer before all have. In that process itself it is no call of Ray.
@@ -145,8 +146,15 @@ class _Raised:
 
     error: BaseException
 
+    @classmethod
+    def here(cls, error: BaseException) -> _Raised:
+        """With a note of where, as the way to another process takes its traceback."""
+        error.add_note("".join(traceback.format_exception(error)))
+        return cls(error)
 
-_Answer = Any | _Raised
+
+_Answer = Any
+"""What a call returned, or that it has _Raised."""
 
 
 class _Batch:

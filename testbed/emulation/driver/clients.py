@@ -58,7 +58,7 @@ class Clients:
 
     async def stop(self) -> None:
         """Send no more, and wait for what is under way."""
-        await ask_all("stop", self.all, within_s=self._load.timeout_s + 2 * DRAIN_MARGIN_S)
+        await ask_all("stop", self.all, within_s=self._load.timeout_s + 2 * DRAIN_MARGIN_S, together=False)
 
     async def welcome_guests(self) -> dict[str, str]:
         """From now on Locusts that somebody else starts may be clients; by zone, the line that starts one, to be typed
@@ -80,7 +80,7 @@ class Clients:
     async def dismiss_guests(self) -> dict[str, tuple[LocustCount | None, int]]:
         """No more guests; by zone, what all have counted, and how many ended without their counts."""
         within_s = self._load.timeout_s + 2 * DRAIN_MARGIN_S
-        return self._by_zone(await ask_all("dismiss_guests", self.all, within_s=within_s))
+        return self._by_zone(await ask_all("dismiss_guests", self.all, within_s=within_s, together=False))
 
     @property
     def _on(self) -> list[Resident]:

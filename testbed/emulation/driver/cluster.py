@@ -227,7 +227,7 @@ class EmulatedCluster:
         )
         await asyncio.gather(*connecting)
         await self._masters.ask_leader("declare")
-        await ask_all("boot", [*self._agents.values(), *self.clients.all])
+        await ask_all("boot", [*self._agents.values(), *self.clients.all], together=False)
 
     @property
     def _residents(self) -> list[Resident]:
@@ -346,7 +346,7 @@ class EmulatedCluster:
 
     async def shut_down(self) -> None:
         """End every process in good order, so that their logs are whole."""
-        await ask_all("shut_down", self._residents, within_s=ENDS_WITHIN_S)
+        await ask_all("shut_down", self._residents, within_s=ENDS_WITHIN_S, together=False)
 
     async def _why_not_ready(self, readiness: Readiness | None) -> str:
         """What is missing, and the last words of the processes that ended."""

@@ -57,7 +57,7 @@ class Fleet:
         self,
         members: Sequence[Member],
         placement: Placement,
-        processes: Mapping[str, str],
+        process_of: Mapping[str, str],
         network: NetworkBackend,
         probe: ClockProbe | None,
     ) -> None:
@@ -67,8 +67,8 @@ class Fleet:
         self._placement = placement
         self._probe = probe
         self._failure: str | None = None
-        self._processes = processes
-        self._sharing = Counter(processes.values())
+        self._process_of = process_of
+        self._sharing = Counter(process_of.values())
         self._shared: dict[str, Actor] = {}
         """Processes that several places share, by the first of these."""
 
@@ -95,8 +95,8 @@ class Fleet:
                 probe = ClockProbe({member.name: tunnels[member.name] for member in members if not member.here})
                 probe.start()
                 ending.callback(probe.stop)
-            shared = processes(scenario.topology, scenario.cluster, survey.hosting, placement)
-            fleet = cls(members, placement, shared, network, probe)
+            process_of = processes(scenario.topology, scenario.cluster, survey.hosting, placement)
+            fleet = cls(members, placement, process_of, network, probe)
             await fleet._first_readings()
             watching = [asyncio.create_task(fleet._watch(member)) for member in members]
             try:
@@ -118,7 +118,7 @@ class Fleet:
         broken: Callable[[str], None],
     ) -> Resident:
         """A new actor for a place, on its machine, watched as `title`; `broken` is told what goes wrong with it."""
-        member, process = self.of(place_name), self._processes[place_name]
+        member, process = self.of(place_name), self._process_of[place_name]
         if self._sharing[process] == 1:
             return member.resident(start_actor(kind, *arguments, node_id=member.node_id), title, broken)
         if process not in self._shared:

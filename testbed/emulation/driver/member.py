@@ -104,11 +104,18 @@ class Resident(Watched):
 
 
 async def ask_all(
-    method: str, residents: Iterable[Resident], *arguments: object, within_s: float | None = None
+    method: str,
+    residents: Iterable[Resident],
+    *arguments: object,
+    within_s: float | None = None,
+    together: bool = True,
 ) -> list[tuple[Resident, Any]]:
-    """Answers of all that are there and stay there; whoever watches an actor that is lost is told of it."""
+    """Answers of all that are there and stay there; whoever watches an actor that is lost is told of it.
+
+    What takes its time is not asked `together`: whoever hangs then would take others that live with it for lost.
+    """
     asked = list(residents)
-    questions = (each.ask(method, *arguments, within_s=within_s, together=True) for each in asked)
+    questions = (each.ask(method, *arguments, within_s=within_s, together=together) for each in asked)
     answers = await asyncio.gather(*questions, return_exceptions=True)
     heard = []
     for resident, answer in zip(asked, answers, strict=True):
