@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -218,6 +219,31 @@ async def test_how_load_goes_is_known_from_second_to_second_and_at_its_end_by_th
         done = LoadProgress(failed=1, unknown=3, done=LocustCount(requests=40, failures=4))
         assert await generator.progress() == done
         assert "start 1234.5" in (tmp_path / "east-a.locust.log").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not share cores by session")
+async def test_a_process_goes_last_while_it_starts_and_first_once_it_can_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = 'cut -d " " -f 41 /proc/$$/stat >&2\n'
+    starting = "until grep -q 'nice [1-9]' /proc/$$/autogroup; do sleep 0.01; done\n" + policy
+    program = (
+        starting + READY + "read start\n" + policy + "grep -o 'nice .*' /proc/$$/autogroup >&2\n" + UNTIL_STOP + DONE
+    )
+    async with supervising(tmp_path, monkeypatch, program) as generator:
+        assert await generator.prepare(None) is None
+        await generator.start(0.0)
+        log = tmp_path / "east-a.locust.log"
+        await eventually(lambda: len(log.read_text().splitlines()) == 3)
+        assert log.read_text().splitlines() == [str(os.SCHED_OTHER), await punctual_policy(), "nice 0"]
+
+
+async def punctual_policy() -> str:
+    """Real time only for who may have it."""
+    text = "import os, testbed.network.wire.scheduling as s; s.ask_to_be_punctual(); print(os.sched_getscheduler(0))"
+    asked = await asyncio.create_subprocess_exec(sys.executable, "-c", text, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await asked.communicate()
+    return printed.decode().strip()
 
 
 async def test_a_process_that_has_said_its_all_and_ends_as_it_is_told_to_stop_is_no_failure(

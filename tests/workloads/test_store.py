@@ -126,19 +126,25 @@ async def until(check: Callable[[], Awaitable[str]]) -> str:
 
 @contextlib.asynccontextmanager
 async def cluster(
-    folder: Path, replicas: int = 3, cells: Sequence[str] = (), **settings: Any
+    folder: Path,
+    replicas: int = 3,
+    cells: Sequence[str] = (),
+    started: Sequence[str] = (),
+    timeout_s: float = 0.5,
+    **settings: Any,
 ) -> AsyncIterator[Cluster]:
-    """All are started, and there is a leader."""
+    """Those named in `started`, or all, are started, and there is a leader. The time-out is that of elections."""
     in_cells = zip_longest(range(replicas), cells, fillvalue="")
     homes = tuple(StoreReplica(f"data-r{number + 1}", "n", number, cell) for number, cell in in_cells)
     # Alone, a replica waits for nobody whom a busy machine could hold up.
-    timeout_s = 0.5 if replicas > 1 else 0.1
+    if replicas == 1:
+        timeout_s = 0.1
     workload = StoreWorkload("", homes, election_timeout_s=timeout_s, heartbeat_s=timeout_s / 10, **settings)
     made = Cluster(folder, workload)
     try:
-        for name in made.names:
+        for name in started or made.names:
             await made.start(name)
-        await made.leader()
+        await made.leader(*started)
         yield made
     finally:
         for process in made.processes.values():
@@ -241,6 +247,26 @@ def test_the_primaries_lead_while_they_can(tmp_path: Path) -> None:
             assert await store.leader("data-r1") != "data-r2"
             await store.start("data-r2")
             await until(leads)
+
+    asyncio.run(scenario())
+
+
+def test_a_new_store_is_ready_once_its_primary_leads_and_nothing_moves_any_more(tmp_path: Path) -> None:
+    primary, *others = "data-r3", "data-r1", "data-r2"
+    groups = (StoreGroup(0, 1, (primary,)),)
+
+    async def scenario() -> None:
+        async with cluster(tmp_path, started=others, timeout_s=1.0, groups=groups) as store:
+            await store.start(primary)
+
+            async def ready() -> str:
+                with contextlib.suppress(Refused, OSError):
+                    await store.ask(primary, "GET", "healthz")
+                    return "yes"
+                return ""
+
+            await until(ready)
+            assert (await store.ask(primary, "PUT", "0", "?"))[1].partition("@")[0] == primary
 
     asyncio.run(scenario())
 

@@ -35,6 +35,7 @@ from testbed.emulation.actors.network_card import NetworkCard, Placed
 from testbed.emulation.actors.reports import MachineFolders, Recorded, Reported
 from testbed.emulation.actors.seam import Actor
 from testbed.emulation.processes.master_messages import EncodedPush, NodeCommand
+from testbed.emulation.processes.precedence import started_goes_first, starting_gives_way
 from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.network.addresses.backend import NetworkBackend
 from testbed.objects.cells import ENTRY_PARTITION_HEADER
@@ -190,13 +191,15 @@ class LoadGenerator(Placed):
             env={**self._environment, ENVIRONMENT_VARIABLE: str(self._guests_settings_file)},
             output=self._page_log,
             on_exit=lambda _: ended.set(),
-            punctual=True,
+            own_session=True,
         )
+        await starting_gives_way(self._page.pid)
         waiting = [asyncio.create_task(self._guests.joined.wait()), asyncio.create_task(ended.wait())]
         await asyncio.wait(waiting, timeout=STARTUP_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
         if self._guests.joined.is_set():
+            await started_goes_first(self._page.pid)
             return None
         how = "ended" if ended.is_set() else "did not start in time"
         return f"Locust's page of {self._zone} {how}: {last_lines(self._page_log)} (log: {self._page_log})"

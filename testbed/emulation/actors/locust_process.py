@@ -16,6 +16,7 @@ import orjson
 
 from loadgen.command import command
 from loadgen.settings import ENVIRONMENT_VARIABLE
+from testbed.emulation.processes.precedence import started_goes_first, starting_gives_way
 from testbed.emulation.processes.process import ChildProcess, last_lines
 from testbed.results.tables.facts import LocustCount
 
@@ -58,17 +59,20 @@ class LocustProcess:
             errors=log,
             on_exit=lambda code: self._endings.append(spawn(self._ended(code))),
             pipes=True,
-            punctual=True,
+            own_session=True,
         )
         self._endings: list[asyncio.Task[None]] = []
         self._reader = spawn(self._read())
 
     async def ready(self) -> str | None:
         """Wait until it could send; returns why it cannot, if so."""
+        await starting_gives_way(self._process.pid)
         try:
             await asyncio.wait_for(self._ready.wait(), STARTUP_DEADLINE_S)
         except TimeoutError:
             self._fail("did not become ready")
+        if self._process.running:
+            await started_goes_first(self._process.pid)
         return self.progress.error
 
     def start(self, t0_s: float) -> None:

@@ -11,7 +11,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from testbed.network.wire.scheduling import ask_for_a_small_share
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from testbed.network.wire.scheduling import ask_for_a_small_share, ask_to_be_punctual
 
 EMULATED_NICENESS = 5
 """Of containers and proxies."""
@@ -20,6 +22,10 @@ SUPERVISING_NICENESS = 10
 SESSION_NICENESS = 7
 """Of the session of a run's own Ray: a sixth of a machine that has nothing to spare. What is late by it is measured
 (`lateness`)."""
+STARTING_NICENESS = 10
+"""Of the session of a load process until it could send: loading Locust takes seconds of a core, for each zone, while
+the cluster is up. At the precedence with which it sends, nothing else ran meanwhile: leaders were not heard of, leases
+ran out, and the first seconds of load were not those of a cluster at rest."""
 
 
 def session_gives_way() -> None:
@@ -40,3 +46,30 @@ def process_gives_way() -> None:
             niceness = max(SUPERVISING_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
             if not ask_for_a_small_share(thread, niceness):
                 os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+async def starting_gives_way(pid: int) -> None:
+    """Let that process go last while it starts. It leads a session of its own."""
+    await _share_out(pid, STARTING_NICENESS)
+
+
+async def started_goes_first(pid: int) -> None:
+    """From now on the lateness of that process would be measured. It leads a session of its own."""
+    await _share_out(pid, 0)
+    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile, which its supervisor is told
+        for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+            ask_to_be_punctual(thread)
+
+
+async def _share_out(pid: int, niceness: int) -> None:
+    """Best effort, as `session_gives_way`."""
+
+    # Users may do so ten times a second, all together.
+    @retry(
+        retry=retry_if_exception_type(BlockingIOError), wait=wait_fixed(0.05), stop=stop_after_delay(5.0), reraise=True
+    )
+    async def write() -> None:
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+
+    with contextlib.suppress(OSError):
+        await write()

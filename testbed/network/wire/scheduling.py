@@ -22,15 +22,15 @@ _SCHED_ATTR = struct.Struct("IIQiIQQQ")
 _libc = ctypes.CDLL(None)
 
 
-def ask_to_be_punctual() -> None:
-    """Applies to the calling thread and to all that it starts afterwards; the best of what is allowed."""
-    this_thread = 0
+def ask_to_be_punctual(thread: int = 0) -> None:
+    """Applies to that thread, by default the calling one, and to all that it starts afterwards; the best of what is
+    allowed."""
     for policy, niceness, priority, slice_ns in (
         (os.SCHED_RR, 0, 1, 0),
         (os.SCHED_OTHER, PUNCTUAL_NICENESS, 0, SHORT_SLICE_NS),
         (os.SCHED_OTHER, 0, 0, SHORT_SLICE_NS),
     ):
-        if _set_attributes(this_thread, policy, niceness, priority, slice_ns):
+        if _set_attributes(thread, policy, niceness, priority, slice_ns):
             return
 
 

@@ -42,7 +42,7 @@ class Driver:
 
     @property
     def ready(self) -> bool:
-        """Whether each group has known a leader since the process started."""
+        """Whether clients of every group are served."""
         return all(group.ready for group in self._groups)
 
     async def run(self) -> None:

@@ -30,6 +30,7 @@ from testbed.workloads.store.commands import DONE, REFUSED, UNKNOWN, Answer, Ask
 from testbed.workloads.store.encoding import PeerMessage
 from testbed.workloads.store.leaders import Leading
 from testbed.workloads.store.questions import Questions, Waiting, settle, to_be_told
+from testbed.workloads.store.readiness import Readiness
 from testbed.workloads.store.settings import StoreSettings
 
 _POLL_S = 0.002
@@ -54,8 +55,6 @@ class Group:
         workload = settings.workload
         self.name = workload.replica
         self.number = number
-        self.ready = False
-        """Whether it has known a leader since it started."""
         self._workload = workload
         self._primaries = workload.groups[number].primaries
         self._preferred = journal.path.with_name("primaries")
@@ -65,6 +64,8 @@ class Group:
         self._shell = shell
         self._timeout_s = workload.election_timeout_s
         stored = journal.stored
+        is_new = stored.term == 0
+        self._readiness = Readiness(self._primaries[0] if is_new and self._primaries else None, 3 * self._timeout_s)
         self._values = Values()
         self._values.restore(stored.snapshot.state if isinstance(stored.snapshot.state, dict) else None)
         # Only who leads answers, and whoever begins to learns first what is committed.
@@ -81,6 +82,11 @@ class Group:
         self._primary_at_s = 0.0
         self._led_term: int | None = None
         """In which it leads, if it does."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients are served."""
+        return self._readiness.at(time.monotonic())
 
     async def do(self, what: Put | Get) -> Answer:
         """By this replica if it leads, else by the one that does."""
@@ -150,7 +156,7 @@ class Group:
                 case Refused(request, reason):
                     self._refuse(request, reason)
                 case RoleChanged(role, term, leader):
-                    self.ready |= leader is not None
+                    self._readiness.leads(leader, time.monotonic())
                     self._note(role is Role.LEADER, term)
                     self._say(f"{role.value} in term {term}, the leader is {leader or 'not known'}")
         self._shell.wake(self.next_deadline())
