@@ -69,3 +69,34 @@ def test_who_does_not_show_the_secret_is_not_listened_to() -> None:
                 peers.close()
 
     uvloop.run(scenario())
+
+
+def test_who_has_started_again_is_connected_to_again_before_there_is_anything_to_say() -> None:
+    async def scenario() -> None:
+        with socket.create_server((LOOPBACK, 0)) as listening, socket.create_server((LOOPBACK, 0)) as free:
+            listening.setblocking(False)
+            other = SocketAddress(LOOPBACK, listening.getsockname()[1])
+            here = SocketAddress(LOOPBACK, free.getsockname()[1])
+            free.close()
+            peers = Peers("a", (Peer("b", other, None),), 1000.0, lambda *_: None)
+            await peers.open(here)
+            loop = asyncio.get_running_loop()
+            to_a = (Peer("a", here, None),)
+            first, again = (Peers("b", to_a, 1000.0, lambda *_: None) for _ in range(2))
+            connections: list[socket.socket] = []
+            try:
+                async with asyncio.timeout(WITHIN_S):
+                    connections.append((await loop.sock_accept(listening))[0])
+                    await first.open(SocketAddress(LOOPBACK, 0))
+                    while not first.send("a", b"x"):
+                        await asyncio.sleep(0.01)
+                    first.close()
+                    await again.open(SocketAddress(LOOPBACK, 0))
+                    connections.append((await loop.sock_accept(listening))[0])
+            finally:
+                for each in (peers, first, again):
+                    each.close()
+                for connection in connections:
+                    connection.close()
+
+    uvloop.run(scenario())

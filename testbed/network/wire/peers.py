@@ -3,13 +3,16 @@
 Where they share a secret, who does not show it is not listened to: other users of the machine can connect, too.
 
 A message that cannot leave is lost, which Raft expects: it never waits for a peer. Whoever is sent to and says nothing
-for `patience_s` gets a new connection, as the old one may lead to a machine that has been off.
+for `patience_s` gets a new connection, as the old one may lead to a machine that has been off. So does at once who says
+that it has started since: else its peers would find out with the first thing that they have to tell it, which may be
+the vote that it asks for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -23,6 +26,7 @@ _LENGTH = struct.Struct(">I")
 _WAITING_BYTES_MAX = 8 << 20
 """Of messages that a connection has not taken yet; further ones are lost."""
 _RECONNECT_S = 0.1
+_START_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +46,19 @@ class Peers:
     def __init__(
         self, name: str, peers: tuple[Peer, ...], patience_s: float, received: Received, secret: bytes = b""
     ) -> None:
-        greeting = _frame(secret) + _frame(name.encode())
+        greeting = _frame(secret) + _frame(name.encode()) + _frame(os.urandom(_START_BYTES))
         self._outgoing = {peer.name: _Outgoing(greeting, peer, patience_s) for peer in peers}
         self._received = received
         self._secret = secret
+        self._starts: dict[str, bytes] = {}
+        """What each peer has called its start, by its name."""
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, listen: SocketAddress) -> None:
         """Raises OSError when the address is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Incoming(self._hear, self._secret), listen.ip, listen.port)
+        self._server = await loop.create_server(lambda: _Incoming(self, self._secret), listen.ip, listen.port)
         self._tasks = [loop.create_task(each.stay_connected()) for each in self._outgoing.values()]
 
     def send(self, to: str, data: bytes) -> bool:
@@ -65,7 +71,13 @@ class Peers:
         if self._server is not None:
             self._server.close()
 
-    def _hear(self, sender: str, data: bytes) -> None:
+    def greet(self, sender: str, start: bytes) -> None:
+        """A peer has opened a connection; `start` is another each time it starts."""
+        if sender in self._outgoing and self._starts.get(sender, start) != start:
+            self._outgoing[sender].connect_again()
+        self._starts[sender] = start
+
+    def hear(self, sender: str, data: bytes) -> None:
         if sender in self._outgoing:
             self._outgoing[sender].unheard_since_s = None
             self._received(sender, data)
@@ -134,6 +146,11 @@ class _Outgoing(asyncio.Protocol):
         transport.write(_frame(data))
         return True
 
+    def connect_again(self) -> None:
+        """If it is connected, it is so to a process that has ended."""
+        if self._opened.is_set():
+            self._closed.set()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
@@ -158,14 +175,15 @@ class _Outgoing(asyncio.Protocol):
 
 
 class _Incoming(asyncio.Protocol):
-    """From one peer, which shows the secret and says who it is before anything else."""
+    """From one peer, which shows the secret and says who it is, and since which start, before anything else."""
 
-    def __init__(self, hear: Received, secret: bytes) -> None:
-        self._hear = hear
+    def __init__(self, peers: Peers, secret: bytes) -> None:
+        self._peers = peers
         self._secret = secret
         self._transport: asyncio.Transport | None = None
         self._known = False
         self._sender: str | None = None
+        self._greeted = False
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -189,6 +207,9 @@ class _Incoming(asyncio.Protocol):
                 self._known = True
             elif self._sender is None:
                 self._sender = frame.decode()
+            elif not self._greeted:
+                self._greeted = True
+                self._peers.greet(self._sender, frame)
             else:
-                self._hear(self._sender, frame)
+                self._peers.hear(self._sender, frame)
         del self._buffer[:at]
