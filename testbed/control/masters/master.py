@@ -120,6 +120,8 @@ class Master:
         self._acting = False
         self._downstreams = Downstreams()
         """While it leads."""
+        self._early: list[Join] = []
+        """While it is elected, but has committed nothing yet."""
         self._newest: dict[str, int] = {}
         """While it leads: the newest session of each node that has been heard here."""
         self._lease = LeaseKeeper(f"{name}_{random.getrandbits(32):08x}", setup.timings, random)
@@ -324,6 +326,9 @@ class Master:
             self._mind_lease()
         else:
             self._act(plane)
+        early, self._early = self._early, []
+        for join in early:
+            self._take_join(join)
         asked, self._asked = self._asked, []
         for number, method, arguments in asked:
             self._answer(plane, number, method, arguments)
@@ -374,6 +379,8 @@ class Master:
     def _take_join(self, join: Join) -> None:
         plane = self.controllers
         if plane is None:
+            if self.replica.role is Role.LEADER:
+                self._early.append(join)
             return
         if (released := self._lease.to_release(join.identity)) is not None:
             self._write(plane, released)
@@ -452,6 +459,7 @@ class Master:
     def _find_leader(self, leader: str | None) -> None:
         self._serving = self._serving and leader is not None
         self._upstream = None
+        self._early.clear()
         if leader is not None and leader != self.name:
             self._join()
 
