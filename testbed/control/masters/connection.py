@@ -15,8 +15,10 @@ from testbed.objects.timings import Timings
 
 PATIENCE_MAX = 8
 """How many times as long as at first an answer is waited for at most."""
-CALM = 20
-"""Who has moved on for want of an answer, and not again for so many times its patience, is as impatient as at first."""
+CALM = 10
+"""Who has moved on for want of an answer, and not again for so many times its patience, is as impatient as at first: a
+little longer than the longest wait, so that who was cut off once does not meet the next cut with less time than a lease
+has."""
 
 
 class Connection:

@@ -45,8 +45,11 @@ def test_who_finds_none_quick_enough_waits_longer_in_each_round_until_it_was_cal
         now_s = due_s
     assert waited_s == [0.5] * 3 + [1.0] * 3 + [2.0] * 3 + [4.0] * 6
     of.hear(of.session)
-    of.ask(now_s + 60.0)
-    assert of.next_deadline() == now_s + 60.5
+    of.ask(now_s + 4.9)
+    assert of.next_deadline() == now_s + 8.9
+    of.hear(of.session)
+    of.ask(now_s + 5.1)
+    assert of.next_deadline() == now_s + 5.6
 
 
 def test_another_leader_has_a_place_list_again_what_it_has_and_a_master_that_forgot_it_has_it_connect_anew() -> None:
