@@ -120,8 +120,6 @@ class Master:
         self._acting = False
         self._downstreams = Downstreams()
         """While it leads."""
-        self._early: list[Join] = []
-        """While it is elected, but has committed nothing yet."""
         self._newest: dict[str, int] = {}
         """While it leads: the newest session of each node that has been heard here."""
         self._lease = LeaseKeeper(f"{name}_{random.getrandbits(32):08x}", setup.timings, random)
@@ -161,7 +159,7 @@ class Master:
         self._now_s = now_s
         match message:
             case Join():
-                self._take_join(message)
+                self._carry_out(self.replica.read(message, now_s))
             case Joined():
                 if self._upstream is not None:
                     self._upstream.accept(message)
@@ -326,9 +324,6 @@ class Master:
             self._mind_lease()
         else:
             self._act(plane)
-        early, self._early = self._early, []
-        for join in early:
-            self._take_join(join)
         asked, self._asked = self._asked, []
         for number, method, arguments in asked:
             self._answer(plane, number, method, arguments)
@@ -376,15 +371,13 @@ class Master:
         plane.store.put(lease)
         self._decide([])
 
-    def _take_join(self, join: Join) -> None:
-        plane = self.controllers
-        if plane is None:
-            if self.replica.role is Role.LEADER:
-                self._early.append(join)
-            return
+    def _accept(self, join: Join) -> None:
+        """A majority has confirmed that this one leads, and with what: a read, which waits for the first commit."""
+        assert self.controllers is not None
+        self._downstreams.accept(join)
+        self._send(join.sender, Joined(join.stream, self.replica.applied_index))
         if (released := self._lease.to_release(join.identity)) is not None:
-            self._write(plane, released)
-        self._carry_out(self.replica.read(join, self._now_s))
+            self._write(self.controllers, released)
 
     def _take_passed_on(self, passed: PassOn) -> None:
         plane = self.controllers
@@ -451,15 +444,13 @@ class Master:
                 case RoleChanged(_, _, leader):
                     self._find_leader(leader)
                 case ReadReady(Join() as join):
-                    self._downstreams.accept(join)
-                    self._send(join.sender, Joined(join.stream, self.replica.applied_index))
+                    self._accept(join)
                 case ReadReady() | Refused():
                     pass
 
     def _find_leader(self, leader: str | None) -> None:
         self._serving = self._serving and leader is not None
         self._upstream = None
-        self._early.clear()
         if leader is not None and leader != self.name:
             self._join()
 

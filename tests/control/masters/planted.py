@@ -123,7 +123,7 @@ PLANTED: dict[str, Planted] = {
     "a start is not repeated to a node that lists what it has": Planted(NodeHealth, "register", start_nothing_again),
     "a stop is not repeated to a node that lists what it has": Planted(NodeHealth, "register", stop_nothing_again),
     "nodes do not list again for a new leader": Planted(Connection, "take_lead", list_nothing_again),
-    "what was said before a node moved on counts after it": Planted(Master, "_take", take_any_session, begin=30),
+    "what was said before a node moved on counts after it": Planted(Master, "_take", take_any_session, begin=130),
     "messages leave before what they depend on is durable": replace(
         OF_THE_LOG["messages leave before what they depend on is durable"], begin=150
     ),
