@@ -311,7 +311,7 @@ def test_a_machine_powered_off_by_a_fault_is_measured_and_one_that_dies_unasked_
     # The other run is with an actor for every pod, this one with pods hosted by their nodes.
     hosted = "--address auto --hosting node"
     running = cluster.start("m1", run_command(*LOAD, "spec.load.duration=60s", fault, options=hosted))
-    seen = wait_for_line(running, "10.")
+    seen = wait_for_line(running, "m4-dies: applied")
     # East-a's clients send 40 a second.
     assert until(lambda: recorded_at_home(cluster, before, "east-a") > 40 * 12)
     cluster.lab("kill", "m3")
