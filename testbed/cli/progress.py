@@ -71,6 +71,7 @@ class LiveProgress:
         self._load: LoadStarted | None = None
         self._t0_s: float | None = None
         """From when times count; None while nothing has begun."""
+        self._tens_told = 0
         self._live = (
             Live(console=console, get_renderable=self._line, refresh_per_second=8, transient=True)
             if console.is_terminal
@@ -177,8 +178,11 @@ class LiveProgress:
         p99_ms = max(progress.p99_ms for progress in seconds)
         of = "" if self._by_hand or self._load is None else f" / {self._load.duration_s:g}"
         line = f"{t_s:5.1f}{of} s   {rate:6.0f} requests/s   p99 {p99_ms:7.1f} ms   not ok so far {bad}"
-        if self._live is None and int(t_s) % 10 == 0:
+        # A busy machine's reports are late, so that none may come within the tenth second itself.
+        tens = int(t_s // 10)
+        if self._live is None and tens > self._tens_told:
             self._print(Text(f"  {line}"))
+        self._tens_told = tens
         self._doing, self._told_s = line, time.monotonic()
 
     def _line(self) -> Text:
