@@ -60,7 +60,8 @@ class MasterLife:
             write_message(self._writer, message)
 
     async def ask(self, method: str, *arguments: object) -> Any:
-        """One of the methods of `control.masters.master`. Raises what that raises, and ControlPlaneDown."""
+        """`streams`, or what can be asked of one that leads (`control.masters.leading`). Raises what that raises, and
+        ControlPlaneDown."""
         number = next(self._numbers)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
         self.send(Asked(number, method, arguments))

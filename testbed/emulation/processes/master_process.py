@@ -24,7 +24,8 @@ import orjson
 from testbed.consensus.membership import Membership
 from testbed.consensus.outputs import Send, Write
 from testbed.consensus.storage import Stored
-from testbed.control.masters.master import BUSY_S, Master, Setup
+from testbed.control.masters.leading import BUSY_S
+from testbed.control.masters.master import Master, Setup
 from testbed.control.masters.messages import Answered, Output, PeerMessage, Serves, Tell
 from testbed.control.messages import PushConfig, RecordEvent
 from testbed.control.views.kube_proxy import ENDPOINT_SLICE

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from testbed.control.delivery.subscribers import Subscribers
 from testbed.control.kubernetes import node_health
 from testbed.control.kubernetes.node_health import NodeHealth
 from testbed.control.masters.connection import Connection
+from testbed.control.masters.leading import Leading
 from testbed.control.masters.master import Master
-from testbed.control.masters.messages import Missed, PassOn
+from testbed.control.masters.messages import Decision, Missed, PassOn
 from testbed.control.masters.streams import Downstreams
-from testbed.control.messages import Command, ConfigAcked, NodeRegistered, ProxyConnected, StartPod, StopPod
+from testbed.control.messages import Command, ConfigAcked, NodeEvent, NodeRegistered, ProxyConnected, StartPod, StopPod
 from testbed.control.store import Store
 from testbed.objects.core import Node, Pod
 from tests.consensus.planted import PLANTED as OF_THE_LOG
@@ -22,10 +21,10 @@ from tests.consensus.planted import Planted
 resume = NodeHealth.resume
 register = NodeHealth.register
 take_passed_on = Downstreams.take
-decide = Master._decide
+propose = Master.propose
 join = Master._join
-yield_lead = Master._yield
-take = Master._take
+end = Leading.end
+take = Leading.take
 acked = Subscribers.acked
 connect = Subscribers.connect
 take_lead = Connection.take_lead
@@ -62,19 +61,19 @@ def take_pods_for_unready(self: NodeHealth, store: Store, now: float) -> None:
         store.put(replace(pod, containers_ready=False))
 
 
-def order_at_once(self: Master, commands: Sequence[Command], registered: tuple[str, int] | None = None) -> None:
-    decide(self, commands, registered)
-    self._out += self._places.order([each for each in commands if isinstance(each, StartPod | StopPod)])
+def order_at_once(self: Master, decision: Decision) -> None:
+    propose(self, decision)
+    self._out += self._places.order(decision.orders)
 
 
-def answer_at_once(self: Master) -> None:
+def answer_at_once(self: Leading) -> None:
     while self._held:
-        self._out.append(self._held.popleft()[2]())
+        self._log.say(self._held.popleft()[2]())
 
 
-def answer_when_deposed(self: Master) -> None:
+def answer_when_deposed(self: Leading) -> None:
     answer_at_once(self)
-    yield_lead(self)
+    end(self)
 
 
 def take_any_ack(self: Subscribers, event: ConfigAcked) -> None:
@@ -100,9 +99,9 @@ def list_nothing_again(self: Connection, master: str, session: int | None, now_s
     return None if found == "list" else found
 
 
-def take_any_session(self: Master, plane: Any, place: str, session: int, event: Any, arrived_s: float) -> None:
+def take_any_session(self: Leading, place: str, session: int, event: NodeEvent, arrived_s: float) -> None:
     self._newest.pop(place, None)
-    take(self, plane, place, session, event, arrived_s)
+    take(self, place, session, event, arrived_s)
 
 
 PLANTED: dict[str, Planted] = {
@@ -115,15 +114,15 @@ PLANTED: dict[str, Planted] = {
     "a new leader takes pods for not ready until their nodes say so": Planted(
         NodeHealth, "resume", take_pods_for_unready
     ),
-    "nodes are told what is not committed": Planted(Master, "_decide", order_at_once),
-    "success is answered before it is committed": Planted(Master, "_let_go", answer_at_once),
-    "a leader that is deposed answers with success": Planted(Master, "_yield", answer_when_deposed),
+    "nodes are told what is not committed": Planted(Master, "propose", order_at_once),
+    "success is answered before it is committed": Planted(Leading, "let_go", answer_at_once),
+    "a leader that is deposed answers with success": Planted(Leading, "end", answer_when_deposed),
     "an acknowledgement is of the newest version, whatever it says": Planted(Subscribers, "acked", take_any_ack),
     "versions begin anew with each connection": Planted(Subscribers, "connect", begin_versions_anew),
     "a start is not repeated to a node that lists what it has": Planted(NodeHealth, "register", start_nothing_again),
     "a stop is not repeated to a node that lists what it has": Planted(NodeHealth, "register", stop_nothing_again),
     "nodes do not list again for a new leader": Planted(Connection, "take_lead", list_nothing_again),
-    "what was said before a node moved on counts after it": Planted(Master, "_take", take_any_session, begin=130),
+    "what was said before a node moved on counts after it": Planted(Leading, "take", take_any_session, begin=130),
     "messages leave before what they depend on is durable": replace(
         OF_THE_LOG["messages leave before what they depend on is durable"], begin=150
     ),

@@ -147,7 +147,7 @@ class Simulation(World[Host]):
 
     def leader(self) -> Host | None:
         """Whose controllers run, of the highest term."""
-        leading = [host for host in self.hosts.values() if host.running and self.master(host).controllers is not None]
+        leading = [host for host in self.hosts.values() if host.running and self.master(host).leading is not None]
         return max(leading, key=lambda host: self.master(host).replica.term, default=None)
 
     def ask(self, host: Host, method: str, *arguments: object) -> int:
