@@ -62,9 +62,9 @@ async def _gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-def small_generator(folder: Path) -> LoadGenerator:
+def small_generator(folder: Path, file: Path = SMALL) -> LoadGenerator:
     users = "spec.load.sources=[{zone: east-a, users: 1}]"
-    scenario = load_scenario(SMALL, [users])
+    scenario = load_scenario(file, [users])
     network = LoopbackNetwork(250, [place.name for place in scenario.topology.places])
     folders = MachineFolders(folder, folder, "test")
     return LoadGenerator(
@@ -154,6 +154,35 @@ async def test_what_goes_wrong_while_gateways_are_checked_is_told_to_who_watches
     finally:
         await generator.shut_down()
     assert defect.startswith("a defect of the load generator of zone east-a: KeyError: 'a defect'")
+
+
+async def test_a_check_whose_time_ran_out_while_this_process_was_held_up_does_not_count_against_a_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    async def answer(_address: SocketAddress, _path: str, timeout_s: float) -> int:
+        begun.append(timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await asyncio.sleep(timeout_s / 2)
+        return 200
+
+    monkeypatch.setattr(entry_points, "http_status", answer)
+    locustfile = tmp_path / "mine.py"
+    locustfile.write_text("import no_such_module\n")
+    generator = small_generator(tmp_path, SCENARIO)
+    await generator.boot()
+    try:
+        assert await generator.prepare(locustfile) is not None
+        for _ in range(2 * load_scenario(SCENARIO, []).cluster.timings.entry_failure_threshold):
+            count = len(begun)
+            await eventually(lambda count=count: len(begun) > count)
+            time.sleep(1.2 * begun[-1])
+        count = len(begun)
+        await eventually(lambda: len(begun) > count + 3)
+        assert [event for event in await generator.records() if event.reason == "EntryChanged"] == []
+    finally:
+        await generator.shut_down()
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class LoadGenerator(Placed):
         self._booted = False
         directed = () if load.directed is None else (load.directed.routers, load.directed.zones)
         self._entry = EntryPoints(
-            zone, topology, timings, network, card, self._entry_file, self._entry_changed, *directed
+            zone, topology, timings, network, card, self.loop_watch, self._entry_file, self._entry_changed, *directed
         )
         self._locust: LocustProcess | None = None
         self._turn = 0
