@@ -117,6 +117,25 @@ def test_nodes_and_pods_not_ready_and_ejections_are_named_outside_of_faults_only
     assert [t_s for t_s, *_ in _found(at(30.0), OUTAGE)] == [30.0] * 3
 
 
+def test_gateways_that_clients_are_told_to_be_ill_are_named_outside_of_faults_only() -> None:
+    def told(t_s: float, origin: str, *answer: str) -> Row:
+        return t_s, f"Entry/{origin}", "EntryChanged", {"answer": answer}
+
+    rows = [
+        told(-1.0, "east-b", "east-b"),
+        told(-0.5, "east-b", "east-a", "east-b"),
+        told(5.0, "east-a", "east-b"),
+        told(5.5, "east-a", "east-a", "east-b"),
+        told(10.5, "east-b", "east-b"),
+        told(20.5, "east-b", "east-a", "east-b"),
+        told(30.0, "east-b", "east-a"),
+    ]
+    assert _found(rows, OUTAGE) == [
+        (5.0, "unhealthy", "gateway-east-a", False),
+        (30.0, "unhealthy", "gateway-east-b", False),
+    ]
+
+
 def test_what_happens_before_the_load_begins_is_the_bring_ups() -> None:
     assert _found([_exit(-2.0, "web-1", "command", None, 1), (-1.0, "Pod/web-1", "NotReady", {})]) == []
 

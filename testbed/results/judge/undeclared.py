@@ -1,5 +1,5 @@
 """What went down although no fault explains it: processes that nobody ended, restarts, nodes and pods that were not
-ready, ejections.
+ready, ejections, gateways that clients were told to be ill.
 
 Owns the rule of what a fault explains; it stands at `undeclared`.
 """
@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from testbed.objects.workloads import gateway_of
 from testbed.results.measure.moments import moments
 from testbed.results.measure.recovery import FaultImpact
 from testbed.results.tables.facts import RunFacts
@@ -28,17 +29,17 @@ _OWN = {"envoy": "Envoy", "workload": "built-in workload"}
 
 _REASONS = (
     *("ProcessExited", "Started", "SuccessfulCreate", "Killing", "DeletionByPodGC"),
-    *("NodeNotReady", "NodeReady", "NotReady", "Ready", "Ejected", "Unejected"),
+    *("NodeNotReady", "NodeReady", "NotReady", "Ready", "Ejected", "Unejected", "EntryChanged"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Undeclared:
-    """`object` is a pod or a node. `why` says more than `what`, and can be empty. Deaths of the testbed's own programs
-    make a run invalid."""
+    """`object` is a pod, a node or a gateway. `why` says more than `what`, and can be empty. Deaths of the testbed's
+    own programs make a run invalid."""
 
     t_s: float
-    what: Literal["death", "restart", "not ready", "ejection"]
+    what: Literal["death", "restart", "not ready", "ejection", "unhealthy"]
     object: str
     why: str = ""
     invalidates: bool = False
@@ -60,9 +61,9 @@ def undeclared(events: pa.Table, facts: RunFacts, impacts: Sequence[FaultImpact]
     - A process that a fault killed is declared. One that its kubelet ended is a restart, and explained by any fault
       in force; so is the end of a user's own command. No fault explains the end of a program of the testbed's own that
       nobody ended.
-    - What is not ready or ejected is explained by any fault in force. A fault is in force until its heal (a kill: at
-      its moment), and from then on until clients have recovered and everything that went down is back: nodes and pods
-      ready, endpoints no longer ejected, and for a while after (`SETTLING_S`).
+    - What is not ready, ejected or unhealthy to clients is explained by any fault in force. A fault is in force until
+      its heal (a kill: at its moment), and from then on until clients have recovered and everything that went down is
+      back: nodes and pods ready, endpoints no longer ejected, and for a while after (`SETTLING_S`).
     """
     seen = list(_events(events))
     explained = _in_force(seen, facts, impacts)
@@ -72,11 +73,11 @@ def undeclared(events: pa.Table, facts: RunFacts, impacts: Sequence[FaultImpact]
         before = bisect_right(starts_s, t_s)
         return any(t_s <= end_s for _, end_s in explained[:before])
 
+    found = [*(each for event in seen if (each := _judged(event)) is not None), *_left_by_clients(seen)]
     return tuple(
-        found
-        for event in seen
-        if event.t_s >= 0 and (found := _judged(event)) is not None
-        if found.invalidates or (event.t_s <= facts.end_s and not by_a_fault(event.t_s))
+        each
+        for each in sorted(found, key=lambda each: each.t_s)
+        if each.t_s >= 0 and (each.invalidates or (each.t_s <= facts.end_s and not by_a_fault(each.t_s)))
     )
 
 
@@ -96,6 +97,22 @@ def _judged(event: _Event) -> Undeclared | None:
         case "Endpoint", "Ejected":
             return Undeclared(event.t_s, "ejection", event.object, f"by {event.source}")
     return None
+
+
+def _left_by_clients(events: Sequence[_Event]) -> Iterator[Undeclared]:
+    """The gateways that each answer to the clients of a zone lacks and the one before had. The first was all of them:
+    gateways begin as healthy."""
+    answers = [
+        (event, frozenset(map(str, event.details.get("answer", ()))))
+        for event in events
+        if (event.kind, event.reason) == ("Entry", "EntryChanged")
+    ]
+    every = frozenset[str]().union(*(zones for _, zones in answers))
+    last: dict[str, frozenset[str]] = {}
+    for event, zones in answers:
+        for zone in sorted(last.get(event.object, every) - zones):
+            yield Undeclared(event.t_s, "unhealthy", gateway_of(zone), f"to clients of {event.object}")
+        last[event.object] = zones
 
 
 def _how(details: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ _UNDECLARED = {
     "restart": "restarted",
     "not ready": "not ready",
     "ejection": "ejected",
+    "unhealthy": "unhealthy to clients",
 }
 
 
