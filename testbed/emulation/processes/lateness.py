@@ -14,8 +14,6 @@ PERIOD_S = 1.0
 """Not more often: dozens of processes would wake up for nothing."""
 NOTED_S = 0.1
 """What is less can change nothing that is emulated, and is the daily bread of a machine with few cores."""
-TIMER_S = 0.0015
-"""The loop counts in whole milliseconds, and may come that much before a deadline."""
 HELD_UP_S = 0.02
 """From this on, what a process saw meanwhile may be its own doing."""
 
@@ -43,27 +41,21 @@ class LoopWatch:
         if self._timer is not None:
             self._timer.cancel()
 
-    def woke(self, due_s: float) -> None:
-        """A timer that was due then has come only now."""
+    def woke(self, due_s: float) -> bool:
+        """A timer that was due then has come only now. Whether that is late (by HELD_UP_S)."""
         now_s = time.monotonic()
-        if now_s - due_s >= HELD_UP_S:
+        held_up = now_s - due_s >= HELD_UP_S
+        if held_up:
             self._held_up_until_s = now_s
         # Of several timers that were held up together, the first tells all.
         if now_s - due_s >= NOTED_S and due_s > self._noted_until_s:
             self._noted_until_s = now_s
             self._note(due_s, now_s - due_s)
+        return held_up
 
     def held_up_since(self, since_s: float) -> bool:
         """Whether a timer has come late (by HELD_UP_S) after that monotonic second."""
         return self._held_up_until_s > since_s
-
-    def excuses(self, began_s: float, due_s: float) -> bool:
-        """Whether what began then, and has failed, may have done so for no other reason than that the loop was held up:
-        its time ran out, at `due_s`, and this loop was late meanwhile."""
-        if time.monotonic() < due_s - TIMER_S:
-            return False
-        self.woke(due_s)
-        return self.held_up_since(began_s)
 
     def _set(self) -> None:
         self._due_s = time.monotonic() + PERIOD_S
