@@ -18,8 +18,9 @@ from testbed.control.views.kube_proxy import ENDPOINT_SLICE, told_endpoints
 from testbed.emulation.actors import entry_points, locust_process
 from testbed.emulation.actors.load_generator import LoadGenerator
 from testbed.emulation.actors.locust_process import LoadProgress
-from testbed.emulation.actors.reports import Letter, MachineFolders
+from testbed.emulation.actors.reports import Letter, MachineFolders, Recorded
 from testbed.emulation.actors.seam import handle_of
+from testbed.emulation.processes.lateness import HELD_UP_S
 from testbed.emulation.processes.master_messages import EncodedPush, Leads
 from testbed.emulation.processes.relay import Relays
 from testbed.faults.effects import LinkEffect
@@ -183,6 +184,32 @@ async def test_a_check_whose_time_ran_out_while_this_process_was_held_up_does_no
         assert [event for event in await generator.records() if event.reason == "EntryChanged"] == []
     finally:
         await generator.shut_down()
+
+
+async def test_a_gateway_that_is_gone_is_left_though_this_process_was_late_while_it_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silence(_address: SocketAddress, _path: str, timeout_s: float) -> int:
+        generator.loop_watch.woke(time.monotonic() - HELD_UP_S)
+        async with asyncio.timeout(timeout_s):
+            await asyncio.Event().wait()
+        raise AssertionError("nobody answers")
+
+    monkeypatch.setattr(entry_points, "http_status", silence)
+    locustfile = tmp_path / "mine.py"
+    locustfile.write_text("import no_such_module\n")
+    generator = small_generator(tmp_path, SCENARIO)
+    changes: list[Recorded] = []
+    await generator.boot()
+    try:
+        assert await generator.prepare(locustfile) is not None
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not changes and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
+            changes += [event for event in await generator.records() if event.reason == "EntryChanged"]
+    finally:
+        await generator.shut_down()
+    assert changes
 
 
 @pytest.mark.parametrize(
