@@ -176,15 +176,15 @@ class Leading:
     # --- what users ask ----------------------------------------------------------------------------------------------
 
     def answer(self, number: int, method: str, arguments: tuple[Any, ...], now_s: float) -> None:
-        """One of the methods below, or what can be found: then the first argument are the `streams` of the other
-        masters."""
+        """`apply` or `delete`, or what can be found: then the first argument are the `streams` of the other masters."""
         if method in _FOUND:
             others, *what = arguments
             find, store = _FOUND[method], self._controllers.store
             self._hold(lambda: Answered(number, find(store, self._all_streams(others), *what)), number)
             return
+        changes: Mapping[str, Callable[..., None]] = {"apply": self.apply, "delete": self.delete}
         try:
-            getattr(self, method)(now_s, *arguments)
+            changes[method](now_s, *arguments)
         except api_server.Refused as refused:
             answered = Answered(number, error=refused)
         else:
